@@ -1,0 +1,53 @@
+"""What the benchmarks share: timing that treats all candidates alike, and result files that say how they arose."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+import statistics
+import sys
+from collections.abc import Callable, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def interleaved(functions: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, dict[str, Any]]:
+    """Calls every function once a round, so that a busy moment of the machine does not fall on one of them alone.
+
+    Args:
+        functions: each measures once and returns its figure.
+        repeats: how many rounds count; one round before them, which does not, warms everything up.
+
+    Returns:
+        By name, `median` and all `values` in the order of the rounds.
+    """
+    values: dict[str, list[float]] = {name: [] for name in functions}
+    for function in functions.values():
+        function()
+    for _ in range(repeats):
+        for name, function in functions.items():
+            values[name].append(function())
+    return {name: {"median": statistics.median(each), "values": each} for name, each in values.items()}
+
+
+def write_results(name: str, results: Mapping[str, Any]) -> Path:
+    """Writes `results/NAME.json`: the results, and the date, command line, processors and versions they belong to."""
+    RESULTS.mkdir(exist_ok=True)
+    record = {
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "command": " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
+        "machine": {"processor": platform.machine(), "cpu_count": os.cpu_count()},
+        "versions": {
+            "python": platform.python_version(),
+            **{package: metadata.version(package) for package in ("tensorflow", "keras", "numpy")},
+        },
+        **results,
+    }
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    return path

@@ -1,0 +1,183 @@
+"""The classification families: every registered network is the one that its source describes."""
+
+from __future__ import annotations
+
+import fnmatch
+import functools
+import math
+
+import keras
+import numpy as np
+import pytest
+
+from zoo import registry
+from zoo.errors import ZooError
+from zoo.models import lenet5
+
+# Counted by hand from the sources, layer by layer.
+PARAMS = {
+    "mlp_784_10": 7_850,
+    "mlp_784_30_10": 23_550 + 310,
+    "mlp_784_100_10": 78_500 + 1_010,
+    "network3_shallow": 78_500 + 1_010,
+    "network3_conv_only": 520 + 28_810,
+    "network3_conv": 520 + 288_100 + 1_010,
+    "network3_sigmoid": 520 + 20_040 + 64_100 + 1_010,
+    "network3_tanh": 520 + 20_040 + 64_100 + 1_010,
+    "network3_relu": 520 + 20_040 + 64_100 + 1_010,
+    "network3_relu_300": 520 + 20_040 + 192_300 + 3_010,
+    "network3_relu_1000": 520 + 20_040 + 641_000 + 10_010,
+    "network3_relu_100_100": 520 + 20_040 + 64_100 + 10_100 + 1_010,
+    "network3_relu_300_300": 520 + 20_040 + 192_300 + 90_300 + 3_010,
+    "network3_relu_1000_1000": 520 + 20_040 + 641_000 + 1_001_000 + 10_010,
+    "network3_dropout": 520 + 20_040 + 641_000 + 1_001_000 + 10_010,
+    "lenet5": 156 + 12 + 1_516 + 32 + 48_120 + 10_164,
+    "lenet5_modern": 156 + 2_416 + 48_120 + 10_164 + 850,
+    "simard_conv": 130 + 6_300 + 125_100 + 1_010,
+    "ciresan_mlp": 2_105_000 + 5_002_000 + 3_001_500 + 1_501_000 + 500_500 + 5_010,
+}
+
+each_model = pytest.mark.parametrize("name", PARAMS)
+
+
+@functools.cache
+def built(name: str) -> keras.Model:
+    keras.utils.set_random_seed(1)
+    return registry.build(registry.get_spec(name))
+
+
+@each_model
+def test_parameters_are_those_of_the_source(name):
+    trainable = sum(math.prod(weight.shape) for weight in built(name).trainable_weights)
+    assert trainable == registry.get_spec(name).params == PARAMS[name]
+
+
+@each_model
+def test_outputs_one_score_for_each_class(name):
+    model, spec = built(name), registry.get_spec(name)
+    scores = model(np.zeros((2, *spec.input_shape), "float32"))
+    assert scores.shape == (2, spec.classes)
+    assert np.isfinite(scores).all()
+
+
+@each_model
+def test_named_layers_exist(name):
+    model, spec = built(name), registry.get_spec(name)
+    names = [layer.name for layer in model.layers]
+    assert set(spec.features) <= set(names)
+    for pattern in (*spec.head, *(pattern for stage in spec.stages for pattern in stage.layers)):
+        assert fnmatch.filter(names, pattern), pattern
+    for stage in spec.stages:
+        trained = [layer for layer in model.layers if any(fnmatch.fnmatch(layer.name, p) for p in stage.layers)]
+        assert any(layer.trainable_weights for layer in trained), stage.name
+
+
+@each_model
+def test_only_the_head_depends_on_the_classes(name):
+    if name == "ciresan_mlp":
+        pytest.skip("one network of 12 million weights is enough; simard_conv has the same form of head")
+    spec = registry.get_spec(name)
+    other = registry.build(spec, classes=7)
+    for layer, twin in zip(built(name).layers, other.layers, strict=True):
+        same = [weight.shape for weight in layer.weights] == [weight.shape for weight in twin.weights]
+        assert same != any(fnmatch.fnmatch(layer.name, pattern) for pattern in spec.head), layer.name
+
+
+@each_model
+def test_figures_and_recipes_belong_together(name):
+    spec = registry.get_spec(name)
+    assert next(iter(spec.recipes)) in ("paper", "modern")
+    for figure in spec.published:
+        assert figure.recipe in spec.recipes
+        assert 0.9 < figure.value < 1
+    for recipe in spec.recipes.values():
+        assert recipe.loss == {"logits": "cross_entropy", "sigmoid": "quadratic", "distances": "rbf_map"}[spec.scores]
+
+
+def weights(name: str, layer: str) -> list[np.ndarray]:
+    return [weight.numpy() for weight in built(name).get_layer(layer).weights]
+
+
+@pytest.mark.parametrize(
+    ("name", "layer", "std"),
+    [
+        ("mlp_784_30_10", "hidden1", 1.0),
+        ("network3_relu", "conv1", 1 / math.sqrt(20 * 25 / 4)),
+        ("network3_relu", "conv2", 1 / math.sqrt(40 * 25 / 4)),
+        ("network3_relu", "hidden1", 1 / math.sqrt(100)),
+        ("network3_dropout", "hidden2", 1 / math.sqrt(1000)),
+        ("simard_conv", "conv2", 0.05),
+    ],
+)
+def test_normal_start(name, layer, std):
+    kernel = weights(name, layer)[0]
+    assert kernel.std() == pytest.approx(std, rel=4 / math.sqrt(2 * kernel.size))
+
+
+@pytest.mark.parametrize(
+    ("name", "layer", "bound"),
+    [("lenet5", "c1", 2.4 / 25), ("lenet5", "c5", 2.4 / 400), ("lenet5", "s2", 0.6), ("ciresan_mlp", "hidden2", 0.05)],
+)
+def test_uniform_start(name, layer, bound):
+    highest = max(abs(weight).max() for weight in weights(name, layer))
+    assert 0.5 * bound < highest <= bound
+
+
+def test_biases_of_network3_are_standard_normal_and_the_output_starts_at_zero():
+    assert weights("network3_dropout", "hidden1")[1].std() == pytest.approx(1, rel=0.1)
+    assert not any(weight.any() for weight in weights("network3_dropout", "output"))
+
+
+def test_network3_can_start_by_fan_in():
+    model = registry.build(registry.get_spec("network3_relu"), initialisation="n_in")
+    assert model.get_layer("hidden1").kernel.numpy().std() == pytest.approx(1 / math.sqrt(640), rel=0.03)
+    with pytest.raises(ZooError, match="n_in"):
+        registry.build(registry.get_spec("network3_relu"), initialisation="n_inn")
+
+
+def test_dropout_masks_without_scaling_and_halves_in_evaluation():
+    x = built("network3_dropout").get_layer("flatten").output
+    model = keras.Model(x, built("network3_dropout").get_layer("dropout1_scale").output)
+    ones = np.ones((4, 640), "float32")
+    np.testing.assert_array_equal(model(ones, training=False), 0.5 * ones)
+    assert set(np.unique(model(ones, training=True))) == {0.0, 1.0}
+
+
+def test_lenet5_connections_are_table_1():
+    assert sum(len(sources) for sources in lenet5.TABLE) == 60
+    # every map of S2 feeds ten maps of C3 and no map of C3 is the double of another
+    assert [sum(source in sources for sources in lenet5.TABLE) for source in range(6)] == [10] * 6
+    assert len({frozenset(sources) for sources in lenet5.TABLE}) == 16
+
+
+def test_lenet5_start_follows_each_maps_own_fan_in():
+    kernel, _ = weights("lenet5", "c3")
+    first = np.cumsum([0, *(len(sources) for sources in lenet5.TABLE)])
+    for output, sources in enumerate(lenet5.TABLE):
+        bound = 2.4 / (25 * len(sources))
+        assert 0.9 * bound < abs(kernel[..., first[output] : first[output + 1]]).max() <= bound
+
+
+def test_lenet5_feature_maps_are_those_of_figure_2():
+    shapes = [tuple(built("lenet5").get_layer(name).output.shape[1:]) for name in ("c1", "s2", "c3", "s4", "c5", "f6")]
+    assert shapes == [(28, 28, 6), (14, 14, 6), (10, 10, 16), (5, 5, 16), (1, 1, 120), (84,)]
+
+
+def test_lenet5_refuses_other_sizes_in_one_line():
+    with pytest.raises(ZooError, match="32 x 32, not 28 x 28"):
+        registry.build(registry.get_spec("lenet5"), (28, 28, 1))
+
+
+@pytest.mark.parametrize("codes", [lenet5.bitmap_codes(), lenet5.random_codes(26)], ids=["digits", "random"])
+def test_codes_are_signs_far_from_each_other(codes):
+    codes = np.array(codes)
+    assert codes.shape[1] == 84
+    assert set(np.unique(codes)) == {-1.0, 1.0}
+    different = (codes[:, None] != codes[None]).sum(-1)
+    assert different[~np.eye(len(codes), dtype=bool)].min() >= 10
+
+
+def test_lenet5_has_the_digits_for_ten_classes_and_the_same_random_codes_for_others():
+    np.testing.assert_array_equal(weights("lenet5", "output")[0], lenet5.bitmap_codes())
+    other = registry.build(registry.get_spec("lenet5"), classes=3)
+    np.testing.assert_array_equal(other.get_layer("output").codes.numpy(), lenet5.random_codes(3))

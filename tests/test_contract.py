@@ -1,0 +1,34 @@
+"""Every registered model keeps the contract; one of each kind goes the whole way."""
+
+import pytest
+
+import zoo
+from zoo import testing
+
+SMALL = 2_000_000  # larger networks are built here, trained and exported nowhere in the tests
+
+ONE_OF_EACH_KIND = {
+    "lenet5": {},
+    "mlp_784_30_10": {},
+    "network3_dropout": {"hidden": (16, 16)},
+    "unet_tiny": {},
+    "gan_mlp": {"width": 16},
+    "lstm_text": {"vocabulary_size": 100, "width": 8},
+    "lstm_char": {"width": 16},
+}
+
+
+@pytest.mark.parametrize("name", zoo.list_models())
+def test_spec_is_true(name):
+    testing.check_spec(name)
+
+
+@pytest.mark.parametrize("name", ONE_OF_EACH_KIND)
+def test_way_through(name, tmp_path):
+    testing.check_way_through(name, tmp_path, **ONE_OF_EACH_KIND[name])
+
+
+def test_one_of_each_task_goes_the_whole_way():
+    from zoo.tasks import TASKS
+
+    assert {zoo.get_spec(name).task for name in ONE_OF_EACH_KIND} == set(TASKS)

@@ -1,0 +1,510 @@
+"""Data sets of every form, the splits taken from them, and what is said of data that cannot be used."""
+
+from __future__ import annotations
+
+import functools
+import gzip
+import hashlib
+import http.server
+import io
+import itertools
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from zoo.data import Dataset, Split, load, lookup
+from zoo.errors import ZooError
+
+DATA = os.environ.get("ZOO_DATA_DIR")
+
+
+def real(name: str):
+    """Marks a test that reads a file of the real data."""
+    missing = not DATA or not (Path(DATA) / name).exists()
+    return lambda test: pytest.mark.real_data(pytest.mark.skipif(missing, reason=f"no {name} in ZOO_DATA_DIR")(test))
+
+
+@pytest.fixture
+def bare(monkeypatch, tmp_path):
+    """A machine without data and network: empty folders, the addresses lead to a port where nobody listens."""
+    for variable in ("ZOO_DATA_DIR", "KERAS_HOME", "XDG_CACHE_HOME"):
+        (tmp_path / variable).mkdir()
+        monkeypatch.setenv(variable, str(tmp_path / variable))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{closed.getsockname()[1]}"
+    monkeypatch.setattr(lookup, "MNIST_URL", f"{address}/mnist.npz")
+    monkeypatch.setattr(lookup, "PROBE_URL", address)
+    return tmp_path
+
+
+def png(colour, size=(6, 5), mode="RGB", kind="PNG") -> bytes:
+    """A picture of one colour, `size` as width and height."""
+    file = io.BytesIO()
+    Image.new(mode, size, colour).save(file, kind)
+    return file.getvalue()
+
+
+def write(root: Path, files: dict[str, bytes]) -> Path:
+    """The files below `root`, or in it where it is to be a .zip; a name that ends in / is an empty folder."""
+    if root.suffix == ".zip":
+        with zipfile.ZipFile(root, "w") as archive:
+            for name, data in files.items():
+                archive.writestr(name, data)
+        return root
+    for name, data in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).mkdir() if name.endswith("/") else (root / name).write_bytes(data)
+    return root
+
+
+def flags(prefix: str = "", count: int = 8) -> dict[str, bytes]:
+    """Two classes, red and green, `count` pictures each, all of another shade."""
+    shades = range(100, 100 + count)
+    return {f"{prefix}red/{s}.png": png((s, 0, 0)) for s in shades} | {
+        f"{prefix}green/{s}.png": png((0, s, 0)) for s in shades
+    }
+
+
+def savez(path: Path, **arrays) -> Path:
+    np.savez(path, **arrays)
+    return path
+
+
+def small_npz(path: Path, count: int = 40, **arrays) -> Path:
+    """Images whose every value is their number, labels 0 and 1 in turns."""
+    numbers = np.arange(count)
+    images = np.broadcast_to(numbers[:, None, None], (count, 4, 3)).astype(np.uint8)
+    return savez(path, **{"x_train": images, "y_train": numbers % 2} | arrays)
+
+
+def sizes(data: Dataset) -> list[int]:
+    return [len(data.splits[name]) for name in ("train", "validation", "test")]
+
+
+def same(first: Dataset, second: Dataset) -> bool:
+    return all(np.array_equal(first.splits[name].inputs, second.splits[name].inputs) for name in first.splits)
+
+
+def test_importing_leaves_tensorflow_out():
+    code = "import sys, zoo.data; print([m for m in ('tensorflow', 'sklearn', 'keras') if m in sys.modules])"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
+
+
+def test_digits_use_the_whole_range_and_one_split_for_all_seeds():
+    digits = load("digits")
+    assert digits.name == "digits"
+    assert digits.shape == (8, 8, 1)
+    assert digits.classes == tuple("0123456789")
+    assert sizes(digits) == [1257, 270, 270]
+    train = digits.splits["train"]
+    assert train.inputs.dtype == np.uint8
+    assert train.inputs.min() == 0
+    assert train.inputs.max() == 255
+    assert np.ptp(np.bincount(digits.splits["test"].targets)) <= 2  # stratified: 26 to 28 of each digit
+    assert load("digits", seed=7).fingerprint == digits.fingerprint
+    assert load(digits) is digits
+
+
+def test_a_data_set_as_tensorflow_sees_it(tmp_path):
+    data = load(small_npz(tmp_path / "small.npz"))
+    image, label = next(iter(data.train))
+    first = data.splits["train"].head(1)
+    assert len(first) == 1
+    assert image.shape == data.shape == (4, 3, 1)
+    assert label.dtype == "int64"
+    assert (int(image[0, 0, 0]), int(label)) == (first.inputs[0, 0, 0, 0], first.targets[0])
+    assert [len(part) for part in (data.train, data.validation, data.test)] == [28, 6, 6]
+    (text,) = next(iter(Split(np.array(["a text"], object)).as_tf()))
+    assert text.numpy() == b"a text"
+
+
+def test_held_out_splits_share_nothing_are_stratified_and_follow_the_seed(tmp_path):
+    path = small_npz(tmp_path / "small.npz")
+    data = load(path, seed=1)
+    numbers = [split.inputs[:, 0, 0, 0].tolist() for split in data.splits.values()]
+    assert sorted(itertools.chain(*numbers)) == list(range(40))
+    assert [np.bincount(split.targets).tolist() for split in data.splits.values()] == [[14, 14], [3, 3], [3, 3]]
+    assert all((split.inputs[:, 0, 0, 0] % 2 == split.targets).all() for split in data.splits.values())
+    assert same(load(path, seed=1), data)
+    assert not same(load(path, seed=2), data)
+
+
+@pytest.mark.parametrize("count", [3, 4, 7])
+def test_few_examples_leave_one_for_each_split(tmp_path, count):
+    data = load(small_npz(tmp_path / "few.npz", count, y_train=np.arange(count)))
+    assert sum(sizes(data)) == count
+
+
+def test_own_splits_of_an_npz_are_kept(tmp_path):
+    x, y = np.zeros((5, 4, 3), np.float64), np.array([[0], [1], [0], [1], [0]])
+    data = load(
+        small_npz(
+            tmp_path / "own.npz", x_train=x, y_train=y, x_val=x + 1, y_val=y, x_test=x + 2, y_test=y, classes=["a", "b"]
+        )
+    )
+    assert [split.inputs.max() for split in data.splits.values()] == [0, 1, 2]
+    assert data.splits["train"].inputs.dtype == np.float32
+    assert data.classes == ("a", "b")
+    assert data.splits["train"].targets.tolist() == [0, 1, 0, 1, 0]
+
+
+def test_an_npz_of_masks_of_texts_or_without_targets(tmp_path):
+    x = np.zeros((9, 4, 3), np.uint16)
+    masks = load(savez(tmp_path / "masks.npz", x_train=x, y_train=np.arange(108).reshape(9, 4, 3) % 3))
+    assert masks.splits["train"].targets.shape[1:] == (4, 3)
+    assert masks.classes == ("0", "1", "2")
+    assert masks.splits["train"].inputs.dtype == np.uint16
+    texts = load(savez(tmp_path / "texts.npz", x_train=np.array(["yes", "no"] * 5), y_train=np.array([1, 0] * 5)))
+    assert texts.shape == ()
+    assert set(texts.splits["train"].inputs) == {"yes", "no"}
+    plain = load(savez(tmp_path / "plain.npz", x_train=x))
+    assert plain.splits["test"].targets is None
+    assert plain.classes == ()
+
+
+def test_the_fingerprint_follows_content_alone(tmp_path):
+    first = load(small_npz(tmp_path / "first.npz"))
+    assert load(small_npz(tmp_path / "copy.npz")).fingerprint == first.fingerprint
+    x = np.load(tmp_path / "first.npz")["x_train"]
+    changed = x.copy()
+    changed[0, 0, 0] += 1
+    others = [{"x_train": changed}, {"x_train": x.astype(np.uint16)}, {"classes": ["a", "b"]}]
+    others += [{"x_train": x.reshape(40, 3, 4)}, {"y_train": 1 - np.arange(40) % 2}]
+    prints = {load(small_npz(tmp_path / "other.npz", **other)).fingerprint for other in others}
+    assert len(prints | {first.fingerprint}) == 6
+    texts = [load(write(tmp_path, {"t.txt": text * 20}) / "t.txt").fingerprint for text in (b"ab", b"ba", b"ab")]
+    assert texts[0] == texts[2] != texts[1]
+
+
+@pytest.mark.parametrize("suffix", ["", ".zip"])
+def test_class_folders_wrapped_and_beside_hidden_files(tmp_path, suffix):
+    files = flags("flags/") | {"flags/red/.hidden": b"x", "__MACOSX/flags/red/._1.png": b"x", "flags/README": b"x"}
+    data = load(write(tmp_path / f"set{suffix}", files))
+    assert data.name == "set"
+    assert data.classes == ("green", "red")
+    assert data.shape == (5, 6, 3)
+    assert sum(sizes(data)) == 16
+    for split in data.splits.values():  # channel 0 is red, whose id is 1
+        assert (split.inputs[:, 0, 0].argmax(axis=1) == 1 - split.targets).all()
+
+
+def test_a_folder_and_its_zip_hold_the_same_data(tmp_path):
+    folder, archive = write(tmp_path / "set", flags()), write(tmp_path / "set.zip", flags())
+    assert load(folder).fingerprint == load(str(archive)).fingerprint
+
+
+def test_split_folders(tmp_path):
+    files = flags("train/", 5) | flags("val/", 3) | {"test/red/1.png": png((1, 0, 0))}
+    data = load(write(tmp_path / "set", files))
+    assert sizes(data) == [10, 6, 1]
+    assert data.splits["test"].targets.tolist() == [1]
+    assert data.splits["test"].inputs[0, 0, 0].tolist() == [1, 0, 0]
+
+
+def test_grey_and_colour_pictures_of_all_formats(tmp_path):
+    grey = {
+        f"{name}/{i}.{kind.lower()}": png(i, mode="L", kind=kind)
+        for name in "ab"
+        for i, kind in enumerate(["PNG", "BMP", "GIF", "JPEG"])
+    }
+    assert load(write(tmp_path / "grey", grey)).shape == (5, 6, 1)
+    mixed = load(write(tmp_path / "mixed", grey | {"a/9.png": png((9, 0, 0))}))
+    assert mixed.shape == (5, 6, 3)
+    assert sum(sizes(mixed)) == 9
+
+
+def test_pictures_are_resized_as_the_served_graph_does(tmp_path):
+    import tensorflow as tf
+
+    noise = np.random.default_rng(0).integers(0, 256, (9, 7, 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(noise).save(file, "PNG")
+    data = load(write(tmp_path / "set", flags() | {"noise/1.png": file.getvalue()}), image_size=(5, 6))
+    found = next(s.inputs[s.targets == 1] for s in data.splits.values() if 1 in s.targets)
+    expected = np.rint(tf.image.resize(noise, (5, 6), antialias=True)).astype(np.uint8)
+    assert data.classes[1] == "noise"
+    assert np.array_equal(found[0], expected)
+
+
+def test_images_and_masks(tmp_path):
+    files = {f"set/images/{i}.jpg": png(i, mode="L", kind="JPEG") for i in range(6)}
+    files |= {f"set/labels/{i}.png": png(255 * (i % 2), mode="L") for i in range(6)}
+    data = load(write(tmp_path / "set.zip", files))
+    assert data.classes == ("0", "255")
+    assert data.shape == (5, 6, 1)
+    for split in data.splits.values():
+        assert split.targets.shape == (len(split), 5, 6)
+        assert (split.targets == split.inputs[..., 0] % 2).all()
+
+
+def test_many_files_show_their_progress(tmp_path, capsys):
+    path = write(tmp_path / "set.zip", flags(count=100))
+    load(path)
+    assert "files" not in capsys.readouterr().err
+    many = {f"{name}/{i}.png": png(0, (1, 1), "L") for name in "ab" for i in range(1001)}
+    load(write(tmp_path / "many.zip", many))
+    assert "2002/2002" in capsys.readouterr().err
+
+
+def test_tables_and_texts(tmp_path):
+    rows = "".join(f'{"neg" if i % 2 else "pos"}\tsentence {i}, "quoted"\n' for i in range(20))
+    table = load(write(tmp_path, {"table.tsv": f"label\ttext\n{rows}".encode()}) / "table.tsv")
+    assert table.classes == ("neg", "pos")
+    assert sizes(table) == [14, 3, 3]
+    train = table.splits["train"]
+    assert (train.inputs[0], train.targets[0]) == ('sentence 0, "quoted"', 1)
+    text = "".join(map(chr, range(200, 400)))
+    prose = load(write(tmp_path, {"prose.txt": text.encode()}) / "prose.txt")
+    assert [split.inputs.tolist() for split in prose.splits.values()] == [[text[:180]], [text[180:190]], [text[190:]]]
+    assert prose.splits["train"].targets is None
+    assert prose.classes == ()
+
+
+def test_bare_names_are_looked_up_in_the_data_folder(bare):
+    small_npz(bare / "ZOO_DATA_DIR" / "counts.npz")
+    write(bare / "ZOO_DATA_DIR" / "banners", flags())
+    assert load("counts").name == "counts"
+    assert load("banners").classes == ("green", "red")
+    with pytest.raises(ZooError, match=r"'cuonts': did you mean counts\?.*ZOO_DATA_DIR"):
+        load("cuonts")
+
+
+def folder(files: dict[str, bytes]):
+    return lambda tmp_path: write(tmp_path / "set", files)
+
+
+def file(name: str, data: bytes):
+    return lambda tmp_path: write(tmp_path, {name: data}) / name
+
+
+def npz(**arrays):
+    return lambda tmp_path: small_npz(tmp_path / "set.npz", **arrays)
+
+
+BAD = {
+    "unknown": (lambda tmp_path: "digit", r"unknown data set 'digit': did you mean digits\?.*ZOO_DATA_DIR"),
+    "missing path": (lambda tmp_path: tmp_path / "none.npz", r"unknown data set '.*none\.npz'"),
+    "empty name": (lambda tmp_path: "", "unknown data set ''"),
+    "other form": (file("set.csv", b"1,2"), r"set\.csv is of no known form: .*\.tsv"),
+    "unknown tfds": (lambda tmp_path: "tfds:mnits", r"unknown tensorflow-datasets set 'mnits': did you mean .*mnist"),
+    "tfds config": (lambda tmp_path: "tfds:mnist/none", r"tfds:mnist/none is not to be had: .*none not found"),
+    "empty class": (folder(flags() | {"blue/": b""}), "class folder 'blue' is empty"),
+    "nested class": (folder(flags() | {"blue/dark/1.png": png(0)}), "class folder 'blue' holds further folders"),
+    "no classes": (folder({"1.png": png(0)}), "set has no class folders"),
+    "test alone": (folder(flags("train/") | {"test/blue/1.png": png(0)}), "'test/blue' has no counterpart in train"),
+    "no pictures": (
+        folder(flags() | {f"red/{i}.txt": b"words" for i in range(3)} | {"green/cut.png": png(0)[:40]}),
+        r"4 of 20 files are no 8-bit pictures .*: green/cut\.png, red/0\.txt, red/1\.txt, red/2\.txt$",
+    ),
+    "too many to name": (folder({f"a/{i}.png": b"" for i in range(7)}), r"7 of 7 .*: (a/\d\.png, ){5}\.\.\.$"),
+    "16 bits": (folder(flags() | {"red/deep.png": png(300, mode="I;16")}), r"1 of 17 .*red/deep\.png"),
+    "sizes": (folder(flags() | {"red/9.png": png(0, (7, 9))}), r"2 sizes \(5 x 6, 9 x 7.*image_size"),
+    "lone image": (folder({"images/1.png": png(0), "images/2.png": png(0), "labels/1.png": png(0)}), r"pairs.*\(2\)"),
+    "mask size": (folder({"images/1.png": png(0), "masks/1.png": png(0, (9, 9), "L")}), "masks .* as large as"),
+    "no zip": (file("set.zip", b"PK not at all"), r"set\.zip is no zip archive or is cut short"),
+    "cut zip": (
+        lambda tmp_path: cut(write(tmp_path / "set.zip", flags())),
+        r"set\.zip is no zip archive or is cut short",
+    ),
+    "no npz": (file("set.npz", b"nothing"), r"set\.npz cannot be read as plain arrays"),
+    "cut npz": (lambda tmp_path: cut(small_npz(tmp_path / "set.npz")), r"set\.npz cannot be read as plain arrays"),
+    "pickled": (npz(y_train=np.array([{}] * 40, object)), "cannot be read as plain arrays .*[Oo]bject"),
+    "no x_train": (lambda tmp_path: savez(tmp_path / "a.npz", images=np.ones(3)), "has no x_train, only images"),
+    "lengths": (npz(y_train=np.arange(39)), r"inputs \(40, 4, 3, 1\) and targets \(39,\) differ in number"),
+    "wide images": (npz(x_train=np.ones((40, 9), np.uint8)), r"inputs uint8 \(40, 9\) must be"),
+    "real labels": (npz(y_train=np.ones(40)), r"targets float64 \(40,\) must be class ids"),
+    "negative label": (npz(y_train=np.arange(40) - 1), "must be class ids from 0"),
+    "mask shape": (npz(y_train=np.ones((40, 3, 4), int)), r"targets int64 \(40, 3, 4\) must be"),
+    "other test": (npz(x_test=np.ones((9, 9, 9), np.uint8), y_test=np.ones(9, int)), "x_test, y_test are of another"),
+    "unlabelled test": (npz(x_test=np.ones((9, 4, 3), np.uint8)), "x_test, y_test are of another"),
+    "few classes": (npz(classes=["one"]), "names 1 classes and has labels up to 1"),
+    "two examples": (npz(x_train=np.ones((2, 4, 3), np.uint8), y_train=np.arange(2)), "no example in train"),
+    "empty test": (npz(x_test=np.ones((0, 4, 3), np.uint8), y_test=np.ones(0, int)), "no example in test"),
+    "columns": (file("set.tsv", b"label\ttext\n1\tgood\n0 bad\n"), r"set\.tsv: line 3 has 1 columns"),
+    "header": (file("set.tsv", b"1\tgood\n"), "line 1 must be the header"),
+    "no rows": (file("set.tsv", b"label\ttext\n"), "no line after its header"),
+    "not utf-8": (file("set.txt", b"caf\xe9" * 50), r"set\.txt is not UTF-8 text \(byte 3\)"),
+    "short text": (file("set.txt", b"ab"), r"holds 2 characters: too few"),
+}
+
+
+def cut(path: Path) -> Path:
+    path.write_bytes(path.read_bytes()[:-60])
+    return path
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_told_in_one_line(case, tmp_path, bare):
+    make, message = BAD[case]
+    with pytest.raises(ZooError, match=message) as caught:
+        load(make(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_data_set_of_ones_own_needs_its_three_splits():
+    split = Split(np.zeros((2, 4, 4, 1), np.uint8), np.zeros(2, np.int64))
+    assert len(Dataset("mine", dict.fromkeys(["train", "validation", "test"], split), ("a",)).fingerprint) == 64
+    with pytest.raises(ZooError, match="mine has splits train; it needs"):
+        Dataset("mine", {"train": split})
+
+
+def test_mnist_without_a_network_fails_soon_and_says_where_it_was_looked_for(bare):
+    start = time.monotonic()
+    with pytest.raises(ZooError) as caught:
+        load("mnist")
+    message = str(caught.value)
+    assert time.monotonic() - start < 10
+    assert "\n" not in message
+    for part in ("mnist.npz", lookup.MNIST_SHA256, "ZOO_DATA_DIR", "KERAS_HOME", "XDG_CACHE_HOME", "127.0.0.1"):
+        assert part in message
+
+
+@pytest.fixture
+def imitation(bare, monkeypatch):
+    """A small file that passes for MNIST: its sums take the place of the published ones."""
+    random = np.random.default_rng(0)
+    x, y = random.integers(0, 256, (50_020, 2, 2), np.uint8), random.integers(0, 10, 50_020, np.uint8)
+    arrays = {"x_train": x, "y_train": y, "x_test": x[:30], "y_test": y[:30]}
+    (bare / "site").mkdir()
+    path = savez(bare / "site" / "mnist.npz", **arrays)
+    monkeypatch.setattr(lookup, "MNIST_SHA256", hashlib.sha256(path.read_bytes()).hexdigest())
+    monkeypatch.setattr(
+        lookup, "MNIST_MD5", {key: hashlib.md5(idx(array)).hexdigest() for key, array in arrays.items()}
+    )
+    return path
+
+
+def idx(array: np.ndarray) -> bytes:
+    return bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">i4").tobytes() + array.tobytes()
+
+
+@pytest.fixture
+def site(bare, monkeypatch):
+    """Serves the folder `site` and counts the requests."""
+    requests = []
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *arguments):
+            requests.append(self.path)
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=bare / "site"))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setattr(lookup, "MNIST_URL", f"http://127.0.0.1:{server.server_port}/mnist.npz")
+    yield requests
+    server.shutdown()
+    server.server_close()
+
+
+def test_mnist_is_downloaded_once(imitation, site):
+    data = load("mnist")
+    assert sizes(data) == [50_000, 20, 30]
+    assert np.array_equal(data.splits["validation"].inputs[..., 0], np.load(imitation)["x_train"][50_000:])
+    requests = len(site)
+    assert requests
+    assert load("mnist").fingerprint == data.fingerprint
+    assert len(site) == requests
+
+
+def test_a_download_with_another_sha256_is_refused(imitation, site, monkeypatch, bare):
+    monkeypatch.setattr(lookup, "MNIST_SHA256", "0" * 64)
+    with pytest.raises(ZooError, match=r"sha256 0000.*could not be downloaded.*does not match"):
+        load("mnist")
+    assert not [path for path in (bare / "XDG_CACHE_HOME").rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("separator", "-.")
+@pytest.mark.parametrize("pack", [None, gzip.compress])
+def test_mnist_from_idx_files(imitation, bare, separator, pack):
+    (bare / "KERAS_HOME" / "datasets").mkdir()
+    for key, name in lookup.MNIST_IDX.items():
+        data, name = idx(np.load(imitation)[key]), name.replace("-idx", f"{separator}idx") + (".gz" if pack else "")
+        (bare / "KERAS_HOME" / "datasets" / name).write_bytes(pack(data) if pack else data)
+    assert sizes(load("mnist")) == [50_000, 20, 30]
+
+
+def test_an_mnist_file_of_other_content_is_refused(imitation, bare):
+    arrays = dict(np.load(imitation))
+    savez(bare / "ZOO_DATA_DIR" / "mnist.npz", **arrays | {"y_test": arrays["y_test"][::-1]})
+    with pytest.raises(ZooError, match=r"mnist\.npz is not MNIST as published \(other y_test\)"):
+        load("mnist")
+    (bare / "ZOO_DATA_DIR" / "mnist.npz").write_bytes(b"rubbish")
+    with pytest.raises(ZooError, match="cannot be read as MNIST"):
+        load("mnist")
+
+
+def test_a_tfds_set_lying_in_the_data_folder(bare):
+    import tensorflow_datasets as tfds
+
+    def examples(start: int, count: int) -> list:
+        numbers = range(start, start + count)
+        return [
+            (f"{i}", {"image": np.full((4, 3, 1), i, np.uint8), "label": ["odd", "even"][i % 2 == 0]}) for i in numbers
+        ]
+
+    tfds.dataset_builders.store_as_tfds_dataset(
+        name="parity",
+        version="1.0.0",
+        features=tfds.features.FeaturesDict(
+            {"image": tfds.features.Image(shape=(4, 3, 1)), "label": tfds.features.ClassLabel(names=["odd", "even"])}
+        ),
+        split_datasets={"train": examples(0, 40), "test": examples(40, 6)},
+        data_dir=bare / "ZOO_DATA_DIR",
+    )
+    data = load("tfds:parity")
+    assert data.name == "tfds:parity"
+    assert data.classes == ("odd", "even")
+    assert data.shape == (4, 3, 1)
+    assert sizes(data) == [34, 6, 6]
+    assert sorted(data.splits["test"].inputs[:, 0, 0, 0]) == list(range(40, 46))
+    assert all((split.inputs[:, 0, 0, 0] % 2 == 1 - split.targets).all() for split in data.splits.values())
+    assert load("tfds:parity:1.0.0", image_size=(2, 2)).shape == (2, 2, 1)
+
+
+def test_a_tfds_set_that_is_not_here_fails_soon_without_a_network(bare):
+    start = time.monotonic()
+    with pytest.raises(ZooError, match=r"tfds:mnist is neither in ZOO_DATA_DIR .* no network"):
+        load("tfds:mnist")
+    assert time.monotonic() - start < 15
+
+
+@real("mnist.npz")
+def test_real_mnist_in_its_published_order():
+    data = load("mnist")
+    assert sizes(data) == [50_000, 10_000, 10_000]
+    assert [split.targets[:5].tolist() for split in data.splits.values()] == [
+        [5, 0, 4, 1, 9],
+        [3, 8, 6, 9, 6],
+        [7, 2, 1, 0, 4],
+    ]
+
+
+@real("cats_dogs.zip")
+def test_real_photographs():
+    with pytest.raises(ZooError, match="image_size"):
+        load("cats_dogs")
+    data = load("cats_dogs", image_size=(32, 32))
+    assert data.shape == (32, 32, 3)
+    assert sizes(data) == [700, 150, 150]
+
+
+@real("isbi_membrane.zip")
+def test_real_microscopy():
+    data = load("isbi_membrane")
+    assert data.shape == (512, 512, 1)
+    assert data.classes == ("0", "255")
+
+
+@real("rt_polarity.tsv")
+def test_real_reviews():
+    assert sizes(load("rt_polarity")) == [6718, 1439, 1439]

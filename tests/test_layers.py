@@ -1,0 +1,128 @@
+"""Each layer of `zoo.layers` against NumPy, through its configuration, and with gradients that flow."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from zoo import layers as zoo_layers
+
+RNG = np.random.default_rng(0)
+TABLE = [[0, 1], [2], [0, 1, 2], [1]]
+
+
+def sliding_sum(images: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+    """Images [B, H, W] correlated with one kernel [k, k], without padding."""
+    size = kernel.shape[0]
+    windows = np.lib.stride_tricks.sliding_window_view(images, (size, size), axis=(1, 2))
+    return np.einsum("bhwij,ij->bhw", windows, kernel)
+
+
+def convolved_by_table(x: np.ndarray, layer: zoo_layers.ConnectionTableConv2D) -> np.ndarray:
+    kernel, bias = layer.kernel.numpy(), layer.bias.numpy()
+    maps, connection = [], 0
+    for output, sources in enumerate(TABLE):
+        total = bias[output]
+        for source in sources:
+            total = total + sliding_sum(x[..., source], kernel[..., connection])
+            connection += 1
+        maps.append(total)
+    return np.stack(maps, axis=-1)
+
+
+def subsampled(x: np.ndarray, layer: zoo_layers.Subsampling2D) -> np.ndarray:
+    height, width = x.shape[1] // 2 * 2, x.shape[2] // 2 * 2
+    x = x[:, :height, :width]
+    total = x[:, ::2, ::2] + x[:, 1::2, ::2] + x[:, ::2, 1::2] + x[:, 1::2, 1::2]
+    return total * layer.coefficient.numpy() + layer.bias.numpy()
+
+
+def normalised(x: np.ndarray, layer: zoo_layers.LocalResponseNormalization) -> np.ndarray:
+    result = np.empty_like(x)
+    for i in range(x.shape[-1]):
+        near = x[..., max(0, i - 2) : min(x.shape[-1], i + 3)]
+        result[..., i] = x[..., i] / (2 + 1e-4 * (near**2).sum(-1)) ** 0.75
+    return result
+
+
+def distances(x: np.ndarray, layer: zoo_layers.EuclideanRBF) -> np.ndarray:
+    return np.array([[((row - code) ** 2).sum() for code in layer.codes.numpy()] for row in x])
+
+
+CASES = {
+    "scaled_tanh": (zoo_layers.ScaledTanh(), (3, 7), lambda x, layer: 1.7159 * np.tanh(2 / 3 * x)),
+    "subsampling": (
+        zoo_layers.Subsampling2D(2, coefficient_initializer="random_normal", bias_initializer="random_normal"),
+        (2, 7, 6, 3),
+        subsampled,
+    ),
+    "connection_table": (zoo_layers.ConnectionTableConv2D(TABLE, 3), (2, 6, 5, 3), convolved_by_table),
+    "rbf": (zoo_layers.EuclideanRBF(RNG.choice([-1.0, 1.0], (4, 6)).tolist()), (3, 6), distances),
+    "local_response": (zoo_layers.LocalResponseNormalization(), (2, 3, 4, 8), normalised),
+}
+
+
+@pytest.fixture(params=CASES, scope="module")
+def case(request):
+    layer, shape, reference = CASES[request.param]
+    # activations large enough that the normalisation's alpha of 1e-4 counts
+    x = RNG.normal(size=shape).astype("float32") * (100 if request.param == "local_response" else 1)
+    layer(x)
+    return layer, x, reference
+
+
+def test_equals_numpy(case):
+    layer, x, reference = case
+    np.testing.assert_allclose(layer(x), reference(x.astype("float64"), layer), rtol=1e-5, atol=1e-5)
+
+
+def test_shape_is_known_before_running(case):
+    layer, x, _ = case
+    assert layer.compute_output_shape((None, *x.shape[1:]))[1:] == tuple(layer(x).shape[1:])
+
+
+def test_configuration_round_trip(case):
+    layer, x, _ = case
+    twin = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer))
+    twin(x)
+    twin.set_weights(layer.get_weights())
+    np.testing.assert_array_equal(twin(x), layer(x))
+
+
+def test_gradients_flow(case):
+    layer, x, _ = case
+    x = tf.constant(x)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        loss = tf.reduce_sum(layer(x) ** 2)
+    for gradient in tape.gradient(loss, [x, *(weight.value for weight in layer.trainable_weights)]):
+        assert np.isfinite(gradient).all()
+        assert np.abs(gradient).max() > 0
+
+
+def test_local_response_agrees_with_tensorflow():
+    x = RNG.normal(size=(2, 3, 4, 9)).astype("float32") * 100
+    expected = tf.nn.local_response_normalization(x, depth_radius=2, bias=2.0, alpha=1e-4, beta=0.75)
+    np.testing.assert_allclose(zoo_layers.LocalResponseNormalization()(x), expected, rtol=2e-6)
+
+
+def test_codes_are_not_trained():
+    layer = zoo_layers.EuclideanRBF([[1.0, -1.0]])
+    layer.build((None, 2))
+    assert layer.trainable_weights == []
+    assert len(layer.weights) == 1
+
+
+def test_table_beyond_the_input_is_refused():
+    with pytest.raises(ValueError, match="input map 2, the input has 2"):
+        zoo_layers.ConnectionTableConv2D(TABLE, 3).build((None, 6, 6, 2))
+
+
+def test_crop_like_follows_sizes_known_only_when_running():
+    image, like = keras.Input((None, None, 1)), keras.Input((None, None, 2))
+    model = keras.Model([image, like], zoo_layers.CropLike()([image, like]))
+    x = RNG.normal(size=(1, 6, 5, 1)).astype("float32")
+    run = tf.function(model, input_signature=[[tf.TensorSpec((None, None, None, c)) for c in (1, 2)]])
+    np.testing.assert_array_equal(run([x, np.zeros((1, 5, 4, 2), "float32")]), x[:, :5, :4])

@@ -1,0 +1,42 @@
+"""The classic neural networks for Keras 3 on TensorFlow: exact, trained, verified, servable."""
+
+from etils import epy
+
+from zoo.errors import ZooError
+from zoo.recipe import Augmentation, Recipe
+from zoo.registry import get_spec, list_models, register
+from zoo.spec import ModelSpec, Preprocessing, Published, Stage
+
+with epy.lazy_api_imports(globals()):  # none of these is imported, TensorFlow least of all, before it is used
+    from zoo.artifacts import verify
+    from zoo.saved_model import export
+    from zoo.fine_tuning import fine_tune
+    from zoo.loading import Predictor, create_model, evaluate, load, predict
+    from zoo.training import Run, load_run, train
+    from zoo.weights import LoadReport, load_weights
+
+__all__ = [
+    "Augmentation",
+    "LoadReport",
+    "ModelSpec",
+    "Predictor",
+    "Preprocessing",
+    "Published",
+    "Recipe",
+    "Run",
+    "Stage",
+    "ZooError",
+    "create_model",
+    "evaluate",
+    "export",
+    "fine_tune",
+    "get_spec",
+    "list_models",
+    "load",
+    "load_run",
+    "load_weights",
+    "predict",
+    "register",
+    "train",
+    "verify",
+]

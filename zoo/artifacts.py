@@ -1,0 +1,232 @@
+"""Exported directories: found by name, checked against their manifests, read as plain data.
+
+`NAME.TAG/VERSION/` holds a SavedModel and, in `assets.extra/`, the manifest and the golden examples. Nothing here
+imports TensorFlow before weights are read, and nothing executes what a directory holds.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from zoo.errors import ZooError, unknown
+
+if TYPE_CHECKING:
+    import numpy as np
+
+MANIFEST = "assets.extra/manifest.json"
+GOLDEN = "assets.extra/golden.npz"
+INDEX = "published.json"
+FORMAT = 1
+TOLERANCE = 1e-5  # how far a served output may be from the Keras model's
+
+
+def roots() -> list[Path]:
+    """Folders in which names are looked up: `saved_models` of the working directory, then the package's own."""
+    package = Path(__file__).parent
+    inside, beside = package / "saved_models", package.parent / "saved_models"
+    own = inside if inside.is_dir() else beside
+    here = Path("saved_models").resolve()
+    return list(dict.fromkeys(path for path in (here, own) if path.is_dir()))
+
+
+@dataclasses.dataclass(frozen=True)
+class Artifact:
+    """One version of an exported model, its files as its manifest says."""
+
+    path: Path
+    manifest: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The model's name and tag."""
+        return self.path.parent.name
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files that the manifest lists."""
+        return sum(entry["size"] for entry in self.manifest["files"].values())
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The weights by key, float32, read as data."""
+        from zoo.weights import checkpoint_arrays
+
+        return checkpoint_arrays(self.path / "variables" / "variables")
+
+
+def find(name: str | os.PathLike) -> Path:
+    """The directory of the newest version for a path or for `name.tag`; of the default tag for a bare name.
+
+    Raises:
+        ZooError: where there is none, with the nearest names.
+    """
+    path = Path(name)
+    if not path.is_dir() and len(path.parts) == 1:
+        tagged = str(name) if "." in str(name) else f"{name}.{default_tag(str(name))}"
+        path = next((root / tagged for root in roots() if (root / tagged).is_dir()), path)
+    if not path.is_dir():
+        known = {child.name for root in roots() for child in root.iterdir() if "." in child.name and child.is_dir()}
+        raise unknown("artifact", str(name), known, "It is a directory written by export, or name.tag.")
+    versions = sorted((child for child in path.iterdir() if child.name.isdigit()), key=lambda child: int(child.name))
+    return versions[-1] if versions else path
+
+
+def open_artifact(name: str | os.PathLike) -> Artifact:
+    """The artifact under a path or `name.tag`, each of its files checked against the manifest's sha256.
+
+    Raises:
+        ZooError: for one that is missing, incomplete, changed, or written by a later format.
+    """
+    path = find(name)
+    artifact = Artifact(path, read_manifest(path))
+    check_files(artifact)
+    return artifact
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of a version directory; raises ZooError for a missing, damaged or incomplete one."""
+    file = path / MANIFEST
+    try:
+        text = file.read_bytes()
+        manifest = json.loads(text)
+    except FileNotFoundError:
+        raise ZooError(f"{path} is no artifact of zoo: it has no {MANIFEST}") from None
+    except (ValueError, OSError) as error:
+        raise ZooError(f"{file} is damaged: {error}") from None
+    if not isinstance(manifest, dict) or not {"format", "model", "files"} <= manifest.keys():
+        raise ZooError(f"{file} is damaged: keys are missing")
+    if manifest["format"] != FORMAT:
+        raise ZooError(f"{path} has format {manifest['format']}, this zoo reads {FORMAT}: use the zoo that wrote it")
+    listed = _index_of(path.parent.parent).get("sha256", {}).get(f"{path.parent.name}/{path.name}")
+    if listed is not None and listed != hashlib.sha256(text).hexdigest():
+        raise ZooError(f"{file} is not the published one: its sha256 differs from {INDEX}")
+    return manifest
+
+
+def check_files(artifact: Artifact) -> None:
+    """Raises ZooError unless the directory holds exactly the manifest's files with their sizes and sha256."""
+    path, listed = artifact.path, artifact.manifest["files"]
+    present = {file.relative_to(path).as_posix() for file in path.rglob("*") if not file.is_dir()} - {MANIFEST}
+    for relative in sorted(listed.keys() | present):
+        if relative not in listed:
+            raise ZooError(f"{path} is damaged: {relative} is not in its manifest")
+        if relative not in present or ".." in PurePosixPath(relative).parts:
+            raise ZooError(f"{path} is damaged: {relative} is missing")
+        size = (path / relative).stat().st_size
+        if size != listed[relative]["size"]:
+            raise ZooError(f"{path} is damaged: {relative} has {size} bytes, not {listed[relative]['size']}")
+        if sha256(path / relative) != listed[relative]["sha256"]:
+            raise ZooError(f"{path} is damaged: {relative} has another sha256 than its manifest says")
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def verify(*names: str | os.PathLike) -> list[dict[str, Any]]:
+    """Prove artifacts: files by their sha256, operations by an allow-list, then the golden examples in a fresh
+    process that has TensorFlow alone.
+
+    Returns:
+        For each artifact its `path`, `difference` (the largest of any output from the golden one) and `signatures`.
+
+    Raises:
+        ZooError: for the first artifact that fails, and why.
+    """
+    from zoo.graph import check_operations
+
+    artifacts = [open_artifact(name) for name in names]
+    for artifact in artifacts:
+        check_operations(artifact.path)
+    return prove_served(artifact.path for artifact in artifacts)
+
+
+def prove_served(paths: Iterable[Path]) -> list[dict[str, Any]]:
+    """Run the golden examples of each path in one fresh process without zoo or Keras."""
+    script = Path(__file__).parent / "serve_golden.py"
+    command = [sys.executable, "-I", str(script), *(str(path.resolve()) for path in paths)]
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    if done.returncode != 0:
+        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise ZooError(f"plain TensorFlow cannot serve the artifact: {reason}")
+    results = json.loads(done.stdout.splitlines()[-1])
+    for result in results:
+        if not result["difference"] <= TOLERANCE:  # not: NaN is no pass
+            worst = result["worst"]
+            raise ZooError(f"{result['path']}: {worst} differs by {result['difference']:.1e} from its golden example")
+    return results
+
+
+# --- the index of what a folder publishes -----------------------------------------------------------------------
+
+
+@functools.cache
+def _index_of(root: Path) -> dict[str, Any]:
+    file = root / INDEX
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+
+
+def published_index() -> dict[str, dict[str, Any]]:
+    """By model name: its `default` tag and its `tags`, each with data set, metric, value, validation and size."""
+    merged: dict[str, dict[str, Any]] = {}
+    for root in reversed(roots()):
+        merged |= _index_of(root).get("models", {})
+    return merged
+
+
+def default_tag(name: str) -> str:
+    """The tag that a bare name stands for: the best of its most used data set on validation.
+
+    Raises:
+        ZooError: for a name that nothing is published of.
+    """
+    index = published_index()
+    if name not in index:
+        raise ZooError(f"no weights are published for {name!r}; with weights: {', '.join(sorted(index)) or 'none'}")
+    return index[name]["default"]
+
+
+def write_index(root: Path) -> None:
+    """Write `published.json` anew from the newest manifest of each artifact in the folder."""
+    models: dict[str, dict[str, Any]] = {}
+    hashes = {}
+    for directory in sorted(child for child in root.iterdir() if child.is_dir() and "." in child.name):
+        path = find(directory)
+        if not (path / MANIFEST).is_file():
+            continue
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        name, tag = directory.name.split(".", 1)
+        figures = manifest["figures"]
+        models.setdefault(name, {"tags": {}})["tags"][tag] = {
+            "dataset": figures["dataset"],
+            "metric": figures["metric"],
+            "value": figures["test"],
+            "validation": figures["validation"],
+            "published": figures["published"],
+            "parameters": manifest["weights"]["parameters"],
+            "bytes": Artifact(path, manifest).size,
+            "version": path.name,
+        }
+        hashes[f"{directory.name}/{path.name}"] = sha256(path / MANIFEST)
+    for entry in models.values():
+        entry["default"] = max(entry["tags"], key=lambda tag: (_rank(entry["tags"][tag]), tag))
+    temporary = root / f"{INDEX}.partial"
+    temporary.write_text(json.dumps({"models": models, "sha256": hashes}, indent=1) + "\n", encoding="utf-8")
+    temporary.replace(root / INDEX)
+    _index_of.cache_clear()
+
+
+def _rank(entry: Mapping[str, Any]) -> float:
+    """How good the weights are on validation, higher for better; a loss is better when it is lower."""
+    value = entry["validation"]
+    return float("-inf") if value is None else -value if entry["metric"] == "loss" else value

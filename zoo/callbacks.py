@@ -1,0 +1,130 @@
+"""What happens around an epoch: the learning rate, the history, checkpoints, and the end of a run."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+
+from zoo.errors import ZooError
+from zoo.recipe import Recipe
+from zoo.weights import assign, load_arrays, named_weights, save_arrays
+
+if TYPE_CHECKING:
+    from zoo.tasks import Task
+
+STATE_FILE = "state.npz"
+
+
+def learning_rate_by_epoch(optimizers: list, recipe: Recipe) -> keras.callbacks.Callback:
+    """Sets each optimizer's learning rate to the recipe's for the epoch that begins."""
+
+    def set_rate(epoch: int, logs: dict | None = None) -> None:
+        for optimizer in optimizers:
+            optimizer.learning_rate = recipe.learning_rate * recipe.schedule.factor(epoch, recipe.epochs)
+
+    return keras.callbacks.LambdaCallback(on_epoch_begin=set_rate)
+
+
+class History(keras.callbacks.Callback):
+    """The rows of a run, one an epoch, and the two checkpoints that go with them.
+
+    `best-N.npz` holds the weights of the best epoch N; `state.npz` all variables, of the optimizer and of random
+    generators too, with the rows up to then. The state is replaced last: whenever the process is killed, the state
+    and the best weights that its rows speak of are both there.
+    """
+
+    def __init__(self, directory: Path, task: Task, network: keras.Model, patience: int | None = None) -> None:
+        super().__init__()
+        self.directory, self.task, self.network, self.patience = directory, task, network, patience
+        self.rows: list[dict[str, float]] = []
+        self.state: list[Any] = []
+        self.started = 0.0
+
+    def watch(self, trainer: keras.Model, variables: list[Any]) -> None:
+        """The variables that a resumed run needs."""
+        metrics = {id(variable) for metric in trainer.metrics for variable in metric.variables}
+        self.state = [variable for variable in variables if id(variable) not in metrics]
+
+    @property
+    def best_epoch(self) -> int:
+        """The epoch, from 1, of the best validation figure; the last where the task monitors none; 0 before any."""
+        if not self.rows:
+            return 0
+        figures = [self.task.goodness(row) for row in self.rows]
+        return figures.index(max(figures)) + 1
+
+    def is_over(self, epochs: int) -> bool:
+        """Whether all epochs are done or patience has run out."""
+        waited = len(self.rows) - self.best_epoch
+        return len(self.rows) >= epochs or (self.patience is not None and waited >= self.patience)
+
+    def restore_rows(self) -> None:
+        path = self.directory / STATE_FILE
+        if path.exists():
+            self.rows = json.loads(str(load_arrays(path)["history"]))
+
+    def restore_state(self) -> None:
+        path = self.directory / STATE_FILE
+        if path.exists():
+            arrays = load_arrays(path)
+            assign(dict(enumerate_keys(self.state)), {key: value for key, value in arrays.items() if key != "history"})
+
+    def load_best(self) -> None:
+        """Put the weights of the best epoch into the network."""
+        assign(named_weights(self.network), load_arrays(self._best_path(self.best_epoch)))
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        self.started = time.monotonic()
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        if logs and not math.isfinite(float(logs["loss"])):
+            epoch = len(self.rows) + 1
+            kept = self._best_path(self.best_epoch) if self.rows else "none, this is the first epoch"
+            raise ZooError(
+                f"the loss is {float(logs['loss'])} at step {batch + 1} of epoch {epoch}: try a lower learning rate; "
+                f"last good weights: {kept}"
+            )
+
+    def on_test_end(self, logs: dict | None = None) -> None:
+        # With a moving average of the weights, the network holds the averages only until validation has ended.
+        self.validated = {key: variable.numpy() for key, variable in named_weights(self.network).items()}
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        rate = float(self.task.optimizers(self.model)[0].learning_rate)
+        figures = {name: float(value) for name, value in (logs or {}).items()}
+        seconds = round(time.monotonic() - self.started, 2)
+        self.rows.append({"epoch": epoch + 1, "seconds": seconds, "learning_rate": rate, **figures})
+        best = self._best_path(self.best_epoch)
+        if self.best_epoch == len(self.rows):
+            save_arrays(best, self.validated)
+        state = {key: variable.numpy() for key, variable in enumerate_keys(self.state)}
+        save_arrays(self.directory / STATE_FILE, {**state, "history": np.array(json.dumps(self.rows))})
+        for path in self.directory.glob("best-*.npz"):
+            if path != best:
+                path.unlink()
+        self._write_table()
+        if self.patience is not None and len(self.rows) - self.best_epoch >= self.patience:
+            self.model.stop_training = True
+
+    def _best_path(self, epoch: int) -> Path:
+        return self.directory / f"best-{epoch:04d}.npz"
+
+    def _write_table(self) -> None:
+        table = io.StringIO()
+        writer = csv.DictWriter(table, fieldnames=list(self.rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        (self.directory / "history.csv").write_text(table.getvalue())
+
+
+def enumerate_keys(variables: list[Any]) -> list[tuple[str, Any]]:
+    """Variables under keys that tell them apart even where their paths are the same."""
+    return [(f"{index:04d}/{variable.path}", variable) for index, variable in enumerate(variables)]

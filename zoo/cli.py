@@ -1,0 +1,281 @@
+"""The command line: words in, calls of the public functions, tables out."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+import zoo
+from zoo.errors import ZooError, unknown
+
+app = typer.Typer(
+    name="zoo",
+    help="Classic neural networks: list, train, fine-tune, export, verify and serve them by name.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+console = Console(soft_wrap=True, highlight=False)
+
+Name = Annotated[str, typer.Argument(help="A model's name, as `zoo list` shows it.")]
+Trained = Annotated[str, typer.Argument(help="NAME.TAG, or the path of an exported directory.")]
+Data = Annotated[
+    str,
+    typer.Option(
+        help="digits, mnist, tfds:NAME, or a path: a folder or zip with one sub-folder a class, .npz, .tsv, .txt. "
+        "Bare names are also looked up in the folder that ZOO_DATA_DIR names."
+    ),
+]
+Devices = Annotated[str, typer.Option(help="auto, cpu, cpu:2 (logical CPUs), gpu:0,1.")]
+Out = Annotated[Path | None, typer.Option(help="The run's directory; a broken-off run in it goes on.")]
+Seed = Annotated[int, typer.Option(help="Seed of all that is random.")]
+Deterministic = Annotated[bool, typer.Option("--deterministic", help="The same seed gives the same bytes; slower.")]
+Changes = Annotated[
+    list[str] | None, typer.Option("--set", help="KEY=VALUE: change a recipe key, such as batch_size=32.")
+]
+Epochs = Annotated[int | None, typer.Option(help="Epochs in place of the recipe's.")]
+ExportTo = Annotated[Path | None, typer.Option("--export", help="Where to export; saved_models/NAME.DATA by default.")]
+InputShape = Annotated[str | None, typer.Option(help="Another input shape, such as 32,32,3.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.callback()
+def options(debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False) -> None:
+    """Taken before a command: `zoo --debug train ...`."""
+
+
+@app.command("list")
+def list_models(
+    pattern: Annotated[str, typer.Argument(help="Wildcards on the name, such as 'network3*'.")] = "*",
+    task: Annotated[str | None, typer.Option(help="Only models of this task.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Only models with a figure on this data set.")] = None,
+    pretrained: Annotated[bool, typer.Option("--pretrained", help="Only trained weights, as NAME.TAG.")] = False,
+    max_params: Annotated[int | None, typer.Option(help="At most so many parameters.")] = None,
+    min_metric: Annotated[float | None, typer.Option(help="Weights with at least this test figure.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the models, or their trained weights."""
+    from zoo.artifacts import published_index
+
+    names = zoo.list_models(
+        pattern, task=task, dataset=dataset, pretrained=pretrained, max_params=max_params, min_metric=min_metric
+    )
+    if as_json:
+        print(json.dumps(names))
+        return
+    table = Table("name", "task", "parameters", "published", "measured here", "weights", box=None)
+    index = published_index()
+    for name in names:
+        spec, tag = zoo.get_spec(name), name.partition(".")[2]
+        tags = index.get(spec.name, {}).get("tags", {})
+        entry = tags.get(tag or index.get(spec.name, {}).get("default"), {})
+        published = spec.published[0].value if spec.published else None
+        shown = [tag] if tag else sorted(tags)
+        table.add_row(
+            name, spec.task, f"{spec.params:,}", _figure(published), _figure(entry.get("value")), ", ".join(shown)
+        )
+    console.print(table)
+
+
+@app.command()
+def info(name: Name) -> None:
+    """Show what a model is: sources, published figures, recipes, notes."""
+    spec = zoo.get_spec(name)
+    console.print(f"[bold]{spec.name}[/bold]  {spec.summary} ({spec.year})")
+    table = Table(show_header=False, box=None)
+    table.add_row("task", spec.task)
+    table.add_row("input", " x ".join("any" if side is None else str(side) for side in spec.input_shape))
+    table.add_row("classes", str(spec.classes) if spec.classes else "none")
+    table.add_row("parameters", f"{spec.params:,}")
+    table.add_row("sources", "\n".join(spec.sources))
+    for figure in spec.published:
+        table.add_row("published", f"{figure.metric} {_figure(figure.value)} on {figure.dataset} ({figure.source})")
+    for stage in spec.stages:
+        table.add_row(
+            "fine-tuning", f"{stage.name}: {', '.join(stage.layers)}, {stage.epochs} epochs at {stage.learning_rate}"
+        )
+    for recipe_name, recipe in spec.recipes.items():
+        words = f"{recipe.optimizer} {recipe.learning_rate}, batch {recipe.batch_size}, {recipe.epochs} epochs, {recipe.loss}"
+        table.add_row(f"recipe {recipe_name}", words)
+        for deviation in recipe.deviations:
+            table.add_row("", f"differs from the source: {deviation}")
+    for note in spec.notes:
+        table.add_row("note", note)
+    console.print(table)
+
+
+@app.command()
+def train(
+    name: Name = "lenet5",
+    data: Data = "digits",
+    recipe: Annotated[str | None, typer.Option(help="A recipe of the model; its first by default.")] = None,
+    epochs: Epochs = None,
+    changes: Changes = None,
+    devices: Devices = "auto",
+    seed: Seed = 0,
+    deterministic: Deterministic = False,
+    input_shape: InputShape = None,
+    out: Out = None,
+    export_to: ExportTo = None,
+) -> None:
+    """Train a model from scratch, export it and prove the export."""
+    run = zoo.train(
+        name, data, recipe=recipe, out=out, devices=devices, seed=seed, deterministic=deterministic,
+        input_shape=_shape(input_shape), **_changes(changes, epochs),
+    )  # fmt: skip
+    _conclude(run, export_to)
+
+
+@app.command()
+def fine_tune(
+    source: Trained,
+    data: Data,
+    epochs: Annotated[int | None, typer.Option(help="Epochs of each stage in place of the model's.")] = None,
+    changes: Changes = None,
+    devices: Devices = "auto",
+    seed: Seed = 0,
+    deterministic: Deterministic = False,
+    input_shape: InputShape = None,
+    out: Out = None,
+    export_to: ExportTo = None,
+) -> None:
+    """Fine-tune trained weights on other data, stage by stage, export the result and prove the export."""
+    run = zoo.fine_tune(
+        source, data, out=out, devices=devices, seed=seed, deterministic=deterministic,
+        input_shape=_shape(input_shape), epochs=epochs, **_changes(changes, None),
+    )  # fmt: skip
+    _conclude(run, export_to)
+
+
+@app.command()
+def evaluate(
+    source: Trained,
+    data: Data,
+    split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
+    as_json: Json = False,
+) -> None:
+    """Measure trained weights on a data set."""
+    figures = zoo.evaluate(source, data, split=split)
+    print(json.dumps(figures) if as_json else "  ".join(f"{name} {value:.4f}" for name, value in figures.items()))
+
+
+@app.command()
+def predict(
+    source: Trained,
+    inputs: Annotated[list[str], typer.Argument(help="Picture files (PNG, JPEG), or texts for a text model.")],
+    as_json: Json = False,
+) -> None:
+    """Say what trained weights see in pictures, or read in texts."""
+    rows = zoo.predict(source, inputs)
+    if as_json:
+        print(json.dumps(rows, indent=1))
+        return
+    for row in rows:
+        words = [
+            f"{value:.4f}" if isinstance(value, float) else value
+            for value in row.values()
+            if not isinstance(value, list)
+        ]
+        print("  ".join(str(word) for word in words))
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="A run's directory, or NAME.TAG of an artifact in another format.")],
+    path: Annotated[Path, typer.Argument(help="FOLDER/NAME.TAG, or a file for the other formats.")],
+    format: Annotated[str, typer.Option(help="tensorflow, onnx, litert or keras.")] = "tensorflow",
+    storage: Annotated[str, typer.Option(help="float32, or float16 for half the size.")] = "float32",
+) -> None:
+    """Export a run and prove that the export gives the same numbers."""
+    print(zoo.export(zoo.load_run(run), path, format=format, storage=storage))
+
+
+@app.command()
+def verify(sources: Annotated[list[str], typer.Argument(help="NAME.TAG or directories.")]) -> None:
+    """Prove artifacts: files, operations, and the golden examples in a process with TensorFlow alone."""
+    for result in zoo.verify(*sources):
+        signatures = ", ".join(result["signatures"])
+        print(f"{result['path']}: verified, largest difference {result['difference']:.1e}; signatures: {signatures}")
+
+
+@app.command()
+def serve(
+    sources: Annotated[list[str], typer.Argument(help="NAME.TAG or directories.")],
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8501,
+) -> None:
+    """Serve artifacts in TensorFlow Serving's REST form, after proving each."""
+    from zoo import serving
+    from zoo.artifacts import open_artifact
+
+    zoo.verify(*sources)
+    serving.serve({artifact.name: artifact.path for artifact in map(open_artifact, sources)}, host=host, port=port)
+
+
+def _conclude(run: zoo.Run, export_to: Path | None) -> None:
+    """Export a finished run, unless that was done, and say how to go on."""
+    metric = run.task.metric
+    for split, figures in run.metrics.items():
+        print(
+            f"{split} at epoch {run.best_epoch}: " + "  ".join(f"{key} {value:.4f}" for key, value in figures.items())
+        )
+    target = run.recipe.target
+    if target is not None:
+        reached = run.task.goodness({f"val_{key}": value for key, value in run.metrics["validation"].items()}) >= target
+        print(f"validation target {target} of the recipe: {'reached' if reached else 'missed'}")
+    spec, data = run.task.spec, run.record["data"]["name"]
+    path = zoo.export(run, export_to or Path("saved_models") / f"{spec.name}.{data}")
+    print(f"exported to {path}, verified in a process with TensorFlow alone; curves: {run.directory / 'curves.png'}")
+    if run.record["example"]:
+        print(f"predict: zoo predict {shlex.quote(str(path.parent))} {shlex.quote(run.record['example'])}")
+    print(f"serve:   zoo serve {shlex.quote(str(path.parent))}")
+
+
+def _figure(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def _shape(words: str | None) -> tuple[int, ...] | None:
+    if words is None:
+        return None
+    try:
+        return tuple(int(side) for side in words.split(","))
+    except ValueError:
+        raise ZooError(f"--input-shape must be numbers with commas, such as 32,32,3, not {words!r}") from None
+
+
+def _changes(words: list[str] | None, epochs: int | None) -> dict[str, Any]:
+    """Recipe keys from KEY=VALUE words; a value is read as JSON, or else taken as text."""
+    changes: dict[str, Any] = {} if epochs is None else {"epochs": epochs}
+    for word in words or []:
+        key, equals, value = word.partition("=")
+        if not equals:
+            raise ZooError(f"--set needs KEY=VALUE, not {word!r}")
+        try:
+            changes[key] = json.loads(value)
+        except json.JSONDecodeError:
+            changes[key] = value
+    return changes
+
+
+def main() -> None:
+    """Run the command line: errors of the user's making are told in one line, and exit with 2."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        app()
+    except ZooError as error:
+        if "--debug" in sys.argv:
+            raise
+        Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(f"error: {error}", style="red")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,68 @@
+"""From examples in memory to batches for `fit`: shuffled, augmented and repeatable from any epoch on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from etils import epy
+
+from zoo.data import Split
+from zoo.errors import ZooError
+from zoo.recipe import Recipe
+
+with epy.lazy_imports():
+    import tensorflow as tf
+
+    from zoo.data import augmentation as augmentation_ops
+
+if TYPE_CHECKING:
+    from zoo.tasks import Task
+
+
+def training_batches(
+    task: Task, split: Split, recipe: Recipe, *, seed: int, first_epoch: int = 0, replicas: int = 1
+) -> tuple[tf.data.Dataset, int]:
+    """Batches of all epochs from `first_epoch` on, one after the other, and how many make an epoch.
+
+    The order of an epoch follows from (seed, epoch), the augmentation of a batch from (seed, epoch, index): epochs
+    differ, runs repeat, a resumed run goes on as if it had not stopped, whatever the number of parallel calls.
+
+    Raises:
+        ZooError: where a batch cannot be shared evenly among the replicas.
+    """
+    arrays = [tf.constant(array) for array in task.examples(split)]
+    copies = augmentation_ops.expansion(recipe.augmentation)
+    examples = len(arrays[0])
+    batch_size = min(recipe.batch_size, examples * copies // replicas * replicas)
+    if batch_size % replicas or not batch_size:
+        raise ZooError(f"a batch of {batch_size or examples} cannot be shared evenly among {replicas} devices")
+    steps = examples * copies // batch_size  # a shorter last batch would weigh more, and starve a replica
+    varied = recipe.augmentation != type(recipe.augmentation)(fill=recipe.augmentation.fill)
+
+    def epoch_batches(epoch: tf.Tensor) -> tf.data.Dataset:
+        order = tf.random.experimental.stateless_shuffle(tf.range(examples * copies), tf.stack([seed, epoch]))
+        batches = tf.reshape(order[: steps * batch_size], [steps, batch_size])
+        return tf.data.Dataset.from_tensor_slices((tf.fill([steps], epoch), tf.range(steps), batches))
+
+    def load_batch(epoch: tf.Tensor, step: tf.Tensor, index: tf.Tensor) -> tuple:
+        batch = tuple(tf.gather(array, index % examples) for array in arrays)
+        if copies > 1:
+            batch = task.shift(batch, index // examples)
+        if varied:
+            key = tf.random.fold_in(tf.random.fold_in(tf.stack([seed, 0]), epoch), step)
+            batch = task.augment(batch, key, recipe.augmentation)
+        return task.network_batch(*batch)
+
+    epochs = tf.data.Dataset.range(first_epoch, recipe.epochs, output_type=tf.int32)
+    batches = epochs.flat_map(epoch_batches).map(load_batch, tf.data.AUTOTUNE, deterministic=True)
+    return batches.prefetch(tf.data.AUTOTUNE), steps
+
+
+def evaluation_batches(task: Task, split: Split, *, batch_size: int = 256, replicas: int = 1) -> tf.data.Dataset:
+    """Batches of the split in its own order, all examples of it, none leaving a replica without any."""
+    arrays = task.examples(split)
+    examples = len(arrays[0])
+    while examples >= replicas and 0 < examples % batch_size < replicas:
+        batch_size += replicas
+    dataset = tf.data.Dataset.from_tensor_slices(arrays).batch(batch_size)
+    return dataset.map(task.network_batch, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)

@@ -1,0 +1,111 @@
+"""Fine-tuning: the trained network on other data, its head replaced, its layers thawed stage by stage."""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+import os
+from pathlib import Path
+from typing import Any
+
+from etils import epy
+
+from zoo import artifacts, tasks
+from zoo import data as zoo_data
+from zoo.devices import strategy
+from zoo.recipe import Recipe, Schedule
+from zoo.spec import Stage
+from zoo.training import Run, describe_run, finish_run, fit, open_run, picture_size, start_randomness
+from zoo.weights import assign, is_within, named_weights
+
+with epy.lazy_imports():
+    import keras
+
+
+def fine_tune(
+    source: str | os.PathLike,
+    data: str | os.PathLike | zoo_data.Dataset,
+    *,
+    out: str | os.PathLike | None = None,
+    devices: str = "auto",
+    seed: int = 0,
+    deterministic: bool = False,
+    input_shape: tuple | None = None,
+    epochs: int | None = None,
+    **changes: Any,
+) -> Run:
+    """Fine-tune an exported network on other data.
+
+    The classes come from the data, the pictures' channels are brought to the network's, a text task keeps its
+    vocabulary. The head is replaced by a fresh one; everything else is loaded, strictly. The spec's stages follow
+    one another, each from the best weights so far; a frozen BatchNormalization layer uses its stored
+    statistics and does not update them.
+
+    Args:
+        source: `name.tag` or an exported directory.
+        out: the run's directory; `runs/NAME.DATA.TAG-SEED` by default. A broken-off run in it goes on.
+        input_shape: another input shape, where the architecture allows it.
+        epochs: epochs of each stage in place of the spec's.
+        changes: recipe keys to change in every stage, such as `batch_size=8`.
+
+    Raises:
+        ZooError: for an artifact that does not verify, data that the task cannot use, an input shape that the
+            network or its weights do not fit.
+    """
+    artifact = artifacts.open_artifact(source)
+    origin = tasks.restore(artifact.manifest["model"])
+    devices_strategy = strategy(devices)
+    shape = input_shape or origin.input_shape
+    dataset = zoo_data.load(data, image_size=picture_size(origin.spec, shape))
+    keep = {"vocabulary": origin.vocabulary} if origin.vocabulary else {}
+    task = type(origin).from_data(origin.spec, dataset, shape, **keep, **origin.arguments)
+    stages = [dataclasses.replace(stage, epochs=epochs or stage.epochs) for stage in task.spec.stages]
+    recipe = stage_recipe(task.spec.recipe(), stages[-1], **changes)
+    tag = artifact.path.parent.name.partition(".")[2] or "local"
+    directory = Path(out or Path("runs") / f"{task.spec.name}.{dataset.name}.{tag}-{seed}")
+    record = describe_run(task, dataset, recipe, seed=seed, deterministic=deterministic, devices=devices)
+    record["stages"] = [dataclasses.asdict(stage) for stage in stages]
+    record["origin"] = {"name": artifact.name, "manifest_sha256": artifacts.sha256(artifact.path / artifacts.MANIFEST)}
+    record["recipe_name"] = "fine_tune"
+    open_run(directory, record)
+
+    start_randomness(seed, deterministic)
+    with devices_strategy.scope():
+        model = task.build()
+    variables = named_weights(model)
+    # The same classes in the same order keep their head; any others get a fresh one, whatever its shape.
+    head = () if task.classes == origin.classes else task.spec.head
+    arrays = {key: value for key, value in artifact.arrays().items() if not is_within(key, head)}
+    report = assign(variables, arrays, reinitialise=head)
+    print(f"{artifact.name}: {report}")
+    rows: list[dict[str, Any]] = []
+    best = (float("-inf"), 0, {})  # goodness, epoch, weights
+    for number, stage in enumerate(stages, start=1):
+        freeze_all_but(model, stage.layers)
+        part = directory / f"stage{number}-{stage.name}"
+        part.mkdir(exist_ok=True)
+        history = fit(task, model, dataset, stage_recipe(recipe, stage), part, devices_strategy, seed=seed + number)
+        goodness = task.goodness(history.rows[history.best_epoch - 1])
+        if goodness >= best[0] or task.monitor is None:
+            weights = {key: variable.numpy() for key, variable in variables.items()}
+            best = (goodness, len(rows) + history.best_epoch, weights)
+        assign(variables, best[2])
+        rows += [{**row, "stage": stage.name, "epoch": len(rows) + row["epoch"]} for row in history.rows]
+    freeze_all_but(model, ("*",))
+    return finish_run(directory, task, model, dataset, recipe, rows, best[1])
+
+
+def stage_recipe(recipe: Recipe, stage: Stage, **changes: Any) -> Recipe:
+    """The spec's recipe at the stage's rate and epochs, without the schedule of a training from scratch."""
+    changes = {"learning_rate": stage.learning_rate, "epochs": stage.epochs, **changes}
+    return recipe.replace(schedule=dataclasses.asdict(Schedule()), target=None, **changes)
+
+
+def freeze_all_but(model: keras.Model, patterns: tuple[str, ...]) -> None:
+    """Train only layers whose names match one of the wildcards, within sub-models too."""
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            layer.trainable = True
+            freeze_all_but(layer, patterns)
+        else:
+            layer.trainable = any(fnmatch.fnmatch(layer.name, pattern) for pattern in patterns)

@@ -1,0 +1,99 @@
+"""What a SavedModel's graphs may do: arithmetic on tensors and the reading of their own variables, nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from etils import epy
+
+from zoo.errors import ZooError
+
+with epy.lazy_imports():
+    from google.protobuf import message
+    from tensorflow.core.protobuf import saved_model_pb2
+
+# Written and read by TensorFlow itself when variables are saved and restored; no signature may reach them.
+SAVING = frozenset("MergeV2Checkpoints RestoreV2 SaveV2 ShardedFilename StaticRegexFullMatch".split())
+
+ALLOWED = frozenset(
+    # values and control flow
+    "Const Placeholder PlaceholderWithDefault Identity IdentityN NoOp StatefulPartitionedCall PartitionedCall "
+    "StatelessWhile While StatelessIf If Merge Switch LoopCond Enter Exit NextIteration "
+    # variables and lookup tables
+    "VarHandleOp ReadVariableOp AssignVariableOp DisableCopyOnRead VarIsInitializedOp HashTableV2 LookupTableFindV2 LookupTableImportV2 "
+    "LookupTableSizeV2 LookupTableExportV2 MutableHashTableV2 InitializeTableV2 "
+    # shapes, slices and joins
+    "BroadcastArgs BroadcastTo Bucketize DenseBincount Cast ClipByValue ConcatV2 EnsureShape ExpandDims Fill Gather GatherNd "
+    "GatherV2 LinSpace MirrorPad OneHot OnesLike Pack Pad PadV2 Range Rank Reshape ResourceGather ReverseV2 ScatterNd "
+    "Select SelectV2 Shape Size Slice Split SplitV Squeeze StridedSlice TensorScatterUpdate Tile Transpose Unpack "
+    "Where ZerosLike "
+    # arithmetic
+    "Abs Add AddN AddV2 All Any ArgMax ArgMin BatchMatMulV2 BiasAdd Cumsum Div DivNoNan Einsum Elu Equal Erf Exp "
+    "Floor FloorDiv FloorMod Greater GreaterEqual Inv IsFinite IsNan LeakyRelu Less LessEqual Log Log1p LogSoftmax "
+    "LogicalAnd LogicalNot LogicalOr MatMul Max Maximum Mean Min Minimum Mod Mul MulNoNan Neg NotEqual Pow Prod "
+    "RealDiv Reciprocal Relu Relu6 Round Rsqrt Selu Sigmoid Sign Softmax Softplus Softsign Sqrt Square "
+    "SquaredDifference Sub Sum Tanh TopKV2 "
+    # networks and pictures
+    "AvgPool Conv2D Conv2DBackpropInput DecodeImage DecodeJpeg DecodePng DepthwiseConv2dNative FusedBatchNormV3 LRN "
+    "MaxPool ResizeArea ResizeBicubic ResizeBilinear ResizeNearestNeighbor ScaleAndTranslate "
+    # stateless randomness
+    "StatelessMultinomial StatelessRandomGetAlg StatelessRandomGetKeyCounter StatelessRandomNormalV2 "
+    "StatelessRandomUniformV2 StatelessRandomUniformIntV2 "
+    # texts
+    "RaggedTensorToTensor RaggedTensorFromVariant RaggedTensorToVariant ReduceJoin StaticRegexReplace RegexReplace "
+    "StringJoin StringLower StringSplitV2 StringStrip UnicodeDecodeWithOffsets UnicodeDecode UnicodeEncode AsString "
+    # lists of tensors within loops, and checks
+    "TensorListConcatV2 TensorListElementShape TensorListFromTensor TensorListGetItem TensorListLength "
+    "TensorListReserve TensorListSetItem TensorListStack Assert".split()
+)
+
+
+def check_operations(path: Path) -> None:
+    """Raises ZooError if a graph of the SavedModel holds an operation outside the allow-list, or a signature
+    reaches those that save and restore. The graph is read, not loaded."""
+    found = saved_model_pb2.SavedModel()
+    try:
+        found.ParseFromString((path / "saved_model.pb").read_bytes())
+    except (message.DecodeError, OSError) as error:
+        raise ZooError(f"{path} holds no readable SavedModel: {error}") from None
+    for meta_graph in found.meta_graphs:
+        graph = meta_graph.graph_def
+        functions = {function.signature.name: function for function in graph.library.function}
+        everything = [*graph.node, *(node for function in functions.values() for node in function.node_def)]
+        _refuse(path, {node.op for node in everything} - functions.keys() - ALLOWED - SAVING)
+        names = {node.name: node for node in graph.node}
+        served = [
+            names[output.name.split(":")[0]]
+            for signature in meta_graph.signature_def.values()
+            for output in signature.outputs.values()
+        ]
+        _refuse(path, _reached(served, names, functions) & SAVING)
+
+
+def _refuse(path: Path, operations: set[str]) -> None:
+    if operations:
+        raise ZooError(
+            f"{path} is refused: its graph holds operations that are not allowed: {', '.join(sorted(operations))}"
+        )
+
+
+def _reached(nodes: list, names: dict, functions: dict) -> set[str]:
+    """The operations that these nodes run, through their inputs and the functions that they call."""
+    operations: set[str] = set()
+    seen: set[tuple[str, str]] = set()
+    waiting = list(nodes)
+    while waiting:
+        node = waiting.pop()
+        operations.add(node.op)
+        for source in node.input:
+            name = source.lstrip("^").split(":")[0]
+            if name in names and ("node", name) not in seen:
+                seen.add(("node", name))
+                waiting.append(names[name])
+        called = {attribute.func.name for attribute in node.attr.values() if attribute.HasField("func")}
+        called |= {function.name for attribute in node.attr.values() for function in attribute.list.func}
+        for name in (called | {node.op}) & functions.keys():
+            if ("function", name) not in seen:
+                seen.add(("function", name))
+                waiting.extend(functions[name].node_def)
+    return operations

@@ -1,0 +1,200 @@
+"""The few layers that Keras lacks, of `keras.ops` alone, channels last."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+register = keras.saving.register_keras_serializable(package="zoo")
+
+
+@register
+class ScaledTanh(keras.layers.Layer):
+    """`amplitude` * tanh(`slope` * x), elementwise. With the default, f(1) = 1 and f(-1) = -1: targets lie where the
+    curvature is greatest and not in the flat ends (LeCun et al. 1998, equation (6) and appendix A)."""
+
+    def __init__(self, amplitude: float = 1.7159, slope: float = 2 / 3, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.amplitude, self.slope = amplitude, slope
+
+    def call(self, inputs: Any) -> Any:
+        return self.amplitude * ops.tanh(self.slope * inputs)
+
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "amplitude": self.amplitude, "slope": self.slope}
+
+
+@register
+class Subsampling2D(keras.layers.Layer):
+    """The sum over each `size` x `size` window, times a coefficient, plus a bias, both trained, one for each channel:
+    [B, H, W, C] to [B, H // size, W // size, C] (LeCun et al. 1998, section II.B, layer S2). The squashing function
+    that follows there is a layer of its own."""
+
+    def __init__(
+        self,
+        size: int = 2,
+        coefficient_initializer: Any = "ones",
+        bias_initializer: Any = "zeros",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.size = size
+        self.coefficient_initializer = keras.initializers.get(coefficient_initializer)
+        self.bias_initializer = keras.initializers.get(bias_initializer)
+
+    def build(self, input_shape: tuple) -> None:
+        shape = (input_shape[-1],)
+        self.coefficient = self.add_weight(shape=shape, initializer=self.coefficient_initializer, name="coefficient")
+        self.bias = self.add_weight(shape=shape, initializer=self.bias_initializer, name="bias")
+
+    def call(self, inputs: Any) -> Any:
+        mean = ops.average_pool(inputs, self.size, self.size, padding="valid", data_format="channels_last")
+        return mean * (self.size**2 * self.coefficient) + self.bias
+
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
+        batch, height, width, channels = input_shape
+        return batch, height and height // self.size, width and width // self.size, channels
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "size": self.size,
+            "coefficient_initializer": keras.initializers.serialize(self.coefficient_initializer),
+            "bias_initializer": keras.initializers.serialize(self.bias_initializer),
+        }
+
+
+@register
+class ConnectionTableConv2D(keras.layers.Layer):
+    """Convolution without padding in which an output map sees only the input maps that a table lists for it
+    (LeCun et al. 1998, section II.B, table I): [B, H, W, C] to [B, H - k + 1, W - k + 1, outputs].
+
+    Only the connected kernels are weights, [k, k, connections]. They are spread over a dense kernel with zeros
+    elsewhere, so that one plain convolution runs (and exports) where groups or slices would need many.
+
+    Args:
+        table: for each output map the input maps that it is connected to.
+        kernel_size: k, in pixels.
+        bound: weights and biases start uniform within +- `bound` / fan-in of their output map (appendix A: 2.4).
+    """
+
+    def __init__(self, table: Sequence[Sequence[int]], kernel_size: int, bound: float = 2.4, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.table = [list(sources) for sources in table]
+        self.kernel_size, self.bound = kernel_size, bound
+
+    def build(self, input_shape: tuple) -> None:
+        channels, fans = input_shape[-1], np.array([len(sources) for sources in self.table])
+        highest = max(max(sources) for sources in self.table)
+        if highest >= channels:
+            raise ValueError(f"the table names input map {highest}, the input has {channels}")
+        # where each entry of the dense kernel comes from; the last index stands for the zero
+        self.source = np.full((channels, len(self.table)), fans.sum(), "int32")
+        pairs = [(source, output) for output, sources in enumerate(self.table) for source in sources]
+        for connection, pair in enumerate(pairs):
+            self.source[pair] = connection
+        limits = (self.bound / (self.kernel_size**2 * fans)).astype("float32")
+        self.kernel = self.add_weight(
+            shape=(self.kernel_size, self.kernel_size, len(pairs)),
+            initializer=_uniform_within(np.repeat(limits, fans)),
+            name="kernel",
+        )
+        self.bias = self.add_weight(shape=(len(self.table),), initializer=_uniform_within(limits), name="bias")
+
+    def call(self, inputs: Any) -> Any:
+        padded = ops.pad(self.kernel, ((0, 0), (0, 0), (0, 1)))
+        kernel = ops.take(padded, self.source, axis=-1)
+        return ops.conv(inputs, kernel, padding="valid", data_format="channels_last") + self.bias
+
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
+        batch, height, width, _ = input_shape
+        margin = self.kernel_size - 1
+        return batch, height and height - margin, width and width - margin, len(self.table)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "table": self.table,
+            "kernel_size": self.kernel_size,
+            "bound": self.bound,
+        }
+
+
+def _uniform_within(limits: np.ndarray) -> Any:
+    """An initializer, uniform within +- limits, which are broadcast over the weight's last axis."""
+    unit = keras.initializers.RandomUniform(-1.0, 1.0)
+    return lambda shape, dtype=None: unit(shape, dtype) * ops.cast(limits, dtype)
+
+
+@register
+class EuclideanRBF(keras.layers.Layer):
+    """Squared distances [B, K] of inputs [B, D] to K fixed codes (LeCun et al. 1998, equation (7)).
+
+    Args:
+        codes: the codes [K, D]; a weight that is stored but not trained.
+    """
+
+    def __init__(self, codes: Sequence[Sequence[float]], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.values = [list(code) for code in codes]
+
+    def build(self, input_shape: tuple) -> None:
+        self.codes = self.add_weight(
+            shape=(len(self.values), input_shape[-1]),
+            initializer=lambda shape, dtype=None: ops.convert_to_tensor(self.values, dtype),
+            trainable=False,
+            name="codes",
+        )
+
+    def call(self, inputs: Any) -> Any:
+        return ops.sum(ops.square(ops.expand_dims(inputs, 1) - self.codes), axis=-1)
+
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
+        return input_shape[0], len(self.values)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "codes": self.values}
+
+
+@register
+class LocalResponseNormalization(keras.layers.Layer):
+    """a / (`k` + `alpha` * S) ** `beta`, S the sum of squares over the `n` neighbouring channels, fewer at the ends
+    (Krizhevsky, Sutskever and Hinton 2012, section 3.3, whose constants are the default). `alpha` is not divided by
+    `n`, as some libraries do."""
+
+    def __init__(self, k: float = 2.0, n: int = 5, alpha: float = 1e-4, beta: float = 0.75, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.k, self.n, self.alpha, self.beta = k, n, alpha, beta
+
+    def call(self, inputs: Any) -> Any:
+        channels, side = inputs.shape[-1], self.n // 2
+        squares = ops.pad(ops.square(inputs), ((0, 0), (0, 0), (0, 0), (side, side)))
+        total = sum(squares[..., shift : shift + channels] for shift in range(2 * side + 1))
+        return inputs / (self.k + self.alpha * total) ** self.beta
+
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "k": self.k, "n": self.n, "alpha": self.alpha, "beta": self.beta}
+
+
+@register
+class CropLike(keras.layers.Layer):
+    """Images [B, H, W, C] cropped at the bottom and the right to the height and width of a second one."""
+
+    def call(self, inputs: Sequence[Any]) -> Any:
+        image, like = inputs
+        height, width = ops.shape(like)[1:3]
+        return image[:, :height, :width]
+
+    def compute_output_shape(self, input_shape: Sequence[tuple]) -> tuple:
+        (batch, _, _, channels), (_, height, width, _) = input_shape
+        return batch, height, width, channels

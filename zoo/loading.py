@@ -1,0 +1,128 @@
+"""Trained networks by name: as a plain Keras model, or ready to predict."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from etils import epy
+
+from zoo import artifacts, registry, tasks
+from zoo.data import load as load_data
+from zoo.errors import ZooError
+from zoo.training import Run
+from zoo.training import evaluate as evaluate_split
+from zoo.weights import assign, named_weights
+
+with epy.lazy_imports():
+    import keras
+    import tensorflow as tf
+
+
+def create_model(
+    name: str,
+    weights: str | os.PathLike | bool | None = None,
+    *,
+    input_shape: tuple | None = None,
+    classes: int | None = None,
+    **arguments: Any,
+) -> keras.Model:
+    """A network of the registry as a plain Keras model.
+
+    Args:
+        name: `name` for fresh weights, or `name.tag` for those of that tag.
+        weights: a tag, the path of an exported directory, or True for the default tag.
+        input_shape: the network's input without the batch axis, where it is not the spec's.
+        classes: number of outputs; with another number than the weights', the head is fresh.
+
+    Raises:
+        ZooError: for an unknown name or tag, an artifact that is damaged or of another network, weights that do
+            not fit.
+    """
+    spec = registry.get_spec(name)
+    tag = name.partition(".")[2] if weights is None else weights
+    if not tag:
+        return registry.build(spec, input_shape, classes, **arguments)
+    tag = artifacts.default_tag(spec.name) if tag is True else tag
+    is_path = isinstance(tag, os.PathLike) or Path(tag).is_dir() or os.sep in tag
+    artifact = artifacts.open_artifact(tag if is_path else f"{spec.name}.{tag}")
+    origin = tasks.restore(artifact.manifest["model"])
+    if origin.spec.name != spec.name:
+        raise ZooError(f"{artifact.path} holds weights of {origin.spec.name}, not of {spec.name}")
+    outputs = len(origin.classes) if classes is None else classes
+    shape = input_shape or origin.input_shape
+    model = registry.build(spec, shape, outputs, **{**origin.arguments, **arguments})
+    assign(named_weights(model), artifact.arrays(), reinitialise=spec.head if outputs != len(origin.classes) else ())
+    return model
+
+
+class Predictor:
+    """A trained network with its task; calling it runs the serving signature on Keras' side.
+
+    Attributes:
+        task: classes, preprocessing and all else that gives the network's numbers a meaning.
+        model: the plain Keras model.
+    """
+
+    def __init__(self, source: str | os.PathLike | Run) -> None:
+        if isinstance(source, Run):
+            self.task, self.model = source.task, source.model
+        else:
+            artifact = artifacts.open_artifact(source)
+            self.task = tasks.restore(artifact.manifest["model"])
+            self.model = self.task.build()
+            assign(named_weights(self.model), artifact.arrays())
+        self.function = self.task.signatures(self.model)["serving_default"]
+
+    def __call__(self, inputs: Any) -> dict[str, np.ndarray]:
+        """The outputs of `serving_default` by name, for its one input with a batch axis.
+
+        Raises:
+            ZooError: for an input of another shape or type than the signature's.
+        """
+        (spec,) = self.function.input_signature
+        inputs = np.asarray(inputs)
+        is_text = inputs.dtype.kind in "OUS"
+        if is_text != (spec.dtype == tf.string) or not (is_text or inputs.dtype == spec.dtype.as_numpy_dtype):
+            raise ZooError(f"{spec.name} must be of type {spec.dtype.name}, not {inputs.dtype}")
+        if not spec.shape.is_compatible_with(inputs.shape):
+            raise ZooError(f"{spec.name} must be of shape {spec.shape}, not {inputs.shape}")
+        return {name: value.numpy() for name, value in self.function(tf.constant(inputs)).items()}
+
+
+def load(source: str | os.PathLike | Run) -> Predictor:
+    """A trained network, by `name.tag`, directory or run, ready to predict."""
+    return Predictor(source)
+
+
+def predict(source: str | os.PathLike | Run | Predictor, inputs: Iterable[str]) -> list[dict[str, Any]]:
+    """What the network says of each input: paths of pictures, or texts, by its task.
+
+    Returns:
+        For each input a dict of plain data: for classification `input`, `class`, `probability`, `probabilities`.
+
+    Raises:
+        ZooError: for files that are missing or no pictures, before anything is predicted.
+    """
+    predictor = source if isinstance(source, Predictor) else Predictor(source)
+    read = [(str(words), predictor.task.read(str(words))) for words in inputs]
+    return [{"input": words, **predictor.task.summary(predictor(value))} for words, value in read]
+
+
+def evaluate(source: str | os.PathLike | Run, data: Any, *, split: str = "test") -> dict[str, float]:
+    """Loss and metrics of a trained network on a split of a data set.
+
+    Raises:
+        ZooError: for data whose classes are not the network's.
+    """
+    predictor = Predictor(source)
+    task = predictor.task
+    dataset = load_data(data, image_size=task.preprocessing.size)
+    if task.classes and dataset.classes and dataset.classes != task.classes:
+        raise ZooError(f"{dataset.name} has the classes {dataset.classes[:10]}, the network {task.classes[:10]}")
+    if split not in dataset.splits:
+        raise ZooError(f"unknown split {split!r}: use train, validation or test")
+    return evaluate_split(task, predictor.model, dataset.splits[split])

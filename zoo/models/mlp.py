@@ -1,0 +1,80 @@
+"""Multilayer perceptrons with sigmoid units and quadratic cost.
+
+Michael Nielsen, "Neural Networks and Deep Learning" (2015), chapter 1, section "Implementing our network to classify
+digits", and its program `network.py`.
+"""
+
+from __future__ import annotations
+
+from etils import epy
+
+from zoo.recipe import Recipe
+from zoo.registry import register
+from zoo.spec import ModelSpec, Preprocessing, Published, Stage
+
+with epy.lazy_imports():
+    import keras
+    from keras import layers
+
+BOOK = "Nielsen 2015, Neural Networks and Deep Learning, chapter 1"
+
+# hidden units -> parameters, published test accuracy, target on the validation set. No target where runs differ much:
+# with weights of variance 1 an output may stay saturated, and then a whole digit is never learnt.
+VARIANTS = {
+    (): (784 * 10 + 10, None, None),
+    (30,): (784 * 30 + 30 + 30 * 10 + 10, 0.9542, 0.945),
+    (100,): (784 * 100 + 100 + 100 * 10 + 10, 0.9659, None),
+}
+
+
+def _spec(hidden: tuple[int, ...], params: int, accuracy: float | None, target: float | None) -> ModelSpec:
+    sizes = [784, *hidden, 10]
+    top_down = (Stage("head", ("output",), 3.0, 5), Stage("all", ("*",), 1.0, 10))
+    return ModelSpec(
+        name="_".join(map(str, ["mlp", *sizes])),
+        task="classification",
+        summary=f"perceptron {'-'.join(map(str, sizes))}, sigmoid units, quadratic cost",
+        year=2015,
+        sources=(BOOK, "https://github.com/mnielsen/neural-networks-and-deep-learning, src/network.py"),
+        input_shape=(28, 28, 1),
+        classes=10,
+        params=params,
+        head=("output",),
+        features=tuple(f"hidden{index}" for index in range(1, len(hidden) + 1)),
+        scores="sigmoid",
+        preprocessing=Preprocessing(size=(28, 28)),
+        arguments={"hidden": hidden},
+        recipes={"paper": Recipe(epochs=30, batch_size=10, learning_rate=3.0, loss="quadratic", target=target)},
+        published=(
+            (Published("mnist", "accuracy", accuracy, f"{BOOK}: the peak over the epochs on the test set"),)
+            if accuracy
+            else ()
+        ),
+        stages=top_down if hidden else top_down[:1],
+        notes=() if hidden else ("the book sets this network as an exercise and gives no figure",),
+    )
+
+
+@register(*(_spec(hidden, *figures) for hidden, figures in VARIANTS.items()))
+def mlp(input_shape: tuple, classes: int, *, hidden: tuple[int, ...]) -> keras.Model:
+    """Images [B, H, W, C] in 0..1 to the sigmoid activations [B, classes] of the output units, in 0..1.
+
+    Args:
+        hidden: units of each hidden layer, from input to output.
+    """
+    x = inputs = keras.Input(input_shape, name="images")
+    x = layers.Flatten(name="flatten")(x)
+    for index, units in enumerate(hidden, start=1):
+        x = sigmoid_layer(units, f"hidden{index}")(x)
+    return keras.Model(inputs, sigmoid_layer(classes, "output")(x), name="mlp")
+
+
+def sigmoid_layer(units: int, name: str) -> layers.Dense:
+    """Weights and biases start from a normal distribution of variance 1, as in `network.py`."""
+    return layers.Dense(
+        units,
+        activation="sigmoid",
+        kernel_initializer=keras.initializers.RandomNormal(stddev=1.0),
+        bias_initializer=keras.initializers.RandomNormal(stddev=1.0),
+        name=name,
+    )

@@ -1,0 +1,62 @@
+"""From pictures to a network's input, in the graph: the same operations in training and in serving."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from etils import epy
+
+from zoo.errors import ZooError
+from zoo.spec import Preprocessing
+
+with epy.lazy_imports():
+    import tensorflow as tf
+
+
+def for_input(preprocessing: Preprocessing, spec_shape: tuple, input_shape: tuple) -> Preprocessing:
+    """The preprocessing for a network that was built for another input shape: the same margin, the other size."""
+    if preprocessing.size is None or tuple(spec_shape[:2]) == tuple(input_shape[:2]):
+        return preprocessing
+    margin = [whole - inner for whole, inner in zip(spec_shape[:2], preprocessing.size, strict=True)]
+    size = (input_shape[0] - margin[0], input_shape[1] - margin[1])
+    return dataclasses.replace(preprocessing, size=size, pad_to=tuple(input_shape[:2]) if any(margin) else None)
+
+
+def to_channels(images: tf.Tensor, channels: int) -> tf.Tensor:
+    """Images [B, H, W, C] with grey made colour or colour made grey.
+
+    Raises:
+        ZooError: for any other change of the number of channels.
+    """
+    if images.shape[-1] == channels:
+        return images
+    if (images.shape[-1], channels) == (3, 1):
+        return tf.image.rgb_to_grayscale(images)
+    if (images.shape[-1], channels) == (1, 3):
+        return tf.image.grayscale_to_rgb(images)
+    raise ZooError(f"images have {images.shape[-1]} channels, the network takes {channels}")
+
+
+def apply(images: tf.Tensor, preprocessing: Preprocessing, channels: int) -> tf.Tensor:
+    """Images [B, H, W, C], values 0..`full_scale`, to the network's input, float32 [B, H', W', channels]."""
+    images = tf.cast(to_channels(images, channels), tf.float32)
+    if preprocessing.size is not None and tuple(images.shape[1:3]) != tuple(preprocessing.size):
+        images = tf.image.resize(images, preprocessing.size, antialias=True)
+    if preprocessing.pad_to is not None:
+        (height, width), (inner_height, inner_width) = preprocessing.pad_to, preprocessing.size
+        top, left = (height - inner_height) // 2, (width - inner_width) // 2
+        images = tf.image.pad_to_bounding_box(images, top, left, height, width)
+    scale = (preprocessing.high - preprocessing.low) / preprocessing.full_scale
+    return images * scale + preprocessing.low
+
+
+def decode(encoded: tf.Tensor, preprocessing: Preprocessing, channels: int) -> tf.Tensor:
+    """PNG or JPEG bytes, string [B], to the network's input, float32 [B, H', W', channels]; the preprocessing must
+    name a size, since the pictures may have several."""
+    height, width = preprocessing.pad_to or preprocessing.size
+
+    def decode_one(data: tf.Tensor) -> tf.Tensor:
+        image = tf.io.decode_image(data, channels=channels, expand_animations=False)
+        return apply(tf.ensure_shape(image, [None, None, channels])[None], preprocessing, channels)[0]
+
+    return tf.map_fn(decode_one, encoded, fn_output_signature=tf.TensorSpec([height, width, channels], tf.float32))

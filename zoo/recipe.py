@@ -1,0 +1,163 @@
+"""Recipes as plain data: how a network is trained, nothing of how that is carried out.
+
+Every class here is frozen, is written to JSON by `dataclasses.asdict`, and is read back by `from_dict`,
+which refuses keys that it does not know.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar
+
+from zoo.errors import ZooError, unknown
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """Learning rate as a function of the epoch: a factor on the recipe's `learning_rate`.
+
+    `constant` stays at 1; `cosine` falls from 1 to 0 over the epochs; `step` multiplies by `decay` every `every`
+    epochs; `table` takes the factor of the last (first epoch, factor) pair that has begun. The first
+    `warmup_epochs` rise linearly to the factor.
+    """
+
+    kind: Literal["constant", "cosine", "step", "table"] = "constant"
+    warmup_epochs: int = 0
+    decay: float = 0.1
+    every: int = 1
+    table: tuple[tuple[int, float], ...] = ()
+
+    def factor(self, epoch: int, epochs: int) -> float:
+        """The factor for `epoch` (from 0) of `epochs`."""
+        warmup = min(1.0, (epoch + 1) / (self.warmup_epochs + 1))
+        if self.kind == "cosine":
+            return warmup * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
+        if self.kind == "step":
+            return warmup * self.decay ** (epoch // self.every)
+        if self.kind == "table":
+            return warmup * [factor for first, factor in self.table if first <= epoch][-1]
+        return warmup
+
+
+@dataclasses.dataclass(frozen=True)
+class Affine:
+    """Random rotation (degrees), translation (fraction of the side), scaling (relative) and skew (degrees), each
+    drawn uniformly between minus and plus the value."""
+
+    rotation: float = 0.0
+    translation: float = 0.0
+    scale: float = 0.0
+    skew: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Elastic:
+    """Simard, Steinkraus and Platt 2003, section 2: a uniform random field in [-1, 1] for each axis, smoothed by a
+    Gaussian of standard deviation `sigma` pixels, times `alpha` pixels. Their best for MNIST is the default."""
+
+    alpha: float = 34.0
+    sigma: float = 4.0
+
+
+@dataclasses.dataclass(frozen=True)
+class FlipCrop:
+    """Random horizontal flip and a random crop after padding by `pad` pixels (He et al. 2016, section 4.2)."""
+
+    pad: int = 4
+    flip: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Augmentation:
+    """What is drawn anew for each example in each epoch; all that is set is applied, as one warp.
+
+    `expand_shift` is Nielsen's expansion (chapter 6): each image also shifted by one pixel up, down, left and
+    right, so that an epoch has five times the images. `fill` says what lies beyond an image's edge: zero, or its
+    reflection.
+    """
+
+    expand_shift: bool = False
+    affine: Affine | None = None
+    elastic: Elastic | None = None
+    flip_crop: FlipCrop | None = None
+    dihedral: bool = False
+    fill: Literal["constant", "reflect"] = "constant"
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How a network is trained.
+
+    Args:
+        epochs: passes over the training data (over its expansion, where the augmentation expands it).
+        batch_size: examples a step, over all devices together.
+        learning_rate: the optimizer's rate before the schedule's factor.
+        optimizer: a name that `keras.optimizers.get` knows.
+        optimizer_arguments: further arguments of that optimizer, such as `momentum`.
+        loss: a name that the task knows.
+        weight_decay: fraction of each kernel (not bias) taken off at each step, times the learning rate; for plain
+            SGD that is L2 regularisation with this factor.
+        ema: momentum of the exponential moving average of the weights that is validated and kept; None for none.
+        patience: epochs without a better validation figure before training stops; None for never.
+        target: the validation figure that a run of this recipe is expected to reach; None where none is stated.
+        deviations: where this differs from the source's own training.
+    """
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    optimizer: str = "sgd"
+    optimizer_arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    schedule: Schedule = Schedule()
+    loss: str = "cross_entropy"
+    label_smoothing: float = 0.0
+    weight_decay: float = 0.0
+    ema: float | None = None
+    clip_norm: float | None = None
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    augmentation: Augmentation = Augmentation()
+    patience: int | None = None
+    target: float | None = None
+    deviations: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ZooError(f"recipe key {name} must be at least 1, not {getattr(self, name)}")
+        if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
+            raise ZooError(f"recipe key learning_rate must be above 0 and finite, not {self.learning_rate}")
+
+    def replace(self, **changes: Any) -> Recipe:
+        """This recipe with some keys changed; nested keys are given as mappings.
+
+        Raises:
+            ZooError: for a key that a recipe does not have, or a value of another type.
+        """
+        return from_dict(Recipe, {**dataclasses.asdict(self), **changes})
+
+
+def from_dict(cls: type[T], data: Mapping[str, Any]) -> T:
+    """The frozen dataclass `cls` from plain (JSON) data.
+
+    Raises:
+        ZooError: for unknown keys (with the nearest known one), missing keys and values of another type.
+    """
+    import dacite
+
+    try:
+        config = dacite.Config(strict=True, cast=[tuple], type_hooks={float: _as_float})
+        return dacite.from_dict(cls, data, config=config)
+    except dacite.UnexpectedDataError as error:
+        known = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
+        raise unknown(f"{cls.__name__.lower()} key", sorted(error.keys)[0], known) from None
+    except dacite.DaciteError as error:
+        raise ZooError(f"{cls.__name__.lower()}: {error}") from None
+
+
+def _as_float(value: Any) -> Any:
+    """Whole numbers are also rates: JSON and the command line do not tell 1 from 1.0."""
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value

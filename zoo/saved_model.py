@@ -1,0 +1,229 @@
+"""Export: one directory that plain TensorFlow serves and that this package fine-tunes, proven before it is there."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import importlib.metadata
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from etils import epy
+
+from zoo import artifacts, tasks
+from zoo.errors import ZooError, unknown
+from zoo.spec import ModelSpec, Preprocessing
+from zoo.tasks.base import image_shape
+from zoo.training import Run, write_json
+from zoo.weights import assign, named_weights
+
+with epy.lazy_imports():
+    import keras
+    import tensorflow as tf
+
+    from zoo import formats
+
+GOLDEN_COUNTS = (1, 7)  # batch sizes at which the served model is compared
+FORMATS = ("tensorflow", "onnx", "litert", "keras")
+
+
+def export(
+    source: Run | keras.Model,
+    path: str | os.PathLike,
+    *,
+    format: str = "tensorflow",
+    storage: Literal["float32", "float16"] = "float32",
+    spec: ModelSpec | None = None,
+    classes: Sequence[str] = (),
+    vocabulary: Sequence[str] = (),
+    preprocessing: Preprocessing | None = None,
+    input_shape: tuple | None = None,
+    arguments: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write a trained network, prove that what was written gives the same numbers, and return where it lies.
+
+    Args:
+        source: a run, or a bare model with what the artifact needs beside its weights: `spec`, the names of its
+            `classes`, the `vocabulary` of a text task, and a `preprocessing`, an `input_shape` and builder
+            `arguments` other than the spec's.
+        path: `FOLDER/NAME.TAG` with the spec's name, which gets a sub-directory for each version; with another
+            format than `tensorflow` a file.
+        format: `tensorflow` (SavedModel), `onnx`, `litert` or `keras`.
+        storage: `float16` halves the weights; the served graph computes in float32 on the rounded weights.
+
+    Raises:
+        ZooError: for a path that cannot be written or is named otherwise, a full disk, a format that cannot hold
+            the network, or outputs that differ by more than 1e-5. Nothing is left behind then, and earlier
+            versions stay as they were.
+    """
+    if format not in FORMATS:
+        raise unknown("format", format, FORMATS)
+    if isinstance(source, Run):
+        task, model = source.task, source.model
+    elif spec is None:
+        raise ZooError("a bare model needs spec=, the ModelSpec that it was built from")
+    else:
+        task, model = _task_of(source, spec, classes, vocabulary, preprocessing, input_shape, arguments or {}), source
+    path = Path(path)
+    if format != "tensorflow":
+        with _writing(path) as temporary:
+            formats.write(task, model, temporary, format)
+            temporary.replace(path)
+        return path
+    if not path.name.startswith(f"{task.spec.name}.") or path.name.endswith("."):
+        raise ZooError(
+            f"cannot export to {path}: the directory must be named {task.spec.name}.TAG, with a tag of your own"
+        )
+    version = path / str(max((int(child.name) for child in path.glob("[0-9]*") if child.name.isdigit()), default=0) + 1)
+    with _writing(version) as temporary:
+        values = _write_saved_model(task, model, temporary, storage)
+        manifest = {
+            "format": artifacts.FORMAT,
+            "name": path.name,
+            "model": task.describe(),
+            "weights": {"storage": storage, "parameters": int(sum(value.size for value in values.values()))},
+            "figures": _figures(task, source if isinstance(source, Run) else None),
+            "training": _training(source) if isinstance(source, Run) else None,
+            "provenance": _provenance(),
+        }
+        files = sorted(file for file in temporary.rglob("*") if file.is_file())
+        manifest["files"] = {
+            file.relative_to(temporary).as_posix(): {"size": file.stat().st_size, "sha256": artifacts.sha256(file)}
+            for file in files
+        }
+        write_json(temporary / artifacts.MANIFEST, manifest)
+        artifacts.verify(temporary)
+        temporary.rename(version)
+    artifacts.write_index(path.parent)
+    return version
+
+
+def _task_of(
+    model: keras.Model,
+    spec: ModelSpec,
+    classes: Sequence[str],
+    vocabulary: Sequence[str],
+    preprocessing: Preprocessing | None,
+    input_shape: tuple | None,
+    arguments: Mapping[str, Any],
+) -> tasks.Task:
+    """The task that a bare model was built for."""
+    shape, default = image_shape(spec, input_shape)
+    task = tasks.get_task(spec.task)(
+        spec, shape, tuple(classes), tuple(vocabulary), preprocessing or default, dict(arguments)
+    )
+    built, given = (
+        {key: tuple(variable.shape) for key, variable in named_weights(network).items()}
+        for network in (task.build(), model)
+    )
+    if built != given:
+        key = sorted({*built.items()} ^ {*given.items()})[0][0]
+        raise ZooError(
+            f"the model is not {spec.name} with {len(classes)} classes: {key} is {given.get(key, 'missing')} in the "
+            f"model and {built.get(key, 'missing')} in the network of the spec"
+        )
+    return task
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[Path]:
+    """A temporary sibling of `path` to write to; whatever goes wrong, nothing of it stays."""
+    temporary = path.parent / f".{path.name}.{os.getpid()}{path.suffix}"
+    created = [parent for parent in path.parents if not parent.exists()]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+    except BaseException as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.unlink(missing_ok=True)
+        for parent in created:
+            with contextlib.suppress(OSError):
+                parent.rmdir()
+        if isinstance(error, OSError | tf.errors.OpError) and not isinstance(error, ZooError):
+            reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+            raise ZooError(f"cannot write {path}: {reason}") from None
+        raise
+
+
+def _write_saved_model(task: tasks.Task, model: keras.Model, directory: Path, storage: str) -> dict[str, np.ndarray]:
+    """Write the SavedModel and its golden examples; returns the weights as they were stored."""
+    variables = named_weights(model)
+    values = {key: variable.numpy().astype(storage) for key, variable in variables.items()}
+    module = tf.Module()
+    module.weights = {key: tf.Variable(value, trainable=False) for key, value in values.items()}
+    numeric = task.numeric_network(model)
+
+    def network(inputs: Any) -> Any:
+        stored = [(variable, tf.cast(module.weights[key], tf.float32)) for key, variable in variables.items()]
+        with keras.StatelessScope(state_mapping=stored):
+            return numeric(inputs, training=False)
+
+    signatures = task.signatures(model, network)
+    module.tracked = [getattr(function, "tracked", None) for function in signatures.values()]
+    tf.saved_model.save(module, str(directory), signatures=signatures)
+    golden = directory / artifacts.GOLDEN
+    golden.parent.mkdir(exist_ok=True)
+    np.savez(golden, **golden_examples(task, model, values))
+    return values
+
+
+def golden_examples(task: tasks.Task, model: keras.Model, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Inputs and outputs of each signature, computed by the Keras network that holds the stored weights."""
+    reference = task.build()
+    assign(named_weights(reference), {key: value.astype(np.float32) for key, value in values.items()})
+    signatures = task.signatures(reference)
+    golden = {}
+    for count in GOLDEN_COUNTS:
+        for name, inputs in task.golden_inputs(count).items():
+            outputs = signatures[name](**{key: tf.constant(value) for key, value in inputs.items()})
+            golden |= {f"{name}/{count}/inputs/{key}": value for key, value in inputs.items()}
+            golden |= {f"{name}/{count}/outputs/{key}": _plain(value.numpy()) for key, value in outputs.items()}
+    return golden
+
+
+def _plain(value: np.ndarray) -> np.ndarray:
+    """Texts as NumPy's own type, so that no pickle is needed."""
+    return np.array([text.decode() for text in value.ravel()]).reshape(value.shape) if value.dtype == object else value
+
+
+def _figures(task: tasks.Task, run: Run | None) -> dict[str, Any]:
+    """What the index shows: the metric measured here beside the published one of the same data set and recipe."""
+    dataset = run.record["data"]["name"] if run else None
+    recipe = run.record.get("recipe_name") if run else None
+    same = [f for f in task.spec.published if f.dataset == dataset and f.metric == task.metric]
+    published = next((f for f in same if f.recipe == recipe), same[0] if same else None)
+    measured = run.metrics if run else {"validation": {}, "test": {}}
+    return {
+        "dataset": dataset,
+        "metric": task.metric,
+        "validation": measured["validation"].get(task.metric),
+        "test": measured["test"].get(task.metric),
+        "published": published.value if published else None,
+        "source": published.source if published else None,
+    }
+
+
+def _training(run: Run) -> dict[str, Any]:
+    """How the weights came about: the run's record and its history."""
+    record = {key: value for key, value in run.record.items() if key != "model"}
+    return {**record, "history": run.history}
+
+
+def _provenance() -> dict[str, Any]:
+    """Commit of the working tree, versions and the time."""
+    git = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+    )
+    packages = ("zoo", "tensorflow", "keras", "numpy")
+    return {
+        "commit": git.stdout.strip() or None,
+        "versions": {name: importlib.metadata.version(name) for name in packages}
+        | {"python": platform.python_version()},
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }

@@ -1,0 +1,54 @@
+"""Serve golden examples with TensorFlow alone: `python -I serve_golden.py DIRECTORY...`, one JSON line out.
+
+This file is run by its path in a process of its own, in which neither zoo nor Keras can be imported.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+sys.modules["keras"] = sys.modules["zoo"] = None  # TensorFlow imports Keras of itself where it is installed
+
+import numpy as np
+import tensorflow as tf
+
+
+def difference(served, golden):
+    """The largest absolute difference; infinite for another type, shape or text."""
+    if served.dtype.kind in "OS":
+        served = np.array([text.decode() for text in served.ravel()]).reshape(served.shape)
+    elif served.dtype != golden.dtype:
+        return float("inf")
+    if served.shape != golden.shape:
+        return float("inf")
+    if served.dtype.kind == "U":
+        return 0.0 if np.array_equal(served, golden) else float("inf")
+    return float(np.max(np.abs(served.astype(np.float64) - golden.astype(np.float64)), initial=0.0))
+
+
+def serve(directory):
+    loaded = tf.saved_model.load(directory)
+    cases = {}
+    with np.load(Path(directory) / "assets.extra" / "golden.npz", allow_pickle=False) as golden:
+        for key in golden.files:
+            signature, count, way, name = key.split("/")
+            cases.setdefault((signature, count), {"inputs": {}, "outputs": {}})[way][name] = golden[key]
+    differences = {}
+    for (signature, count), case in cases.items():
+        inputs = {name: tf.constant(value) for name, value in case["inputs"].items()}
+        outputs = loaded.signatures[signature](**inputs)
+        if set(outputs) != set(case["outputs"]):
+            differences[f"{signature} outputs {sorted(outputs)}"] = float("inf")
+            continue
+        for name, value in outputs.items():
+            differences[f"{signature} {name} at {count} examples"] = difference(value.numpy(), case["outputs"][name])
+    worst = max(differences, key=differences.get)
+    return {
+        "path": directory,
+        "difference": differences[worst],
+        "worst": worst,
+        "signatures": sorted(loaded.signatures),
+    }
+
+
+print(json.dumps([serve(directory) for directory in sys.argv[1:]]))

@@ -1,0 +1,227 @@
+"""What training, export and serving ask of a kind of task; nothing here knows a single model's name."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from etils import epy
+from PIL import Image
+
+from zoo import preprocessing as pre
+from zoo import registry
+from zoo.data import Dataset, Split
+from zoo.errors import ZooError, unknown
+from zoo.recipe import Augmentation, Recipe, from_dict
+from zoo.spec import ModelSpec, Preprocessing
+
+with epy.lazy_imports():
+    import keras
+    import tensorflow as tf
+
+    from zoo.data import augmentation as augmentation_ops
+
+Network = Callable[..., Any]
+Signatures = dict[str, "tf.types.experimental.PolymorphicFunction"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Task(abc.ABC):
+    """A network of the registry joined to its data: all that rebuilds it and gives its numbers a meaning.
+
+    Args:
+        input_shape: the network's input without the batch axis.
+        classes: names of the outputs in order; empty where there are none.
+        vocabulary: words or characters of a text task in order of their numbers.
+        arguments: builder arguments that differ from the spec's.
+    """
+
+    spec: ModelSpec
+    input_shape: tuple[int | None, ...]
+    classes: tuple[str, ...] = ()
+    vocabulary: tuple[str, ...] = ()
+    preprocessing: Preprocessing = Preprocessing()
+    arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    monitor: ClassVar[str | None] = None  # key of the validation metric that chooses the epoch; None keeps the last
+    mode: ClassVar[str] = "max"
+    metric: ClassVar[str | None] = None  # the test metric that stands beside a published figure
+    takes_text: ClassVar[bool] = False
+
+    @classmethod
+    @abc.abstractmethod
+    def from_data(cls, spec: ModelSpec, data: Dataset, input_shape: tuple | None = None, **arguments: Any) -> Task:
+        """The task for a spec on a data set: its classes and vocabulary, the network's input shape."""
+
+    @abc.abstractmethod
+    def examples(self, split: Split) -> tuple[np.ndarray, ...]:
+        """The split as numeric arrays of one length, an example a row: what is shuffled and batched."""
+
+    @abc.abstractmethod
+    def network_batch(self, *batch: tf.Tensor) -> tuple[Any, Any]:
+        """A batch of examples to the network's input and the loss's target, in the graph."""
+
+    @abc.abstractmethod
+    def compile(self, model: keras.Model, recipe: Recipe, make_optimizer: Callable[[], Any], **options: Any) -> Any:
+        """A Keras model whose `fit` trains `model` by the recipe, with its optimizers built."""
+
+    @abc.abstractmethod
+    def signatures(self, model: keras.Model, network: Network | None = None) -> Signatures:
+        """The serving signatures by name. They call `network`: `numeric_network` of the model where none is given."""
+
+    @abc.abstractmethod
+    def golden_inputs(self, count: int) -> dict[str, dict[str, np.ndarray]]:
+        """Inputs of `count` examples for each signature: fixed, drawn from a seed."""
+
+    def read(self, words: str) -> np.ndarray:
+        """One input of `serving_default`, with a batch axis, from what a user types: a picture's path, or a text."""
+        return np.array([words])
+
+    def example(self, split: Split, directory: Path) -> str:
+        """An input of the split as a user would type it for `read`, written to the directory where it is a file;
+        empty where there is none."""
+        return ""
+
+    def summary(self, outputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        """Plain data that tell a user what the outputs of `serving_default` for one example say."""
+        raise ZooError(f"{self.spec.task} predicts nothing from a file: export it and call its signatures")
+
+    def optimizers(self, trainer: keras.Model) -> list[Any]:
+        """The optimizers of what `compile` returned."""
+        return [trainer.optimizer]
+
+    def augment(self, batch: tuple, seed: tf.Tensor, augmentation: Augmentation) -> tuple:
+        """A batch of examples with its random variations."""
+        raise ZooError(f"{self.spec.task} takes no augmentation")
+
+    def shift(self, batch: tuple, shift: tf.Tensor) -> tuple:
+        """A batch of examples, each shifted by one pixel or not: 0 not, 1 to 4 up, down, left, right."""
+        raise ZooError(f"{self.spec.task} takes no expansion")
+
+    def network_inputs(self, count: int) -> Any:
+        """Numeric inputs of the network itself for `count` examples."""
+        raise ZooError(f"{self.spec.name} takes raw text: ONNX and LiteRT hold numeric networks only")
+
+    def goodness(self, row: Mapping[str, float]) -> float:
+        """How good an epoch is by its monitored figure, higher for better; later ones are better where there is
+        none."""
+        if self.monitor is None:
+            return float(row["epoch"])
+        return row[self.monitor] if self.mode == "max" else -row[self.monitor]
+
+    def build(self) -> keras.Model:
+        """The network with fresh weights."""
+        return registry.build(self.spec, self.input_shape, len(self.classes), **self.arguments)
+
+    def numeric_network(self, model: keras.Model) -> keras.Model:
+        """The part of the model that prediction runs."""
+        return model
+
+    def network(self, model: keras.Model) -> Network:
+        """The numeric network in inference mode."""
+        numeric = self.numeric_network(model)
+        return lambda inputs: numeric(inputs, training=False)
+
+    def describe(self) -> dict[str, Any]:
+        """Plain data from which `restore` makes the same task."""
+        fields = dataclasses.asdict(dataclasses.replace(self, spec=None))
+        return {**fields, "spec": self.spec.name, "task": self.spec.task}
+
+    def _function(self, call: Callable, **inputs: tf.TensorSpec) -> Any:
+        """`call` as a graph function of these named inputs."""
+        return tf.function(call, input_signature=[spec for spec in inputs.values()], autograph=False)
+
+
+class ImageTask(Task):
+    """What the tasks on images share: their shapes, their augmentation, their golden pictures."""
+
+    masked: ClassVar[bool] = False  # whether the second array of an example is a mask that moves with its image
+
+    @property
+    def channels(self) -> int:
+        return self.input_shape[-1]
+
+    def augment(self, batch: tuple, seed: tf.Tensor, augmentation: Augmentation) -> tuple:
+        images, masks, rest = self._pictures(batch)
+        images, masks = augmentation_ops.augment(tf.cast(images, tf.float32), masks, seed, augmentation)
+        return (images, *([masks] if self.masked else []), *rest)
+
+    def shift(self, batch: tuple, shift: tf.Tensor) -> tuple:
+        images, masks, rest = self._pictures(batch)
+        images, masks = augmentation_ops.shift_expansion(images, masks, shift)
+        return (images, *([masks] if self.masked else []), *rest)
+
+    def _pictures(self, batch: tuple) -> tuple[tf.Tensor, tf.Tensor | None, tuple]:
+        """A batch as its images, its masks or None, and what does not move with them."""
+        return (batch[0], batch[1], batch[2:]) if self.masked else (batch[0], None, batch[1:])
+
+    def read(self, words: str) -> np.ndarray:
+        path = Path(words)
+        try:
+            with Image.open(path) as picture:
+                picture.load()
+            return tf.io.decode_image(path.read_bytes(), channels=self.channels, expand_animations=False).numpy()[None]
+        except FileNotFoundError:
+            raise ZooError(f"no file {words}") from None
+        except (OSError, ValueError, tf.errors.InvalidArgumentError):
+            raise ZooError(f"{words} is no readable picture (PNG, JPEG, BMP or GIF)") from None
+
+    def example(self, split: Split, directory: Path) -> str:
+        image = split.inputs[0]
+        if image.dtype != np.uint8 or image.shape[-1] not in (1, 3):
+            return ""
+        path = directory / "example.png"
+        Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(path)
+        return str(path)
+
+    def golden_images(self, count: int) -> np.ndarray:
+        """Random pictures, uint8 [count, H, W, C], of the size that the preprocessing aims at."""
+        size = self.preprocessing.size or (20, 28)  # no multiple of 8: odd feature maps are compared too
+        shape = (count, *size, self.channels)
+        return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+    def network_inputs(self, count: int) -> np.ndarray:
+        return pre.apply(self.golden_images(count), self.preprocessing, self.channels).numpy()
+
+
+def image_shape(spec: ModelSpec, input_shape: tuple | None) -> tuple[tuple, Preprocessing]:
+    """The network's input shape and the preprocessing that leads to it."""
+    shape = tuple(input_shape or spec.input_shape)
+    return shape, pre.for_input(spec.preprocessing, spec.input_shape, shape)
+
+
+def restore(description: Mapping[str, Any]) -> Task:
+    """The task that `describe` wrote down.
+
+    Raises:
+        ZooError: for a description that is not complete, or names a model that is not registered.
+    """
+    from zoo.tasks import get_task
+
+    try:
+        spec = registry.get_spec(description["spec"])
+        return get_task(spec.task)(
+            spec=spec,
+            input_shape=tuple(description["input_shape"]),
+            classes=tuple(description["classes"]),
+            vocabulary=tuple(description["vocabulary"]),
+            preprocessing=from_dict(Preprocessing, description["preprocessing"]),
+            arguments=dict(description["arguments"]),
+        )
+    except (KeyError, TypeError) as error:
+        raise ZooError(f"the model's description is not complete: {error}") from None
+
+
+def loss_named(name: str, losses: Mapping[str, Any], task: str) -> Any:
+    """The loss of that name.
+
+    Raises:
+        ZooError: for one that the task does not know.
+    """
+    if name not in losses:
+        raise unknown(f"loss of {task}", name, losses)
+    return losses[name]

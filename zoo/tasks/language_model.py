@@ -1,0 +1,167 @@
+"""Language modelling by characters: the probabilities of the next one, and texts drawn from them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from etils import epy
+
+from zoo.data import Dataset, Split
+from zoo.errors import ZooError
+from zoo.recipe import Recipe
+from zoo.spec import ModelSpec
+from zoo.tasks.base import Network, Signatures, Task, loss_named
+
+with epy.lazy_imports():
+    import keras
+    import tensorflow as tf
+
+LOSSES: dict[str, Callable] = {
+    "cross_entropy": lambda: keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class LanguageModel(Task):
+    """Texts to the next character. Characters outside the vocabulary count as its first one.
+
+    The network takes a dict of `tokens` [B, T] and its recurrent states, and returns a dict of `logits` [B, T, V]
+    and the new states under the same names.
+    """
+
+    monitor = "val_loss"
+    mode = "min"
+    metric = "loss"
+    takes_text = True
+
+    @classmethod
+    def from_data(
+        cls,
+        spec: ModelSpec,
+        data: Dataset,
+        input_shape: tuple | None = None,
+        vocabulary: tuple[str, ...] = (),
+        **arguments: Any,
+    ) -> LanguageModel:
+        text = data.splits["train"].inputs
+        if text.dtype.kind not in "OU" or data.splits["train"].targets is not None:
+            raise ZooError("a language model needs one plain text (a .txt file) as its data")
+        vocabulary = vocabulary or tuple(sorted(set("".join(text))))
+        return cls(spec, tuple(input_shape or spec.input_shape), vocabulary, vocabulary, arguments=arguments)
+
+    def examples(self, split: Split) -> tuple[np.ndarray, ...]:
+        length = self.input_shape[0]
+        numbers = {character: number for number, character in enumerate(self.vocabulary)}
+        text = np.array([numbers.get(character, 0) for character in "".join(split.inputs)], dtype=np.int32)
+        count = (len(text) - 1) // length
+        if count < 1:
+            raise ZooError(f"a text of {len(text)} characters is too short: each window takes {length + 1}")
+        return text[: count * length].reshape(count, length), text[1 : count * length + 1].reshape(count, length)
+
+    def network_batch(self, tokens: tf.Tensor, targets: tf.Tensor) -> tuple[Any, Any]:
+        return tokens, targets
+
+    def compile(self, model: keras.Model, recipe: Recipe, make_optimizer: Callable, **options: Any) -> Any:
+        tokens = keras.Input((None,), dtype="int32", name="tokens")
+        zeros = keras.ops.zeros_like(tokens[:, :1], dtype=model.compute_dtype)
+        states = {name: zeros * keras.ops.zeros((1, width)) for name, width in state_widths(model).items()}
+        trainer = keras.Model(tokens, model({"tokens": tokens, **states})["logits"])
+        loss = loss_named(recipe.loss, LOSSES, self.spec.task)()
+        metrics = [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
+        trainer.compile(make_optimizer(), loss=loss, metrics=metrics, jit_compile=False, **options)
+        trainer.optimizer.build(trainer.trainable_variables)
+        return trainer
+
+    def signatures(self, model: keras.Model, network: Network | None = None) -> Signatures:
+        network = network or self.network(model)
+        widths = state_widths(model)
+        pairs = tf.lookup.KeyValueTensorInitializer(
+            list(self.vocabulary), list(range(len(self.vocabulary))), tf.string, tf.int32
+        )
+        numbers = tf.lookup.StaticHashTable(pairs, default_value=0)
+        characters = tf.constant(self.vocabulary)
+
+        def encode(texts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            """Numbers [B, T], filled up with 0, and lengths [B]; an empty text counts as the first character."""
+            split = tf.strings.unicode_split(texts, "UTF-8")
+            tokens = tf.ragged.map_flat_values(numbers.lookup, split).to_tensor(0)
+            lengths = tf.maximum(tf.cast(split.row_lengths(), tf.int32), 1)
+            return tf.pad(tokens, [[0, 0], [0, tf.maximum(1 - tf.shape(tokens)[1], 0)]]), lengths
+
+        def zero_states(batch: tf.Tensor) -> dict[str, tf.Tensor]:
+            return {name: tf.zeros([batch, width]) for name, width in widths.items()}
+
+        def next_character(texts: tf.Tensor) -> dict[str, tf.Tensor]:
+            tokens, lengths = encode(texts)
+            logits = network({"tokens": tokens, **zero_states(tf.shape(tokens)[0])})["logits"]
+            return {"probabilities": tf.nn.softmax(tf.gather(logits, lengths - 1, batch_dims=1))}
+
+        def draw(logits: tf.Tensor, temperature: tf.Tensor, top_k: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+            """One character a row from logits [B, V]; temperature 0 takes the likeliest, top_k 0 allows all."""
+            allowed = tf.where(top_k > 0, tf.minimum(top_k, len(self.vocabulary)), len(self.vocabulary))
+            threshold = tf.math.top_k(logits, allowed).values[:, -1:]
+            scaled = tf.where(logits >= threshold, logits, logits.dtype.min) / tf.maximum(temperature, 1e-6)
+            drawn = tf.random.stateless_categorical(scaled, 1, seed, dtype=tf.int32)[:, 0]
+            return tf.where(temperature > 0, drawn, tf.argmax(logits, -1, output_type=tf.int32))
+
+        def generate(
+            texts: tf.Tensor, length: tf.Tensor, temperature: tf.Tensor, top_k: tf.Tensor, seed: tf.Tensor
+        ) -> dict[str, tf.Tensor]:
+            tokens, lengths = encode(texts)
+            batch, longest = tf.shape(tokens)[0], tf.shape(tokens)[1]
+            steps = longest + length - 1
+            tokens = tf.pad(tokens, [[0, 0], [0, length]])
+
+            def step(position: tf.Tensor, last: tf.Tensor, states: dict, drawn: tf.TensorArray) -> tuple:
+                outputs = network({"tokens": last[:, None], **states})
+                character = draw(outputs["logits"][:, 0], temperature, top_k, tf.stack([seed, position]))
+                given = tokens[:, position + 1]
+                last = tf.where(position + 1 < lengths, given, character)
+                states = {name: outputs[name] for name in states}
+                return position + 1, last, states, drawn.write(position, last)
+
+            start = (0, tokens[:, 0], zero_states(batch), tf.TensorArray(tf.int32, steps, element_shape=[None]))
+            *_, drawn = tf.while_loop(lambda position, *_: position < steps, step, start)
+            written = tf.transpose(drawn.stack())  # [B, steps]; what follows a text begins at its length - 1
+            columns = (lengths - 1)[:, None] + tf.range(length)[None]
+            new = tf.gather(characters, tf.gather(written, columns, batch_dims=1))
+            return {"texts": tf.strings.join([texts, tf.strings.reduce_join(new, -1)])}
+
+        texts = tf.TensorSpec([None], tf.string, "texts")
+        scalars = {name: tf.TensorSpec([], tf.int32, name) for name in ("length", "top_k", "seed")}
+        functions = {
+            "serving_default": self._function(next_character, texts=texts),
+            "generate": self._function(
+                generate,
+                texts=texts,
+                length=scalars["length"],
+                temperature=tf.TensorSpec([], tf.float32, "temperature"),
+                top_k=scalars["top_k"],
+                seed=scalars["seed"],
+            ),
+        }
+        for function in functions.values():
+            function.tracked = numbers  # the lookup table must live as long as the functions
+        return functions
+
+    def example(self, split: Split, directory: Path) -> str:
+        return str(split.inputs[0])[:40]
+
+    def summary(self, outputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        likeliest = np.argsort(outputs["probabilities"][0])[::-1][:5]
+        return {"next": {self.vocabulary[index]: float(outputs["probabilities"][0][index]) for index in likeliest}}
+
+    def golden_inputs(self, count: int) -> dict[str, dict[str, np.ndarray]]:
+        random = np.random.default_rng(0)
+        texts = ["".join(random.choice(list(self.vocabulary), size=random.integers(0, 20))) for _ in range(count)]
+        settings = {"length": np.int32(8), "temperature": np.float32(0.8), "top_k": np.int32(5), "seed": np.int32(0)}
+        return {"serving_default": {"texts": np.array(texts)}, "generate": {"texts": np.array(texts), **settings}}
+
+
+def state_widths(model: keras.Model) -> dict[str, int]:
+    """Units of each recurrent state by its name: all inputs but the tokens."""
+    return {name: tensor.shape[-1] for name, tensor in model.input.items() if name != "tokens"}

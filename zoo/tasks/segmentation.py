@@ -1,0 +1,75 @@
+"""Segmentation of images: one class a pixel."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from etils import epy
+
+from zoo import preprocessing as pre
+from zoo.data import Dataset, Split
+from zoo.recipe import Recipe
+from zoo.spec import ModelSpec
+from zoo.tasks.base import ImageTask, Network, Signatures, image_shape, loss_named
+from zoo.tasks.classification import require_labels
+
+with epy.lazy_imports():
+    import keras
+    import tensorflow as tf
+
+LOSSES: dict[str, Callable] = {
+    "cross_entropy": lambda: keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Segmentation(ImageTask):
+    """Images [B, H, W, C] of any height and width to one of K classes a pixel."""
+
+    monitor = "val_mean_iou"
+    metric = "mean_iou"
+    masked = True
+
+    @classmethod
+    def from_data(
+        cls, spec: ModelSpec, data: Dataset, input_shape: tuple | None = None, **arguments: Any
+    ) -> Segmentation:
+        require_labels(data.splits["train"], 3, "a mask for each image")
+        shape, preprocessing = image_shape(spec, input_shape)
+        return cls(spec, shape, data.classes, preprocessing=preprocessing, arguments=arguments)
+
+    def examples(self, split: Split) -> tuple[np.ndarray, ...]:
+        return split.inputs, require_labels(split, 3, "a mask for each image")
+
+    def network_batch(self, images: tf.Tensor, masks: tf.Tensor) -> tuple[Any, Any]:
+        return pre.apply(images, self.preprocessing, self.channels), masks
+
+    def compile(self, model: keras.Model, recipe: Recipe, make_optimizer: Callable, **options: Any) -> Any:
+        loss = loss_named(recipe.loss, LOSSES, self.spec.task)()
+        metrics = [
+            keras.metrics.SparseCategoricalAccuracy(name="pixel_accuracy"),
+            keras.metrics.MeanIoU(len(self.classes), sparse_y_pred=False, name="mean_iou"),
+        ]
+        model.compile(make_optimizer(), loss=loss, metrics=metrics, jit_compile=False, **options)
+        model.optimizer.build(model.trainable_variables)
+        return model
+
+    def signatures(self, model: keras.Model, network: Network | None = None) -> Signatures:
+        network = network or self.network(model)
+
+        def segment(images: tf.Tensor) -> dict[str, tf.Tensor]:
+            probabilities = tf.nn.softmax(network(pre.apply(images, self.preprocessing, self.channels)))
+            return {"probabilities": probabilities, "class_ids": tf.argmax(probabilities, -1)}
+
+        images = tf.TensorSpec([None, None, None, self.channels], tf.uint8, "images")
+        return {"serving_default": self._function(segment, images=images)}
+
+    def summary(self, outputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        class_ids = outputs["class_ids"][0]
+        return {"shares": {name: float(np.mean(class_ids == number)) for number, name in enumerate(self.classes)}}
+
+    def golden_inputs(self, count: int) -> dict[str, dict[str, np.ndarray]]:
+        return {"serving_default": {"images": self.golden_images(count)}}

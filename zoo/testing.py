@@ -1,0 +1,120 @@
+"""The contract that every registered model keeps, for the tests of other people's packages as well:
+
+@pytest.mark.parametrize("name", ["my_model"])
+def test_my_model(name, tmp_path):
+    zoo.testing.check_spec(name)
+    zoo.testing.check_way_through(name, tmp_path)
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+import zoo
+from zoo import registry
+from zoo.data import Dataset, Split
+from zoo.weights import named_weights
+
+WORDS = {"bad": "dull grey poor weak flat", "good": "bright warm rich fine sharp"}
+
+
+def check_spec(name: str) -> keras.Model:
+    """The spec says of the built network what is so: parameters, head, features, stages, figures, recipes.
+
+    Returns:
+        The network with fresh weights.
+    """
+    spec = zoo.get_spec(name)
+    model = registry.build(spec)
+    layers = [layer.name for layer in _flat(model)]
+    trainable = sum(int(np.prod(variable.shape)) for variable in model.trainable_variables)
+    assert trainable == spec.params, f"{name} declares {spec.params} parameters and has {trainable}"
+    assert spec.recipes, f"{name} has no recipe"
+    assert spec.sources, f"{name} names no source"
+    for pattern in spec.head + tuple(p for stage in spec.stages for p in stage.layers):
+        assert fnmatch.filter(layers, pattern), f"{name}: no layer is called {pattern}"
+    for feature in spec.features:
+        assert feature in [*layers, *(layer.name for layer in model.layers)], f"{name}: no layer is called {feature}"
+    assert spec.stages[-1].layers == ("*",), f"{name}: the last stage of fine-tuning trains all layers"
+    for figure in spec.published:
+        assert figure.recipe in spec.recipes, f"{name}: {figure.source} names the unknown recipe {figure.recipe}"
+    named_weights(model)  # raises where two weights share a key
+    rebuilt = type(model).from_config(model.get_config())
+    assert [v.shape for v in rebuilt.weights] == [v.shape for v in model.weights], f"{name} does not survive its config"
+    return model
+
+
+def check_way_through(name: str, directory: Path, *, epochs: int = 1, **arguments: Any) -> Path:
+    """Train on a few examples, export, verify, load, predict and fine-tune onto other classes.
+
+    Args:
+        arguments: builder arguments that make a large network small for the test.
+
+    Returns:
+        The exported directory.
+    """
+    spec = zoo.get_spec(name)
+    data = example_data(spec.task)
+    run = zoo.train(name, data, out=directory / "run", epochs=epochs, batch_size=8, arguments=arguments)
+    path = zoo.export(run, directory / f"{name}.example")
+    (result,) = zoo.verify(path)
+    assert "serving_default" in result["signatures"]
+
+    predictor = zoo.load(path)
+    for key, variable in named_weights(run.model).items():
+        np.testing.assert_array_equal(named_weights(predictor.model)[key].numpy(), variable.numpy(), err_msg=key)
+    golden = run.task.golden_inputs(3)["serving_default"]
+    outputs = predictor(*golden.values())
+    for key, value in zoo.load(run)(*golden.values()).items():
+        np.testing.assert_array_equal(outputs[key], value, err_msg=key)
+    if "probabilities" in outputs:
+        np.testing.assert_allclose(outputs["probabilities"].sum(-1), 1.0, atol=1e-5)
+
+    tuned = zoo.fine_tune(
+        path, example_data(spec.task, classes=3), out=directory / "tuned", epochs=epochs, batch_size=8
+    )
+    zoo.export(tuned, directory / f"{name}.tuned")
+    assert len(tuned.history) == epochs * len(spec.stages)
+    return path
+
+
+def example_data(task: str, classes: int = 2, count: int = 24) -> Dataset:
+    """A few examples that the task can learn: pictures of bars, masks of them, word lists, a repeated text."""
+    random = np.random.default_rng(classes)
+    labels = np.arange(count, dtype=np.int64) % classes
+    images = random.integers(0, 60, (count, 12, 12, 1), dtype=np.uint8)
+    for image, label in zip(images, labels, strict=True):
+        image[3 * label : 3 * label + 3] += 150
+    names = tuple(f"class{number}" for number in range(classes))
+    if task == "segmentation":
+        bars = np.maximum(labels, 1) if classes > 2 else np.ones_like(labels)
+        return _dataset("bars", images, (images[..., 0] > 100) * bars[:, None, None], names)
+    if task == "text_classification":
+        vocabularies = [words.split() for words in [*WORDS.values(), "odd strange quaint weird rum"]]
+        texts = [" ".join(random.choice(vocabularies[label], 5)) for label in labels]
+        return _dataset("words", np.array(texts, dtype=object), labels, names)
+    if task == "language_model":
+        text = np.array(["the quick brown fox jumps over the lazy dog. " * 100], dtype=object)
+        return _dataset("fox", text, None, (), repeat=True)
+    return _dataset("bars", images, labels, names)
+
+
+def _dataset(
+    name: str, inputs: np.ndarray, targets: np.ndarray | None, classes: tuple, repeat: bool = False
+) -> Dataset:
+    thirds = [slice(None)] * 3 if repeat else [slice(0, 16), slice(16, 20), slice(20, None)]
+    splits = {
+        split: Split(inputs[part], None if targets is None else targets[part])
+        for split, part in zip(("train", "validation", "test"), thirds, strict=True)
+    }
+    return Dataset(name, splits, classes, fingerprint=f"example {name} {len(classes)}")
+
+
+def _flat(model: keras.Model) -> list[keras.layers.Layer]:
+    """The layers of a model and of its sub-models."""
+    return [one for layer in model.layers for one in (_flat(layer) if isinstance(layer, keras.Model) else [layer])]

@@ -1,0 +1,288 @@
+"""The trainer: a recipe in, a run out. It knows no model and no task by name."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from etils import epy
+
+from zoo import data as zoo_data
+from zoo import registry, tasks
+from zoo.data.pipeline import evaluation_batches, training_batches
+from zoo.devices import strategy
+from zoo.errors import ZooError
+from zoo.recipe import Recipe, from_dict
+from zoo.weights import assign, load_arrays, named_weights, save_arrays
+
+with epy.lazy_imports():
+    import keras
+    import tensorflow as tf
+
+    from zoo import callbacks, plots
+
+RUN_FILE = "run.json"
+MOST_STEPS_PER_EXECUTION = 50  # steps that run without returning to Python; small batches gain most
+
+
+@dataclasses.dataclass
+class Run:
+    """A trained network with all that is known of its training.
+
+    Attributes:
+        model: the network with the weights of the best epoch.
+        record: what `run.json` holds: what identifies the run, and what came of it.
+    """
+
+    directory: Path
+    task: tasks.Task
+    model: keras.Model
+    recipe: Recipe
+    record: dict[str, Any]
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """One row an epoch: `epoch` from 1, `seconds`, `learning_rate`, training and `val_` figures."""
+        return self.record["history"]
+
+    @property
+    def best_epoch(self) -> int:
+        """The epoch, from 1, whose weights the model has."""
+        return self.record["best_epoch"]
+
+    @property
+    def metrics(self) -> dict[str, dict[str, float]]:
+        """Figures of the `validation` and `test` splits at the best epoch."""
+        return self.record["metrics"]
+
+
+def train(
+    name: str,
+    data: str | os.PathLike | zoo_data.Dataset = "digits",
+    *,
+    recipe: str | Recipe | None = None,
+    out: str | os.PathLike | None = None,
+    devices: str = "auto",
+    seed: int = 0,
+    deterministic: bool = False,
+    input_shape: tuple | None = None,
+    arguments: Mapping[str, Any] | None = None,
+    **changes: Any,
+) -> Run:
+    """Train a network of the registry from scratch, or go on with the run in `out` where it was broken off.
+
+    Args:
+        data: a data set's name or path, see `zoo.data.load`.
+        recipe: a recipe of the spec by name (its first by default), or one of your own.
+        out: the run's directory; `runs/NAME.DATA.RECIPE-SEED` by default.
+        devices: see `zoo.devices.strategy`.
+        deterministic: the same seed gives the same bytes of weights, more slowly.
+        arguments: builder arguments other than the spec's, such as `width=16`.
+        changes: recipe keys to change, such as `epochs=5`.
+
+    Raises:
+        ZooError: for unknown names, data that the task cannot use, a directory that holds another run, or a loss
+            that is no longer a number.
+    """
+    spec = registry.get_spec(name)
+    recipe_name = recipe if isinstance(recipe, str) else next(iter(spec.recipes)) if recipe is None else "own"
+    recipe = (recipe if isinstance(recipe, Recipe) else spec.recipe(recipe)).replace(**changes)
+    devices_strategy = strategy(devices)
+    dataset = zoo_data.load(data, image_size=picture_size(spec, input_shape))
+    task = tasks.get_task(spec.task).from_data(spec, dataset, input_shape, **(arguments or {}))
+    directory = Path(out or Path("runs") / f"{spec.name}.{dataset.name}.{recipe_name}-{seed}")
+    record = describe_run(task, dataset, recipe, seed=seed, deterministic=deterministic, devices=devices)
+    record["recipe_name"] = recipe_name
+    open_run(directory, record)
+    start_randomness(seed, deterministic)
+    with devices_strategy.scope():
+        model = task.build()
+    history = fit(task, model, dataset, recipe, directory, devices_strategy, seed=seed)
+    return finish_run(directory, task, model, dataset, recipe, history.rows, history.best_epoch)
+
+
+def fit(
+    task: tasks.Task,
+    model: keras.Model,
+    dataset: zoo_data.Dataset,
+    recipe: Recipe,
+    directory: Path,
+    devices_strategy: tf.distribute.Strategy,
+    *,
+    seed: int,
+) -> callbacks.History:
+    """Train `model` until the recipe's end and leave it with the weights of the best epoch.
+
+    What `directory` holds of an earlier, broken-off call wins over the weights that the model comes with.
+    """
+    replicas = devices_strategy.num_replicas_in_sync
+    history = callbacks.History(directory, task, model, patience=recipe.patience)
+    history.restore_rows()
+    batches, steps = training_batches(
+        task, dataset.splits["train"], recipe, seed=seed, first_epoch=len(history.rows), replicas=replicas
+    )
+    validation = evaluation_batches(task, dataset.splits["validation"], replicas=replicas)
+    fused = max(n for n in range(1, MOST_STEPS_PER_EXECUTION + 1) if steps % n == 0) if replicas == 1 else 1
+    with devices_strategy.scope():
+        trainer = task.compile(model, recipe, lambda: make_optimizer(recipe), steps_per_execution=fused)
+        history.watch(trainer, [*trainer.variables, *(v for o in task.optimizers(trainer) for v in o.variables)])
+        history.restore_state()
+        if not history.is_over(recipe.epochs):
+            trainer.fit(
+                batches,
+                epochs=recipe.epochs,
+                initial_epoch=len(history.rows),
+                steps_per_epoch=steps,
+                shuffle=False,  # the batches are
+                validation_data=validation,
+                verbose=1 if sys.stdout.isatty() else 2,
+                callbacks=[
+                    callbacks.learning_rate_by_epoch(task.optimizers(trainer), recipe),
+                    history,  # before the swap, so that it sees the averaged weights when validation ends
+                    *([keras.callbacks.SwapEMAWeights()] if recipe.ema else []),
+                    keras.callbacks.TensorBoard(directory / "tensorboard", write_graph=False),
+                ],
+            )
+    history.load_best()
+    return history
+
+
+def make_optimizer(recipe: Recipe) -> keras.optimizers.Optimizer:
+    """A fresh optimizer by the recipe; weight decay leaves biases and normalisation alone.
+
+    Raises:
+        ZooError: for an optimizer that Keras does not know, or arguments that it does not take.
+    """
+    config = {"learning_rate": recipe.learning_rate, "clipnorm": recipe.clip_norm, **recipe.optimizer_arguments}
+    if recipe.weight_decay:
+        config["weight_decay"] = recipe.weight_decay
+    if recipe.ema:
+        config |= {"use_ema": True, "ema_momentum": recipe.ema}
+    try:
+        optimizer = keras.optimizers.get({"class_name": recipe.optimizer, "config": config})
+    except (ValueError, TypeError) as error:
+        raise ZooError(f"optimizer {recipe.optimizer!r} with {config}: {str(error).splitlines()[0]}") from None
+    if recipe.weight_decay:
+        optimizer.exclude_from_weight_decay(var_names=["bias", "beta", "gamma"])
+    return optimizer
+
+
+def evaluate(
+    task: tasks.Task, model: keras.Model, split: zoo_data.Split, recipe: Recipe | None = None
+) -> dict[str, float]:
+    """The task's loss and metrics of a model on a split, on one device."""
+    recipe = recipe or task.spec.recipe()
+    trainer = task.compile(model, recipe, keras.optimizers.SGD)
+    figures = trainer.evaluate(evaluation_batches(task, split), verbose=0, return_dict=True)
+    return {name: float(value) for name, value in figures.items()}
+
+
+def picture_size(spec: registry.ModelSpec, input_shape: tuple | None) -> tuple[int, int] | None:
+    """Height and width, in pixels, to which pictures of various sizes are brought when they are read."""
+    size = spec.preprocessing.size if input_shape is None else tuple(input_shape[:2])
+    return size if size and len(spec.input_shape) == 3 and None not in size else None
+
+
+def start_randomness(seed: int, deterministic: bool) -> None:
+    keras.utils.set_random_seed(seed)
+    if deterministic:
+        tf.config.experimental.enable_op_determinism()
+
+
+def describe_run(task: tasks.Task, dataset: zoo_data.Dataset, recipe: Recipe, **settings: Any) -> dict[str, Any]:
+    """What identifies a run, as plain data."""
+    return {
+        "model": task.describe(),
+        "data": {
+            "name": dataset.name,
+            "fingerprint": dataset.fingerprint,
+            "examples": {name: len(split) for name, split in dataset.splits.items()},
+        },
+        "recipe": dataclasses.asdict(recipe),
+        "backend": keras.backend.backend(),
+        **settings,
+    }
+
+
+def open_run(directory: Path, record: Mapping[str, Any]) -> None:
+    """Make the directory of a run, or find the same run in it.
+
+    Raises:
+        ZooError: for a directory that cannot be written or holds another run.
+    """
+    path = directory / RUN_FILE
+    record = json.loads(json.dumps(record))
+    if path.exists():
+        found = read_json(path)
+        changed = [key for key in record if found.get(key) != record[key]]
+        if changed:
+            raise ZooError(
+                f"{directory} holds another run (other {', '.join(changed)}): choose another --out or remove it"
+            )
+        return
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        write_json(path, record)
+    except OSError as error:
+        raise ZooError(f"cannot write the run to {directory}: {error.strerror}") from None
+
+
+def finish_run(
+    directory: Path,
+    task: tasks.Task,
+    model: keras.Model,
+    dataset: zoo_data.Dataset,
+    recipe: Recipe,
+    rows: list[dict[str, Any]],
+    best_epoch: int,
+) -> Run:
+    """Read the test set, once, at the best epoch, and write down what came of the run."""
+    record = read_json(directory / RUN_FILE)
+    if "metrics" not in record:
+        metrics = {name: evaluate(task, model, dataset.splits[name], recipe) for name in ("validation", "test")}
+        finished = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        record["example"] = task.example(dataset.splits["test"], directory)
+        record |= {"history": rows, "best_epoch": best_epoch, "metrics": metrics, "finished": finished}
+        save_arrays(directory / "weights.npz", {key: v.numpy() for key, v in named_weights(model).items()})
+        plots.training_curves(rows, task, best_epoch, directory / "curves.png")
+        write_json(directory / RUN_FILE, record)
+    return Run(directory, task, model, recipe, record)
+
+
+def load_run(directory: str | os.PathLike) -> Run:
+    """A finished run from its directory.
+
+    Raises:
+        ZooError: for a directory that holds none, or one that is not finished.
+    """
+    directory = Path(directory)
+    record = read_json(directory / RUN_FILE)
+    if "metrics" not in record:
+        raise ZooError(f"the run in {directory} is not finished: train it with the same arguments to go on")
+    task = tasks.restore(record["model"])
+    model = task.build()
+    assign(named_weights(model), load_arrays(directory / "weights.npz"))
+    return Run(directory, task, model, from_dict(Recipe, record["recipe"]), record)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; raises ZooError for a missing or damaged one."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ZooError(f"no {path.name} in {path.parent}") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ZooError(f"{path} is damaged: {error}") from None
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a file that is there wholly or not at all."""
+    temporary = path.with_suffix(".partial")
+    temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    temporary.replace(path)

@@ -1,0 +1,144 @@
+"""Weights as plain arrays under readable keys: read, written and matched strictly, never executed."""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+from etils import epy
+
+from zoo.errors import ZooError
+
+with epy.lazy_imports():
+    import keras
+    import tensorflow as tf
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadReport:
+    """What became of each key: `loaded` from the source, `reinitialised` in the model although the source may hold
+    another value, `skipped` in the source because the model has no place for it."""
+
+    loaded: tuple[str, ...]
+    reinitialised: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        parts = [f"{len(self.loaded)} arrays loaded"]
+        parts += [f"reinitialised: {', '.join(self.reinitialised)}"] if self.reinitialised else []
+        parts += [f"skipped: {', '.join(self.skipped)}"] if self.skipped else []
+        return "; ".join(parts)
+
+
+def named_weights(model: keras.Model, prefix: str = "") -> dict[str, keras.Variable]:
+    """The model's weights, without the state of random generators, keyed `layer/weight`; keys of a sub-model begin
+    with its name.
+
+    Raises:
+        ZooError: where two weights would share a key.
+    """
+    named: dict[str, keras.Variable] = {}
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            found = named_weights(layer, f"{prefix}{layer.name}/").items()
+        else:
+            found = [(prefix + variable.path, variable) for variable in layer.weights]
+        for key, variable in found:
+            if key in named:
+                raise ZooError(f"two weights of model {model.name} share the key {key!r}: name its layers apart")
+            named[key] = variable
+    return named
+
+
+def is_within(key: str, patterns: Iterable[str]) -> bool:
+    """Whether the layer of a weight's key matches one of the wildcards."""
+    return any(fnmatch.fnmatch(key.split("/")[0], pattern) for pattern in patterns)
+
+
+def assign(
+    variables: Mapping[str, keras.Variable], arrays: Mapping[str, np.ndarray], reinitialise: Iterable[str] = ()
+) -> LoadReport:
+    """Assign arrays to the variables of the same keys.
+
+    Args:
+        reinitialise: wildcards of layer names whose weights may keep their present values where the source has no
+            array of that key and shape.
+
+    Raises:
+        ZooError: for any other missing or surplus key or another shape; nothing is assigned then.
+    """
+    patterns = tuple(reinitialise)
+    fits = {key for key in variables if key in arrays and tuple(variables[key].shape) == arrays[key].shape}
+    fresh = [key for key in variables if key not in fits]
+    skipped = [key for key in arrays if key not in fits]
+    for key in [*fresh, *skipped]:
+        if not is_within(key, patterns):
+            has = f"of shape {tuple(variables[key].shape)}" if key in variables else "unknown"
+            given = f"of shape {arrays[key].shape}" if key in arrays else "missing"
+            raise ZooError(f"weights do not fit: {key} is {has} in the model and {given} in the source")
+    for key in fits:
+        variables[key].assign(arrays[key])
+    return LoadReport(tuple(key for key in variables if key in fits), tuple(fresh), tuple(skipped))
+
+
+def load_weights(
+    model: keras.Model, source: str | os.PathLike | Mapping[str, np.ndarray], *, reinitialise: Iterable[str] = ()
+) -> LoadReport:
+    """Load weights into a model and tell what became of each key.
+
+    Args:
+        source: `name.tag` of the zoo, an exported directory, an `.npz` file, or arrays by key.
+        reinitialise: wildcards of layer names that may keep their fresh weights, such as the spec's head.
+
+    Raises:
+        ZooError: for a source that is missing, damaged or does not fit; the model is left as it was.
+    """
+    from zoo import artifacts
+
+    if not isinstance(source, Mapping):
+        path = Path(source)
+        source = load_arrays(path) if path.suffix == ".npz" else artifacts.open_artifact(source).arrays()
+    return assign(named_weights(model), source, reinitialise)
+
+
+def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write arrays to an `.npz` file, which is there wholly or not at all."""
+    temporary = path.with_suffix(".partial")
+    with temporary.open("wb") as file:
+        np.savez(file, **arrays)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def load_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of an `.npz` file, without executing anything.
+
+    Raises:
+        ZooError: for a file that is missing, damaged or holds pickled objects.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {key: archive[key] for key in archive.files}
+    except FileNotFoundError:
+        raise ZooError(f"no weights file {path}") from None
+    except (ValueError, OSError, EOFError, BadZipFile, KeyError) as error:
+        raise ZooError(f"{path} is no readable .npz file: {error}") from None
+
+
+def checkpoint_arrays(prefix: Path) -> dict[str, np.ndarray]:
+    """The `weights` of a SavedModel's variables as float32 arrays, read as data: no graph is loaded."""
+    head, tail = "weights/", "/.ATTRIBUTES/VARIABLE_VALUE"
+    try:
+        reader = tf.train.load_checkpoint(str(prefix))
+        keys = [key for key in reader.get_variable_to_shape_map() if key.startswith(head) and key.endswith(tail)]
+        # TensorFlow writes "/" within a name as ".S" and "." as ".."
+        named = {key[len(head) : -len(tail)].replace(".S", "/").replace("..", "."): key for key in keys}
+        return {name: reader.get_tensor(key).astype(np.float32) for name, key in sorted(named.items())}
+    except (tf.errors.OpError, ValueError, RuntimeError) as error:
+        raise ZooError(f"{prefix} cannot be read: {str(error).splitlines()[0]}") from None
