@@ -370,6 +370,16 @@ def test_mnist_without_a_network_fails_soon_and_says_where_it_was_looked_for(bar
         assert part in message
 
 
+def test_a_silent_server_is_not_waited_for(bare, monkeypatch):
+    monkeypatch.setattr(lookup, "TIMEOUT", 0.2)
+    start = time.monotonic()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setattr(lookup, "MNIST_URL", f"http://127.0.0.1:{silent.getsockname()[1]}/mnist.npz")
+        with pytest.raises(ZooError, match="timed out"):
+            load("mnist")
+    assert time.monotonic() - start < 10
+
+
 @pytest.fixture
 def imitation(bare, monkeypatch):
     """A small file that passes for MNIST: its sums take the place of the published ones."""

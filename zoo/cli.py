@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 import zoo
-from zoo.errors import ZooError, unknown
+from zoo.errors import ZooError
 
 app = typer.Typer(
     name="zoo",
@@ -104,8 +104,8 @@ def info(name: Name) -> None:
             "fine-tuning", f"{stage.name}: {', '.join(stage.layers)}, {stage.epochs} epochs at {stage.learning_rate}"
         )
     for recipe_name, recipe in spec.recipes.items():
-        words = f"{recipe.optimizer} {recipe.learning_rate}, batch {recipe.batch_size}, {recipe.epochs} epochs, {recipe.loss}"
-        table.add_row(f"recipe {recipe_name}", words)
+        how = (f"{recipe.optimizer} {recipe.learning_rate}", f"batch {recipe.batch_size}", f"{recipe.epochs} epochs")
+        table.add_row(f"recipe {recipe_name}", ", ".join([*how, recipe.loss]))
         for deviation in recipe.deviations:
             table.add_row("", f"differs from the source: {deviation}")
     for note in spec.notes:
@@ -115,7 +115,7 @@ def info(name: Name) -> None:
 
 @app.command()
 def train(
-    name: Name = "lenet5",
+    name: Name,
     data: Data = "digits",
     recipe: Annotated[str | None, typer.Option(help="A recipe of the model; its first by default.")] = None,
     epochs: Epochs = None,
@@ -223,12 +223,11 @@ def serve(
 
 def _conclude(run: zoo.Run, export_to: Path | None) -> None:
     """Export a finished run, unless that was done, and say how to go on."""
-    metric = run.task.metric
     for split, figures in run.metrics.items():
         print(
             f"{split} at epoch {run.best_epoch}: " + "  ".join(f"{key} {value:.4f}" for key, value in figures.items())
         )
-    target = run.recipe.target
+    target = run.recipe.targets.get(run.record["data"]["name"])
     if target is not None:
         reached = run.task.goodness({f"val_{key}": value for key, value in run.metrics["validation"].items()}) >= target
         print(f"validation target {target} of the recipe: {'reached' if reached else 'missed'}")

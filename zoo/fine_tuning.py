@@ -98,7 +98,7 @@ def fine_tune(
 def stage_recipe(recipe: Recipe, stage: Stage, **changes: Any) -> Recipe:
     """The spec's recipe at the stage's rate and epochs, without the schedule of a training from scratch."""
     changes = {"learning_rate": stage.learning_rate, "epochs": stage.epochs, **changes}
-    return recipe.replace(schedule=dataclasses.asdict(Schedule()), target=None, **changes)
+    return recipe.replace(schedule=dataclasses.asdict(Schedule()), targets={}, **changes)
 
 
 def freeze_all_but(model: keras.Model, patterns: tuple[str, ...]) -> None:

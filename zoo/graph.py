@@ -20,13 +20,13 @@ ALLOWED = frozenset(
     "Const Placeholder PlaceholderWithDefault Identity IdentityN NoOp StatefulPartitionedCall PartitionedCall "
     "StatelessWhile While StatelessIf If Merge Switch LoopCond Enter Exit NextIteration "
     # variables and lookup tables
-    "VarHandleOp ReadVariableOp AssignVariableOp DisableCopyOnRead VarIsInitializedOp HashTableV2 LookupTableFindV2 LookupTableImportV2 "
-    "LookupTableSizeV2 LookupTableExportV2 MutableHashTableV2 InitializeTableV2 "
+    "VarHandleOp ReadVariableOp AssignVariableOp DisableCopyOnRead VarIsInitializedOp HashTableV2 LookupTableFindV2 "
+    "LookupTableImportV2 LookupTableSizeV2 LookupTableExportV2 MutableHashTableV2 InitializeTableV2 "
     # shapes, slices and joins
-    "BroadcastArgs BroadcastTo Bucketize DenseBincount Cast ClipByValue ConcatV2 EnsureShape ExpandDims Fill Gather GatherNd "
-    "GatherV2 LinSpace MirrorPad OneHot OnesLike Pack Pad PadV2 Range Rank Reshape ResourceGather ReverseV2 ScatterNd "
-    "Select SelectV2 Shape Size Slice Split SplitV Squeeze StridedSlice TensorScatterUpdate Tile Transpose Unpack "
-    "Where ZerosLike "
+    "BroadcastArgs BroadcastTo Bucketize Cast ClipByValue ConcatV2 DenseBincount EnsureShape ExpandDims Fill Gather "
+    "GatherNd GatherV2 LinSpace MirrorPad OneHot OnesLike Pack Pad PadV2 Range Rank Reshape ResourceGather ReverseV2 "
+    "ScatterNd Select SelectV2 Shape Size Slice Split SplitV Squeeze StridedSlice TensorScatterUpdate Tile Transpose "
+    "Unpack Where ZerosLike "
     # arithmetic
     "Abs Add AddN AddV2 All Any ArgMax ArgMin BatchMatMulV2 BiasAdd Cumsum Div DivNoNan Einsum Elu Equal Erf Exp "
     "Floor FloorDiv FloorMod Greater GreaterEqual Inv IsFinite IsNan LeakyRelu Less LessEqual Log Log1p LogSoftmax "

@@ -103,7 +103,7 @@ class Recipe:
             SGD that is L2 regularisation with this factor.
         ema: momentum of the exponential moving average of the weights that is validated and kept; None for none.
         patience: epochs without a better validation figure before training stops; None for never.
-        target: the validation figure that a run of this recipe is expected to reach; None where none is stated.
+        targets: by data set, the validation figure that a run of this recipe is expected to reach.
         deviations: where this differs from the source's own training.
     """
 
@@ -121,7 +121,7 @@ class Recipe:
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     augmentation: Augmentation = Augmentation()
     patience: int | None = None
-    target: float | None = None
+    targets: Mapping[str, float] = dataclasses.field(default_factory=dict)
     deviations: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 sys.modules["keras"] = sys.modules["zoo"] = None  # TensorFlow imports Keras of itself where it is installed
 
-import numpy as np
-import tensorflow as tf
+import numpy as np  # noqa: E402
+import tensorflow as tf  # noqa: E402
 
 
 def difference(served, golden):

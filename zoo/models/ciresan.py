@@ -66,7 +66,7 @@ DEFORMATIONS = Augmentation(
                 ema=0.999,
                 clip_norm=1.0,
                 augmentation=DEFORMATIONS,
-                target=0.985,
+                targets={"mnist": 0.985},
             ),
         },
         published=(

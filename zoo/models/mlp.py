@@ -44,7 +44,9 @@ def _spec(hidden: tuple[int, ...], params: int, accuracy: float | None, target: 
         scores="sigmoid",
         preprocessing=Preprocessing(size=(28, 28)),
         arguments={"hidden": hidden},
-        recipes={"paper": Recipe(epochs=30, batch_size=10, learning_rate=3.0, loss="quadratic", target=target)},
+        recipes={
+            "paper": Recipe(epochs=30, batch_size=10, learning_rate=3.0, loss="quadratic", targets={"mnist": target})
+        },
         published=(
             (Published("mnist", "accuracy", accuracy, f"{BOOK}: the peak over the epochs on the test set"),)
             if accuracy

@@ -63,7 +63,7 @@ PAPER = "Simard, Steinkraus, Platt 2003, Best Practices for Convolutional Neural
                 augmentation=Augmentation(
                     affine=Affine(rotation=10.0, translation=0.05, scale=0.1, skew=5.0), elastic=Elastic(34.0, 4.0)
                 ),
-                target=0.990,
+                targets={"mnist": 0.990},
             ),
         },
         published=(

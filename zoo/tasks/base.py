@@ -44,7 +44,7 @@ class Task(abc.ABC):
     input_shape: tuple[int | None, ...]
     classes: tuple[str, ...] = ()
     vocabulary: tuple[str, ...] = ()
-    preprocessing: Preprocessing = Preprocessing()
+    preprocessing: Preprocessing = dataclasses.field(default_factory=Preprocessing)
     arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     monitor: ClassVar[str | None] = None  # key of the validation metric that chooses the epoch; None keeps the last
@@ -133,7 +133,7 @@ class Task(abc.ABC):
 
     def _function(self, call: Callable, **inputs: tf.TensorSpec) -> Any:
         """`call` as a graph function of these named inputs."""
-        return tf.function(call, input_signature=[spec for spec in inputs.values()], autograph=False)
+        return tf.function(call, input_signature=list(inputs.values()), autograph=False)
 
 
 class ImageTask(Task):
