@@ -35,6 +35,13 @@ def interleaved(functions: Mapping[str, Callable[[], float]], repeats: int) -> d
     return {name: {"median": statistics.median(each), "values": each} for name, each in values.items()}
 
 
+def ratios(measured: Mapping[str, Mapping[str, Any]], ours: str, theirs: str) -> dict[str, float]:
+    """Ours divided by theirs within each round, where both met the same load: `median`, `smallest`, `largest`."""
+    pairs = zip(measured[ours]["values"], measured[theirs]["values"], strict=True)
+    each = sorted(our / their for our, their in pairs)
+    return {"median": statistics.median(each), "smallest": each[0], "largest": each[-1]}
+
+
 def write_results(name: str, results: Mapping[str, Any]) -> Path:
     """Writes `results/NAME.json`: the results, and the date, command line, processors and versions they belong to."""
     RESULTS.mkdir(exist_ok=True)

@@ -246,6 +246,11 @@ def test_images_and_masks(tmp_path):
     for split in data.splits.values():
         assert split.targets.shape == (len(split), 5, 6)
         assert (split.targets == split.inputs[..., 0] % 2).all()
+    file = io.BytesIO()
+    Image.fromarray(np.eye(6, dtype=np.uint8)[:5] * 255).save(file, "PNG")
+    data = load(write(tmp_path / "set.zip", files | {"set/labels/5.png": file.getvalue()}), image_size=(7, 9))
+    assert data.classes == ("0", "255")  # resizing leaves no value in between
+    assert data.splits["train"].targets.shape[1:] == (7, 9)
 
 
 def test_many_files_show_their_progress(tmp_path, capsys):
@@ -472,7 +477,7 @@ def test_a_tfds_set_lying_in_the_data_folder(bare):
         data_dir=bare / "ZOO_DATA_DIR",
     )
     data = load("tfds:parity")
-    assert data.name == "tfds:parity"
+    assert data.name == "tfds-parity"  # fit for a folder's name
     assert data.classes == ("odd", "even")
     assert data.shape == (4, 3, 1)
     assert sizes(data) == [34, 6, 6]

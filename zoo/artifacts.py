@@ -63,15 +63,21 @@ class Artifact:
 
 
 def find(name: str | os.PathLike) -> Path:
-    """The directory of the newest version for a path or for `name.tag`; of the default tag for a bare name.
+    """The directory of the newest version for a path or `name.tag`, where a data set's name is an alias of the tag
+    that is best on its validation split; of the best tag of all for a bare name.
 
     Raises:
         ZooError: where there is none, with the nearest names.
     """
     path = Path(name)
     if not path.is_dir() and len(path.parts) == 1:
-        tagged = str(name) if "." in str(name) else f"{name}.{default_tag(str(name))}"
-        path = next((root / tagged for root in roots() if (root / tagged).is_dir()), path)
+        plain, _, tag = str(name).partition(".")
+        for root in roots():
+            entry = _index_of(root).get("models", {}).get(plain, {})
+            tagged = root / f"{plain}.{entry.get('aliases', {}).get(tag or 'default', tag)}"
+            if tagged.is_dir():
+                path = tagged
+                break
     if not path.is_dir():
         known = {child.name for root in roots() for child in root.iterdir() if "." in child.name and child.is_dir()}
         raise unknown("artifact", str(name), known, "It is a directory written by export, or name.tag.")
@@ -177,23 +183,12 @@ def _index_of(root: Path) -> dict[str, Any]:
 
 
 def published_index() -> dict[str, dict[str, Any]]:
-    """By model name: its `default` tag and its `tags`, each with data set, metric, value, validation and size."""
+    """By model name: its `tags`, each with data set, metric, value, validation and size, and its `aliases`: for each
+    data set, and for `default`, the tag that is best on validation."""
     merged: dict[str, dict[str, Any]] = {}
     for root in reversed(roots()):
         merged |= _index_of(root).get("models", {})
     return merged
-
-
-def default_tag(name: str) -> str:
-    """The tag that a bare name stands for: the best of its most used data set on validation.
-
-    Raises:
-        ZooError: for a name that nothing is published of.
-    """
-    index = published_index()
-    if name not in index:
-        raise ZooError(f"no weights are published for {name!r}; with weights: {', '.join(sorted(index)) or 'none'}")
-    return index[name]["default"]
 
 
 def write_index(root: Path) -> None:
@@ -219,7 +214,10 @@ def write_index(root: Path) -> None:
         }
         hashes[f"{directory.name}/{path.name}"] = sha256(path / MANIFEST)
     for entry in models.values():
-        entry["default"] = max(entry["tags"], key=lambda tag: (_rank(entry["tags"][tag]), tag))
+        ranked = sorted(entry["tags"], key=lambda tag: (_rank(entry["tags"][tag]), tag))
+        by_data = {entry["tags"][tag]["dataset"]: tag for tag in ranked}
+        aliases = {data: tag for data, tag in by_data.items() if data and data not in entry["tags"]}
+        entry["aliases"] = {**aliases, "default": ranked[-1]}
     temporary = root / f"{INDEX}.partial"
     temporary.write_text(json.dumps({"models": models, "sha256": hashes}, indent=1) + "\n", encoding="utf-8")
     temporary.replace(root / INDEX)

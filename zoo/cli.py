@@ -77,7 +77,7 @@ def list_models(
     for name in names:
         spec, tag = zoo.get_spec(name), name.partition(".")[2]
         tags = index.get(spec.name, {}).get("tags", {})
-        entry = tags.get(tag or index.get(spec.name, {}).get("default"), {})
+        entry = tags.get(tag or index.get(spec.name, {}).get("aliases", {}).get("default"), {})
         published = spec.published[0].value if spec.published else None
         shown = [tag] if tag else sorted(tags)
         table.add_row(
@@ -219,6 +219,21 @@ def serve(
 
     zoo.verify(*sources)
     serving.serve({artifact.name: artifact.path for artifact in map(open_artifact, sources)}, host=host, port=port)
+
+
+@app.command()
+def results(
+    write: Annotated[
+        Path | None, typer.Option(help="Put the table into this Markdown file, between its marks.")
+    ] = None,
+) -> None:
+    """Print the table of all models: what the source says, what was measured here."""
+    from zoo import results as zoo_results
+
+    if write is None:
+        print(zoo_results.table())
+    else:
+        zoo_results.write(write)
 
 
 def _conclude(run: zoo.Run, export_to: Path | None) -> None:

@@ -46,9 +46,13 @@ def create_model(
     tag = name.partition(".")[2] if weights is None else weights
     if not tag:
         return registry.build(spec, input_shape, classes, **arguments)
-    tag = artifacts.default_tag(spec.name) if tag is True else tag
-    is_path = isinstance(tag, os.PathLike) or Path(tag).is_dir() or os.sep in tag
-    artifact = artifacts.open_artifact(tag if is_path else f"{spec.name}.{tag}")
+    if tag is True:
+        source: str | os.PathLike = spec.name
+    elif isinstance(tag, os.PathLike) or os.sep in tag or Path(tag).is_dir():
+        source = tag
+    else:
+        source = f"{spec.name}.{tag}"
+    artifact = artifacts.open_artifact(source)
     origin = tasks.restore(artifact.manifest["model"])
     if origin.spec.name != spec.name:
         raise ZooError(f"{artifact.path} holds weights of {origin.spec.name}, not of {spec.name}")

@@ -62,6 +62,10 @@ class Elastic:
     alpha: float = 34.0
     sigma: float = 4.0
 
+    def __post_init__(self) -> None:
+        if self.sigma <= 0:
+            raise ZooError(f"elastic needs a sigma above 0 pixels, not {self.sigma}")
+
 
 @dataclasses.dataclass(frozen=True)
 class FlipCrop:

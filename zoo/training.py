@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,7 @@ def train(
     record["recipe_name"] = recipe_name
     open_run(directory, record)
     start_randomness(seed, deterministic)
-    with devices_strategy.scope():
+    with devices_strategy.scope(), dtype_policy(recipe.precision):
         model = task.build()
     history = fit(task, model, dataset, recipe, directory, devices_strategy, seed=seed)
     return finish_run(directory, task, model, dataset, recipe, history.rows, history.best_epoch)
@@ -195,6 +196,17 @@ def start_randomness(seed: int, deterministic: bool) -> None:
         tf.config.experimental.enable_op_determinism()
 
 
+@contextlib.contextmanager
+def dtype_policy(name: str) -> Iterator[None]:
+    """Layers made within compute by this Keras policy; their weights are float32 under the mixed ones too."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
 def describe_run(task: tasks.Task, dataset: zoo_data.Dataset, recipe: Recipe, **settings: Any) -> dict[str, Any]:
     """What identifies a run, as plain data."""
     return {
@@ -243,6 +255,8 @@ def finish_run(
     best_epoch: int,
 ) -> Run:
     """Read the test set, once, at the best epoch, and write down what came of the run."""
+    trained, model = model, task.build()  # in float32 and on one device, whatever the training computed in and on
+    assign(named_weights(model), {key: v.numpy() for key, v in named_weights(trained).items()})
     record = read_json(directory / RUN_FILE)
     if "metrics" not in record:
         metrics = {name: evaluate(task, model, dataset.splits[name], recipe) for name in ("validation", "test")}

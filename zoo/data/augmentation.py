@@ -222,8 +222,6 @@ def _gather(pictures: tf.Tensor, points: tf.Tensor, fill: Fill, nearest: bool) -
 
 def _gaussian(side: int, sigma: float) -> tf.Tensor:
     """[side, side], whose product with a column smooths it by a Gaussian of `sigma` pixels (its weights sum to 1)."""
-    if sigma <= 0:
-        raise ZooError(f"elastic key sigma must be above 0, not {sigma}")
     reach = np.arange(-np.ceil(8 * sigma), np.ceil(8 * sigma) + 1)
     distance = np.arange(side)[:, None] - np.arange(side)
     weights = np.exp(-0.5 * (distance / sigma) ** 2) / np.exp(-0.5 * (reach / sigma) ** 2).sum()

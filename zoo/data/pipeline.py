@@ -44,6 +44,7 @@ def training_batches(
         batches = tf.reshape(order[: steps * batch_size], [steps, batch_size])
         return tf.data.Dataset.from_tensor_slices((tf.fill([steps], epoch), tf.range(steps), batches))
 
+    @tf.autograph.experimental.do_not_convert  # an error of ours stays itself
     def load_batch(epoch: tf.Tensor, step: tf.Tensor, index: tf.Tensor) -> tuple:
         batch = tuple(tf.gather(array, index % examples) for array in arrays)
         if copies > 1:

@@ -2,111 +2,24 @@
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-import hashlib
-import io
-import json
 import os
-import threading
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from etils import epy
 
 from zoo.data import lookup
+from zoo.data.dataset import SPLITS, Dataset, Split, complete
+from zoo.data.pictures import PROGRESS_FROM, Parts, Size, read_folder, read_zip, resized, stack
 from zoo.errors import ZooError
 
 with epy.lazy_imports():
-    import tensorflow as tf
     import tensorflow_datasets as tfds
     import tqdm
-    from PIL import Image
     from sklearn import datasets as sklearn_datasets
-    from sklearn import model_selection
-
-SPLITS = ("train", "validation", "test")
-HELD_OUT = 0.15  # share of train for each split that a data set does not bring
-IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "GIF")
-PROGRESS_FROM = 2000  # a progress bar for more files than this
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Split:
-    """Examples of one split.
-
-    Args:
-        inputs: images [N, H, W, C] of uint8, uint16 or float32, or texts [N].
-        targets: class ids int64 [N], class ids of pixels int64 [N, H, W], or None.
-    """
-
-    inputs: np.ndarray
-    targets: np.ndarray | None = None
-
-    def __len__(self) -> int:
-        return len(self.inputs)
-
-    def head(self, count: int) -> Split:
-        """The first `count` examples, all where there are fewer."""
-        return self.take(slice(count))
-
-    def take(self, index: slice | np.ndarray) -> Split:
-        return Split(self.inputs[index], None if self.targets is None else self.targets[index])
-
-    def as_tf(self) -> tf.data.Dataset:
-        """Single examples as pairs (input, target), as (input,) where there are no targets."""
-        arrays = (self.inputs,) if self.targets is None else (self.inputs, self.targets)
-        return tf.data.Dataset.from_tensor_slices(arrays)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Dataset:
-    """A data set in memory.
-
-    Args:
-        name: as the user typed it, for a path its stem.
-        splits: `train`, `validation` and `test`, each of at least one example.
-        classes: their names in order of the class ids; empty where there are no targets.
-        fingerprint: sha256 of the arrays (dtype, shape, bytes) of each split in order and of the class names;
-            computed where none is given.
-
-    Raises:
-        ZooError: for other splits, or one without examples.
-    """
-
-    name: str
-    splits: Mapping[str, Split]
-    classes: tuple[str, ...] = ()
-    fingerprint: str = ""
-
-    def __post_init__(self) -> None:
-        if set(self.splits) != set(SPLITS):
-            raise ZooError(f"data set {self.name} has splits {', '.join(self.splits)}; it needs {', '.join(SPLITS)}")
-        empty = [name for name in SPLITS if not len(self.splits[name])]
-        if empty:
-            raise ZooError(f"data set {self.name} has no example in {', '.join(empty)}: each split needs one at least")
-        object.__setattr__(self, "fingerprint", self.fingerprint or _fingerprint(self.splits, self.classes))
-
-    @property
-    def train(self) -> tf.data.Dataset:
-        return self.splits["train"].as_tf()
-
-    @property
-    def validation(self) -> tf.data.Dataset:
-        return self.splits["validation"].as_tf()
-
-    @property
-    def test(self) -> tf.data.Dataset:
-        return self.splits["test"].as_tf()
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(H, W, C) of one image; () for texts."""
-        return self.splits["train"].inputs.shape[1:]
 
 
 def load(name: str | os.PathLike | Dataset, *, image_size: tuple[int, int] | None = None, seed: int = 0) -> Dataset:
@@ -140,9 +53,10 @@ def load(name: str | os.PathLike | Dataset, *, image_size: tuple[int, int] | Non
         splits, classes = NAMED[name]()
     elif name.startswith("tfds:"):
         splits, classes = _tfds(name, image_size)
+        name = name.replace(":", "-").replace("/", "-")  # runs and artifacts are named after it
     else:
         path = lookup.find(name, tuple(NAMED), tuple(FORMS))
-        form = _folder if path.is_dir() else FORMS.get(path.suffix.lower())
+        form = read_folder if path.is_dir() else FORMS.get(path.suffix.lower())
         if form is None:
             raise ZooError(f"{path} is of no known form: give a folder or a {', '.join(FORMS)} file")
         name = path.resolve().name if path.is_dir() else path.stem
@@ -150,56 +64,14 @@ def load(name: str | os.PathLike | Dataset, *, image_size: tuple[int, int] | Non
             splits, classes = form(path, image_size)
         except OSError as error:
             raise ZooError(f"{path} cannot be read: {error}") from error
-    return Dataset(name, _complete(splits, seed), classes)
-
-
-Parts = tuple[dict[str, Split], tuple[str, ...]]  # the splits that a source brings, and its class names
-Size = tuple[int, int] | None
-
-
-def _fingerprint(splits: Mapping[str, Split], classes: tuple[str, ...]) -> str:
-    digest = hashlib.sha256()
-    for name in SPLITS:
-        for array in (splits[name].inputs, splits[name].targets):
-            if array is None:
-                digest.update(b"none")
-                continue
-            digest.update(f"{array.dtype.str}{array.shape}".encode())
-            texts = array.dtype.kind in "OU"  # their bytes in memory are addresses, or depend on the longest
-            digest.update(json.dumps(array.tolist()).encode() if texts else np.ascontiguousarray(array).data)
-    digest.update(json.dumps(classes).encode())
-    return digest.hexdigest()
-
-
-def _complete(splits: dict[str, Split], seed: int) -> dict[str, Split]:
-    """The splits with those that are missing taken from train."""
-    train = splits["train"]
-    count = max(1, round(HELD_OUT * len(train)))
-    for name in ("test", "validation"):
-        if name not in splits:
-            rest, held = _held_out(train, min(count, len(train)), seed)
-            splits, train = {**splits, name: train.take(held)}, train.take(rest)
-    return {"train": train, "validation": splits["validation"], "test": splits["test"]}
-
-
-def _held_out(split: Split, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Indices that stay and `count` that are held out, both in their old order."""
-    labels, rest = split.targets, len(split) - count
-    if rest <= 0:
-        return np.arange(0), np.arange(len(split))
-    if labels is not None:
-        sizes = np.unique(labels, return_counts=True)[1]
-        if labels.ndim > 1 or min(sizes) < 2 or min(count, rest) < len(sizes):  # masks; not one of each class a side
-            labels = None
-    parts = model_selection.train_test_split(np.arange(len(split)), test_size=count, random_state=seed, stratify=labels)
-    return np.sort(parts[0]), np.sort(parts[1])
+    return Dataset(name, complete(splits, seed), classes)
 
 
 def _digits() -> Parts:
     digits = sklearn_datasets.load_digits()
     images = np.rint(digits.images * (255 / 16)).astype(np.uint8)[..., None]
     whole = Split(images, digits.target.astype(np.int64))
-    return _complete({"train": whole}, seed=0), tuple("0123456789")  # the same for every seed: figures compare
+    return complete({"train": whole}, seed=0), tuple("0123456789")  # the same for every seed: figures compare
 
 
 def _mnist() -> Parts:
@@ -224,156 +96,10 @@ def _tfds(name: str, image_size: Size) -> Parts:
         if total:
             examples = tfds.as_numpy(builder.as_dataset(split=split))
             bar = tqdm.tqdm(examples, f"{name} {split}", total, unit=" images", disable=total <= PROGRESS_FROM)
-            pairs = [(_resized(example[image], image_size), example[label]) for example in bar]
+            pairs = [(resized(example[image], image_size), example[label]) for example in bar]
             pictures, labels = zip(*pairs, strict=True)
-            splits[split] = Split(_stack(pictures, name), np.array(labels, np.int64))
+            splits[split] = Split(stack(pictures, name), np.array(labels, np.int64))
     return splits, tuple(features[label].names)
-
-
-# Folders and archives of pictures are both read into a tree of dictionaries by name; a leaf gives the file's bytes.
-Read = Callable[[], bytes]
-Tree = dict[str, "Tree | Read"]
-
-
-def _folder(path: Path, image_size: Size) -> Parts:
-    def tree(folder: Path) -> Tree:
-        entries = sorted(entry for entry in folder.iterdir() if not _ignored(entry.name))
-        return {entry.name: tree(entry) if entry.is_dir() else entry.read_bytes for entry in entries}
-
-    return _pictures(tree(path), path, image_size)
-
-
-def _zip(path: Path, image_size: Size) -> Parts:
-    try:
-        archive = zipfile.ZipFile(path)
-    except zipfile.BadZipFile as error:
-        raise ZooError(f"{path} is no zip archive or is cut short ({error}): fetch it again") from error
-    lock = threading.Lock()  # the archive is one open file
-
-    def read(entry: zipfile.ZipInfo) -> bytes:
-        with lock:
-            return archive.read(entry)
-
-    root: Tree = {}
-    with archive:
-        for entry in archive.infolist():
-            *folders, name = entry.filename.removesuffix("/").split("/")
-            if any(map(_ignored, (*folders, name))):
-                continue
-            node = root
-            for folder in folders:
-                node = node.setdefault(folder, {})
-                if not isinstance(node, dict):
-                    raise ZooError(f"{path} holds {folder!r} both as a file and as a folder: write it anew")
-            node.setdefault(name, {} if entry.is_dir() else functools.partial(read, entry))
-        return _pictures(root, path, image_size)
-
-
-def _ignored(name: str) -> bool:
-    return name in ("", "__MACOSX") or name.startswith(".")
-
-
-def _folders(tree: Tree) -> dict[str, Tree]:
-    return {name: entry for name, entry in sorted(tree.items()) if isinstance(entry, dict)}
-
-
-def _pictures(tree: Tree, path: Path, image_size: Size) -> Parts:
-    """Pictures in one folder a class, perhaps within a folder a split; or images and their masks."""
-    folders = _folders(tree)
-    while len(folders) == 1 and _folders(*folders.values()):  # a folder that only wraps the others
-        folders = _folders(*folders.values())
-    masks = {"labels", "masks"} & set(folders)
-    if len(folders) == 2 and "images" in folders and masks:
-        return _masked_pictures(folders["images"], folders[masks.pop()], path, image_size)
-    groups = {"train": folders}
-    if "train" in folders and set(folders) <= set(SPLIT_FOLDERS):
-        groups = {SPLIT_FOLDERS[name]: _folders(folder) for name, folder in folders.items()}
-    classes = tuple(groups["train"])
-    if not classes:
-        raise ZooError(f"{path} has no class folders: put the pictures into one folder a class")
-    files, splits, labels = {}, [], []
-    for split, group in groups.items():
-        for name, folder in group.items():
-            place = name if len(groups) == 1 else f"{split}/{name}"
-            if name not in classes:
-                raise ZooError(f"{path}: class folder {place!r} has no counterpart in train: add it or remove this one")
-            if not folder or _folders(folder):
-                what = "holds further folders" if folder else "is empty"
-                raise ZooError(
-                    f"{path}: class folder {place!r} {what}: it must hold picture files alone, or be removed"
-                )
-            files |= {f"{place}/{file}": read for file, read in folder.items()}
-            splits += [split] * len(folder)
-            labels += [classes.index(name)] * len(folder)
-    whole = Split(_read_pictures(files, path, image_size), np.array(labels, np.int64))
-    return {split: whole.take(np.array(splits) == split) for split in groups}, classes
-
-
-def _masked_pictures(images: Tree, masks: Tree, path: Path, image_size: Size) -> Parts:
-    """Images and grey masks of the same names; the values that occur in the masks are the classes, in order."""
-    by_stem = [{Path(name).stem: read for name, read in sorted(tree.items())} for tree in (images, masks)]
-    single = sorted(set(by_stem[0]) ^ set(by_stem[1]))
-    if single or not images or len(images) != len(masks):
-        named = f" ({', '.join(single[:5])})" if single else ""
-        raise ZooError(f"{path}: images and masks must be pairs of files of one name; some are not{named}")
-    inputs = _read_pictures(by_stem[0], path, image_size)
-    values = _read_pictures(by_stem[1], path, image_size, "nearest")
-    if values.shape != (*inputs.shape[:3], 1):
-        raise ZooError(f"{path}: masks {values.shape[1:]} must be grey and as large as the images {inputs.shape[1:]}")
-    classes, targets = np.unique(values[..., 0], return_inverse=True)
-    return {"train": Split(inputs, targets.reshape(values.shape[:3]))}, tuple(map(str, classes))
-
-
-def _read_pictures(files: Mapping[str, Read], path: Path, image_size: Size, method: str = "bilinear") -> np.ndarray:
-    """Files by name to uint8 [N, H, W, C]; all that are no pictures are reported together."""
-
-    def decode(read: Read) -> np.ndarray | None:
-        try:
-            picture = _decode(read())
-        except Exception:  # a broken file makes Pillow and zipfile raise errors of a dozen kinds
-            return None
-        return _resized(picture, image_size, method)
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        decoded = pool.map(decode, files.values())
-        bar = tqdm.tqdm(decoded, path.name, len(files), unit=" files", disable=len(files) <= PROGRESS_FROM)
-        pictures = dict(zip(files, bar, strict=True))
-    broken = [name for name, picture in pictures.items() if picture is None]
-    if broken:
-        named = ", ".join(broken[:5]) + (", ..." if len(broken) > 5 else "")
-        formats = ", ".join(IMAGE_FORMATS)
-        raise ZooError(f"{path}: {len(broken)} of {len(files)} files are no 8-bit pictures ({formats}): {named}")
-    return _stack(pictures.values(), path)
-
-
-def _decode(data: bytes) -> np.ndarray:
-    """The first frame as uint8 [H, W, 1] or [H, W, 3], as it is stored: not turned by EXIF, without transparency."""
-    with Image.open(io.BytesIO(data), formats=IMAGE_FORMATS) as image:
-        if image.mode.startswith(("I", "F")):  # Pillow would cut the values off at 255
-            raise ValueError("more than 8 bits a channel")
-        if image.mode in ("1", "L", "LA"):
-            return np.asarray(image.convert("L"))[..., None]
-        picture = np.asarray(image.convert("RGB"))
-        grey = image.mode == "P" and (picture == picture[..., :1]).all()  # a palette is the only mode of many GIFs
-        return picture[..., :1] if grey else picture
-
-
-def _resized(picture: np.ndarray, size: Size, method: str = "bilinear") -> np.ndarray:
-    if size is None or picture.shape[:2] == tuple(size):
-        return picture
-    resized = tf.image.resize(picture, size, method, antialias=True).numpy()  # the operation that the served graph uses
-    return (np.rint(resized) if picture.dtype.kind == "u" else resized).astype(picture.dtype)
-
-
-def _stack(pictures: Iterable[np.ndarray], where: str | Path) -> np.ndarray:
-    """Pictures [H, W, C] to one array [N, H, W, C]: grey if all are, else the grey ones made RGB."""
-    pictures = list(pictures)
-    sizes = sorted({picture.shape[:2] for picture in pictures})
-    if len(sizes) > 1:
-        named = ", ".join(f"{height} x {width}" for height, width in sizes[:3])
-        raise ZooError(f"{where}: pictures are of {len(sizes)} sizes ({named}, ...): give image_size=(height, width)")
-    channels = max(picture.shape[2] for picture in pictures)
-    return np.stack([np.broadcast_to(picture, (*sizes[0], channels)) for picture in pictures])
 
 
 def _npz(path: Path, image_size: Size) -> Parts:
@@ -457,6 +183,5 @@ def _read_text(path: Path) -> str:
         raise ZooError(f"{path} is not UTF-8 text (byte {error.start}): save it as UTF-8") from error
 
 
-SPLIT_FOLDERS = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
 NAMED: dict[str, Callable[[], Parts]] = {"digits": _digits, "mnist": _mnist}
-FORMS: dict[str, Callable[[Path, Size], Parts]] = {".npz": _npz, ".zip": _zip, ".tsv": _tsv, ".txt": _txt}
+FORMS: dict[str, Callable[[Path, Size], Parts]] = {".npz": _npz, ".zip": read_zip, ".tsv": _tsv, ".txt": _txt}

@@ -29,7 +29,8 @@ VARIANTS = {
 
 def _spec(hidden: tuple[int, ...], params: int, accuracy: float | None, target: float | None) -> ModelSpec:
     sizes = [784, *hidden, 10]
-    top_down = (Stage("head", ("output",), 3.0, 5), Stage("all", ("*",), 1.0, 10))
+    stages = (Stage("head", ("output",), 3.0, 5), Stage("all", ("*",), 1.0, 10))
+    targets = {"mnist": target} if target else {}
     return ModelSpec(
         name="_".join(map(str, ["mlp", *sizes])),
         task="classification",
@@ -44,15 +45,13 @@ def _spec(hidden: tuple[int, ...], params: int, accuracy: float | None, target: 
         scores="sigmoid",
         preprocessing=Preprocessing(size=(28, 28)),
         arguments={"hidden": hidden},
-        recipes={
-            "paper": Recipe(epochs=30, batch_size=10, learning_rate=3.0, loss="quadratic", targets={"mnist": target})
-        },
+        recipes={"paper": Recipe(epochs=30, batch_size=10, learning_rate=3.0, loss="quadratic", targets=targets)},
         published=(
             (Published("mnist", "accuracy", accuracy, f"{BOOK}: the peak over the epochs on the test set"),)
             if accuracy
             else ()
         ),
-        stages=top_down if hidden else top_down[:1],
+        stages=stages if hidden else stages[1:],  # without hidden layers the head is all there is
         notes=() if hidden else ("the book sets this network as an exercise and gives no figure",),
     )
 

@@ -1,0 +1,132 @@
+"""A data set in memory: its splits, its classes, and what identifies it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+
+import numpy as np
+from etils import epy
+
+from zoo.errors import ZooError
+
+with epy.lazy_imports():
+    import tensorflow as tf
+    from sklearn import model_selection
+
+SPLITS = ("train", "validation", "test")
+HELD_OUT = 0.15  # share of train for each split that a data set does not bring
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Split:
+    """Examples of one split.
+
+    Args:
+        inputs: images [N, H, W, C] of uint8, uint16 or float32, or texts [N].
+        targets: class ids int64 [N], class ids of pixels int64 [N, H, W], or None.
+    """
+
+    inputs: np.ndarray
+    targets: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def head(self, count: int) -> Split:
+        """The first `count` examples, all where there are fewer."""
+        return self.take(slice(count))
+
+    def take(self, index: slice | np.ndarray) -> Split:
+        return Split(self.inputs[index], None if self.targets is None else self.targets[index])
+
+    def as_tf(self) -> tf.data.Dataset:
+        """Single examples as pairs (input, target), as (input,) where there are no targets."""
+        arrays = (self.inputs,) if self.targets is None else (self.inputs, self.targets)
+        return tf.data.Dataset.from_tensor_slices(arrays)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Dataset:
+    """A data set in memory.
+
+    Args:
+        name: as the user typed it, for a path its stem.
+        splits: `train`, `validation` and `test`, each of at least one example.
+        classes: their names in order of the class ids; empty where there are no targets.
+        fingerprint: sha256 of the arrays (dtype, shape, bytes) of each split in order and of the class names;
+            computed where none is given.
+
+    Raises:
+        ZooError: for other splits, or one without examples.
+    """
+
+    name: str
+    splits: Mapping[str, Split]
+    classes: tuple[str, ...] = ()
+    fingerprint: str = ""
+
+    def __post_init__(self) -> None:
+        if set(self.splits) != set(SPLITS):
+            raise ZooError(f"data set {self.name} has splits {', '.join(self.splits)}; it needs {', '.join(SPLITS)}")
+        empty = [name for name in SPLITS if not len(self.splits[name])]
+        if empty:
+            raise ZooError(f"data set {self.name} has no example in {', '.join(empty)}: each split needs one at least")
+        object.__setattr__(self, "fingerprint", self.fingerprint or _fingerprint(self.splits, self.classes))
+
+    @property
+    def train(self) -> tf.data.Dataset:
+        return self.splits["train"].as_tf()
+
+    @property
+    def validation(self) -> tf.data.Dataset:
+        return self.splits["validation"].as_tf()
+
+    @property
+    def test(self) -> tf.data.Dataset:
+        return self.splits["test"].as_tf()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(H, W, C) of one image; () for texts."""
+        return self.splits["train"].inputs.shape[1:]
+
+
+def _fingerprint(splits: Mapping[str, Split], classes: tuple[str, ...]) -> str:
+    digest = hashlib.sha256()
+    for name in SPLITS:
+        for array in (splits[name].inputs, splits[name].targets):
+            if array is None:
+                digest.update(b"none")
+                continue
+            digest.update(f"{array.dtype.str}{array.shape}".encode())
+            texts = array.dtype.kind in "OU"  # their bytes in memory are addresses, or depend on the longest
+            digest.update(json.dumps(array.tolist()).encode() if texts else np.ascontiguousarray(array).data)
+    digest.update(json.dumps(classes).encode())
+    return digest.hexdigest()
+
+
+def complete(splits: dict[str, Split], seed: int) -> dict[str, Split]:
+    """The splits with those that are missing taken from train."""
+    train = splits["train"]
+    count = max(1, round(HELD_OUT * len(train)))
+    for name in ("test", "validation"):
+        if name not in splits:
+            rest, held = _held_out(train, min(count, len(train)), seed)
+            splits, train = {**splits, name: train.take(held)}, train.take(rest)
+    return {"train": train, "validation": splits["validation"], "test": splits["test"]}
+
+
+def _held_out(split: Split, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Indices that stay and `count` that are held out, both in their old order."""
+    labels, rest = split.targets, len(split) - count
+    if rest <= 0:
+        return np.arange(0), np.arange(len(split))
+    if labels is not None:
+        sizes = np.unique(labels, return_counts=True)[1]
+        if labels.ndim > 1 or min(sizes) < 2 or min(count, rest) < len(sizes):  # masks; not one of each class a side
+            labels = None
+    parts = model_selection.train_test_split(np.arange(len(split)), test_size=count, random_state=seed, stratify=labels)
+    return np.sort(parts[0]), np.sort(parts[1])

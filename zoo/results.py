@@ -1,0 +1,50 @@
+"""The table of all networks: what the source says, what was measured here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from zoo import registry
+from zoo.artifacts import published_index
+from zoo.errors import ZooError
+
+BEGIN, END = "<!-- results -->", "<!-- end of results -->"
+HEADER = "| model | year | parameters | source says | weights | validation | test | size |"
+
+
+def table() -> str:
+    """A Markdown table: a row for each model's weights, one for a model without; figures from the manifests."""
+    index = published_index()
+    rows = [HEADER, "|---|---|---|---|---|---|---|---|"]
+    for name in registry.list_models():
+        spec = registry.get_spec(name)
+        entries = index.get(name, {}).get("tags", {}) or {"": {}}
+        for tag, entry in sorted(entries.items()):
+            published = entry.get("published") or (spec.published[0].value if spec.published else None)
+            size = f"{entry['bytes'] / 1e6:.1f} MB" if entry else ""
+            cells = (
+                *(
+                    f"`{name}`",
+                    str(spec.year),
+                    f"{spec.params:,}",
+                    _figure(published),
+                    f"`{name}.{tag}`" if tag else "",
+                ),
+                *(_figure(entry.get("validation")), _figure(entry.get("value")), size),
+            )
+            rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def write(readme: Path) -> None:
+    """Put the table between the marks in a Markdown file; raises ZooError where it has none."""
+    text = readme.read_text(encoding="utf-8")
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise ZooError(f"{readme} has no lines {BEGIN} and {END} to put the table between")
+    readme.write_text(f"{before}{begin}\n{table()}\n{end}{after}", encoding="utf-8")
+
+
+def _figure(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
