@@ -16,19 +16,23 @@ from typing import Any
 RESULTS = Path(__file__).parent / "results"
 
 
-def interleaved(functions: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, dict[str, Any]]:
+def interleaved(
+    functions: Mapping[str, Callable[[], float]], repeats: int, *, warm_up: bool = True
+) -> dict[str, dict[str, Any]]:
     """Calls every function once a round, so that a busy moment of the machine does not fall on one of them alone.
 
     Args:
         functions: each measures once and returns its figure.
-        repeats: how many rounds count; one round before them, which does not, warms everything up.
+        repeats: how many rounds count.
+        warm_up: whether a round before them, which does not count, warms everything up.
 
     Returns:
         By name, `median` and all `values` in the order of the rounds.
     """
     values: dict[str, list[float]] = {name: [] for name in functions}
-    for function in functions.values():
-        function()
+    if warm_up:
+        for function in functions.values():
+            function()
     for _ in range(repeats):
         for name, function in functions.items():
             values[name].append(function())

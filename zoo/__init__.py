@@ -10,10 +10,10 @@ from zoo.spec import ModelSpec, Preprocessing, Published, Stage
 with epy.lazy_api_imports(globals()):  # none of these is imported, TensorFlow least of all, before it is used
     from zoo.artifacts import verify
     from zoo.fine_tuning import fine_tune
-    from zoo.loading import Predictor, create_model, evaluate, load, predict
+    from zoo.loading import Predictor, create_model, evaluate, load, load_weights, predict
     from zoo.saved_model import export
     from zoo.training import Run, load_run, train
-    from zoo.weights import LoadReport, load_weights
+    from zoo.weights import LoadReport
 
 __all__ = [
     "Augmentation",

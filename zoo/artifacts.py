@@ -81,7 +81,10 @@ def find(name: str | os.PathLike) -> Path:
     if not path.is_dir():
         known = {child.name for root in roots() for child in root.iterdir() if "." in child.name and child.is_dir()}
         raise unknown("artifact", str(name), known, "It is a directory written by export, or name.tag.")
-    versions = sorted((child for child in path.iterdir() if child.name.isdigit()), key=lambda child: int(child.name))
+    versions = sorted(
+        (child for child in path.iterdir() if child.name.isdecimal() and child.is_dir()),
+        key=lambda child: int(child.name),
+    )
     return versions[-1] if versions else path
 
 
@@ -107,7 +110,12 @@ def read_manifest(path: Path) -> dict[str, Any]:
         raise ZooError(f"{path} is no artifact of zoo: it has no {MANIFEST}") from None
     except (ValueError, OSError) as error:
         raise ZooError(f"{file} is damaged: {error}") from None
-    if not isinstance(manifest, dict) or not {"format", "model", "files"} <= manifest.keys():
+    files = manifest.get("files") if isinstance(manifest, dict) else None
+    if (
+        not isinstance(files, dict)
+        or not {"format", "model"} <= manifest.keys()
+        or not all(isinstance(entry, dict) and {"size", "sha256"} <= entry.keys() for entry in files.values())
+    ):
         raise ZooError(f"{file} is damaged: keys are missing")
     if manifest["format"] != FORMAT:
         raise ZooError(f"{path} has format {manifest['format']}, this zoo reads {FORMAT}: use the zoo that wrote it")
@@ -120,7 +128,9 @@ def read_manifest(path: Path) -> dict[str, Any]:
 def check_files(artifact: Artifact) -> None:
     """Raises ZooError unless the directory holds exactly the manifest's files with their sizes and sha256."""
     path, listed = artifact.path, artifact.manifest["files"]
-    present = {file.relative_to(path).as_posix() for file in path.rglob("*") if not file.is_dir()} - {MANIFEST}
+    present = {
+        file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_symlink() or not file.is_dir()
+    } - {MANIFEST}
     for relative in sorted(listed.keys() | present):
         if relative not in listed:
             raise ZooError(f"{path} is damaged: {relative} is not in its manifest")
@@ -139,8 +149,8 @@ def sha256(path: Path) -> str:
 
 
 def verify(*names: str | os.PathLike) -> list[dict[str, Any]]:
-    """Prove artifacts: files by their sha256, operations by an allow-list, then the golden examples in a fresh
-    process that has TensorFlow alone.
+    """Prove artifacts: files by their sha256, operations by an allow-list, weights by the network that the manifest
+    describes, then the golden examples in a fresh process that has TensorFlow alone.
 
     Returns:
         For each artifact its `path`, `difference` (the largest of any output from the golden one) and `signatures`.
@@ -148,11 +158,14 @@ def verify(*names: str | os.PathLike) -> list[dict[str, Any]]:
     Raises:
         ZooError: for the first artifact that fails, and why.
     """
+    from zoo import tasks
     from zoo.graph import check_operations
+    from zoo.weights import assign, named_weights
 
     artifacts = [open_artifact(name) for name in names]
     for artifact in artifacts:
         check_operations(artifact.path)
+        assign(named_weights(tasks.restore(artifact.manifest["model"]).build()), artifact.arrays())
     return prove_served(artifact.path for artifact in artifacts)
 
 
@@ -179,7 +192,13 @@ def prove_served(paths: Iterable[Path]) -> list[dict[str, Any]]:
 @functools.cache
 def _index_of(root: Path) -> dict[str, Any]:
     file = root / INDEX
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    if not file.is_file():
+        return {}
+    try:
+        index = json.loads(file.read_text(encoding="utf-8"))
+        return {"models": dict(index["models"]), "sha256": dict(index["sha256"])}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ZooError(f"{file} is damaged ({error}): remove it, the next export writes it anew") from None
 
 
 def published_index() -> dict[str, dict[str, Any]]:
@@ -187,7 +206,9 @@ def published_index() -> dict[str, dict[str, Any]]:
     data set, and for `default`, the tag that is best on validation."""
     merged: dict[str, dict[str, Any]] = {}
     for root in reversed(roots()):
-        merged |= _index_of(root).get("models", {})
+        for name, entry in _index_of(root).get("models", {}).items():
+            known = merged.setdefault(name, {"tags": {}, "aliases": {}})
+            merged[name] = {key: {**known[key], **entry[key]} for key in known}
     return merged
 
 

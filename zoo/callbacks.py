@@ -98,7 +98,7 @@ class History(keras.callbacks.Callback):
         self.validated = {key: variable.numpy() for key, variable in named_weights(self.network).items()}
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        rate = float(self.task.optimizers(self.model)[0].learning_rate)
+        rate = float(keras.ops.convert_to_numpy(self.task.optimizers(self.model)[0].learning_rate))
         figures = {name: float(value) for name, value in (logs or {}).items()}
         seconds = round(time.monotonic() - self.started, 2)
         self.rows.append({"epoch": epoch + 1, "seconds": seconds, "learning_rate": rate, **figures})

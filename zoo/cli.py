@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shlex
@@ -14,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 import zoo
-from zoo.errors import ZooError
+from zoo.errors import ZooError, unknown
 
 app = typer.Typer(
     name="zoo",
@@ -24,7 +25,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-console = Console(soft_wrap=True, highlight=False)
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+RECIPE_KEYS = tuple(field.name for field in dataclasses.fields(zoo.Recipe))
 
 Name = Annotated[str, typer.Argument(help="A model's name, as `zoo list` shows it.")]
 Trained = Annotated[str, typer.Argument(help="NAME.TAG, or the path of an exported directory.")]
@@ -48,9 +50,17 @@ InputShape = Annotated[str | None, typer.Option(help="Another input shape, such 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
+WITHOUT_TENSORFLOW = ("list", "info", "results")
+
+
 @app.callback()
-def options(debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False) -> None:
+def options(
+    context: typer.Context,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
     """Taken before a command: `zoo --debug train ...`."""
+    if context.invoked_subcommand not in WITHOUT_TENSORFLOW and "--help" not in sys.argv and not debug:
+        _import_tensorflow_quietly()
 
 
 @app.command("list")
@@ -72,17 +82,20 @@ def list_models(
     if as_json:
         print(json.dumps(names))
         return
-    table = Table("name", "task", "parameters", "published", "measured here", "weights", box=None)
+    table = Table("name", "task", "parameters", "data", "published", "measured here", "weights", box=None)
     index = published_index()
     for name in names:
         spec, tag = zoo.get_spec(name), name.partition(".")[2]
-        tags = index.get(spec.name, {}).get("tags", {})
-        entry = tags.get(tag or index.get(spec.name, {}).get("aliases", {}).get("default"), {})
-        published = spec.published[0].value if spec.published else None
-        shown = [tag] if tag else sorted(tags)
-        table.add_row(
-            name, spec.task, f"{spec.params:,}", _figure(published), _figure(entry.get("value")), ", ".join(shown)
-        )
+        entry = index.get(spec.name, {"tags": {}, "aliases": {}})
+        if tag:
+            shown = entry["tags"][tag]
+        else:  # the source's first figure, beside the best weights of the same data set
+            figure = spec.published[0] if spec.published else None
+            data = figure.dataset if figure else ""
+            best = entry["tags"].get(entry["aliases"].get(data, data), {})
+            shown = {"dataset": data, "published": figure and figure.value, "value": best.get("value")}
+        cells = (shown["dataset"], _figure(shown["published"]), _figure(shown["value"]))
+        table.add_row(name, spec.task, f"{spec.params:,}", *cells, tag or ", ".join(sorted(entry["tags"])))
     console.print(table)
 
 
@@ -238,10 +251,16 @@ def results(
 
 def _conclude(run: zoo.Run, export_to: Path | None) -> None:
     """Export a finished run, unless that was done, and say how to go on."""
+    if "loaded" in run.record:
+        print(f"from {run.record['origin']['name']}: {run.record['loaded']}")
     for split, figures in run.metrics.items():
         print(
             f"{split} at epoch {run.best_epoch}: " + "  ".join(f"{key} {value:.4f}" for key, value in figures.items())
         )
+    row = run.history[run.best_epoch - 1]
+    if run.task.metric in row:
+        gap = row[run.task.metric] - row[f"val_{run.task.metric}"]
+        print(f"gap between training and validation {run.task.metric} there: {gap:+.4f}")
     target = run.recipe.targets.get(run.record["data"]["name"])
     if target is not None:
         reached = run.task.goodness({f"val_{key}": value for key, value in run.metrics["validation"].items()}) >= target
@@ -252,6 +271,19 @@ def _conclude(run: zoo.Run, export_to: Path | None) -> None:
     if run.record["example"]:
         print(f"predict: zoo predict {shlex.quote(str(path.parent))} {shlex.quote(run.record['example'])}")
     print(f"serve:   zoo serve {shlex.quote(str(path.parent))}")
+
+
+def _import_tensorflow_quietly() -> None:
+    """TensorFlow writes of its build on standard error as it starts, past every setting: nothing for a user."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "w") as nowhere:  # noqa: PTH123  devnull is no path to speak of
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        import keras  # noqa: F401
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _figure(value: float | None) -> str:
@@ -274,6 +306,8 @@ def _changes(words: list[str] | None, epochs: int | None) -> dict[str, Any]:
         key, equals, value = word.partition("=")
         if not equals:
             raise ZooError(f"--set needs KEY=VALUE, not {word!r}")
+        if key not in RECIPE_KEYS:
+            raise unknown("recipe key", key, RECIPE_KEYS)
         try:
             changes[key] = json.loads(value)
         except json.JSONDecodeError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 
 from etils import epy
@@ -12,6 +13,7 @@ with epy.lazy_imports():
     import tensorflow as tf
 
 
+@functools.cache  # collectives of a second MirroredStrategy in one process collide with those of the first
 def strategy(devices: str = "auto") -> tf.distribute.Strategy:
     """The strategy for `auto` (all GPUs, else the CPU), `cpu`, `cpu:N` (N logical CPUs) or `gpu:I,J` (GPUs by
     number): `MirroredStrategy` wherever there is more than one device.

@@ -77,10 +77,10 @@ def fine_tune(
     head = () if task.classes == origin.classes else task.spec.head
     arrays = {key: value for key, value in artifact.arrays().items() if not is_within(key, head)}
     report = assign(variables, arrays, reinitialise=head)
-    print(f"{artifact.name}: {report}")
     rows: list[dict[str, Any]] = []
     best = (float("-inf"), 0, {})  # goodness, epoch, weights
     for number, stage in enumerate(stages, start=1):
+        print(f"stage {number} of {len(stages)}, {stage.name}: {', '.join(stage.layers)} at {stage.learning_rate}")
         freeze_all_but(model, stage.layers)
         part = directory / f"stage{number}-{stage.name}"
         part.mkdir(exist_ok=True)
@@ -92,7 +92,7 @@ def fine_tune(
         assign(variables, best[2])
         rows += [{**row, "stage": stage.name, "epoch": len(rows) + row["epoch"]} for row in history.rows]
     freeze_all_but(model, ("*",))
-    return finish_run(directory, task, model, dataset, recipe, rows, best[1])
+    return finish_run(directory, task, model, dataset, recipe, rows, best[1], loaded=str(report))
 
 
 def stage_recipe(recipe: Recipe, stage: Stage, **changes: Any) -> Recipe:

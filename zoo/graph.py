@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from etils import epy
 
@@ -56,6 +58,8 @@ def check_operations(path: Path) -> None:
         found.ParseFromString((path / "saved_model.pb").read_bytes())
     except (message.DecodeError, OSError) as error:
         raise ZooError(f"{path} holds no readable SavedModel: {error}") from None
+    if len(found.meta_graphs) != 1 or not found.meta_graphs[0].HasField("object_graph_def"):
+        raise ZooError(f"{path} is refused: it is no SavedModel of TensorFlow 2 with one graph")
     for meta_graph in found.meta_graphs:
         graph = meta_graph.graph_def
         functions = {function.signature.name: function for function in graph.library.function}
@@ -67,7 +71,9 @@ def check_operations(path: Path) -> None:
             for signature in meta_graph.signature_def.values()
             for output in signature.outputs.values()
         ]
-        _refuse(path, _reached(served, names, functions) & SAVING)
+        # All that the loaded object can call, and what loading it runs: initializers are not among the signatures.
+        called = functions.keys() & meta_graph.object_graph_def.concrete_functions.keys()
+        _refuse(path, _reached(served, called, names, functions) & SAVING)
 
 
 def _refuse(path: Path, operations: set[str]) -> None:
@@ -77,23 +83,31 @@ def _refuse(path: Path, operations: set[str]) -> None:
         )
 
 
-def _reached(nodes: list, names: dict, functions: dict) -> set[str]:
-    """The operations that these nodes run, through their inputs and the functions that they call."""
-    operations: set[str] = set()
-    seen: set[tuple[str, str]] = set()
-    waiting = list(nodes)
-    while waiting:
+def _reached(served: list, called: Iterable[str], names: dict, functions: dict) -> set[str]:
+    """The operations that these nodes run, through their inputs and the functions that they call, and those of the
+    functions `called`."""
+    nodes: dict[str, Any] = {}
+    waiting = list(served)
+    while waiting:  # names within a function are its own, so only the outermost graph is followed by name
         node = waiting.pop()
-        operations.add(node.op)
-        for source in node.input:
-            name = source.lstrip("^").split(":")[0]
-            if name in names and ("node", name) not in seen:
-                seen.add(("node", name))
-                waiting.append(names[name])
-        called = {attribute.func.name for attribute in node.attr.values() if attribute.HasField("func")}
-        called |= {function.name for attribute in node.attr.values() for function in attribute.list.func}
-        for name in (called | {node.op}) & functions.keys():
-            if ("function", name) not in seen:
-                seen.add(("function", name))
-                waiting.extend(functions[name].node_def)
+        if node.name not in nodes:
+            nodes[node.name] = node
+            sources = {source.lstrip("^").split(":")[0] for source in node.input}
+            waiting.extend(names[source] for source in sources if source in names)
+    operations = {node.op for node in nodes.values()}
+    seen: set[str] = set()
+    pending = set(called) | _functions_of(nodes.values(), functions)
+    while pending:
+        name = pending.pop()
+        seen.add(name)
+        operations |= {node.op for node in functions[name].node_def}
+        pending |= _functions_of(functions[name].node_def, functions) - seen
     return operations
+
+
+def _functions_of(nodes: Iterable, functions: dict) -> set[str]:
+    """The functions that nodes call."""
+    attributes = [attribute for node in nodes for attribute in node.attr.values()]
+    called = {attribute.func.name for attribute in attributes if attribute.HasField("func")}
+    called |= {function.name for attribute in attributes for function in attribute.list.func}
+    return (called | {node.op for node in nodes}) & functions.keys()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from zoo.data import load as load_data
 from zoo.errors import ZooError
 from zoo.training import Run
 from zoo.training import evaluate as evaluate_split
-from zoo.weights import assign, named_weights
+from zoo.weights import LoadReport, assign, load_arrays, named_weights
 
 with epy.lazy_imports():
     import keras
@@ -61,6 +61,24 @@ def create_model(
     model = registry.build(spec, shape, outputs, **{**origin.arguments, **arguments})
     assign(named_weights(model), artifact.arrays(), reinitialise=spec.head if outputs != len(origin.classes) else ())
     return model
+
+
+def load_weights(
+    model: keras.Model, source: str | os.PathLike | Mapping[str, np.ndarray], *, reinitialise: Iterable[str] = ()
+) -> LoadReport:
+    """Load weights into a model and tell what became of each key.
+
+    Args:
+        source: `name.tag` of the zoo, an exported directory, an `.npz` file, or arrays by key.
+        reinitialise: wildcards of layer names that may keep their fresh weights, such as the spec's head.
+
+    Raises:
+        ZooError: for a source that is missing, damaged or does not fit; the model is left as it was.
+    """
+    if not isinstance(source, Mapping):
+        path = Path(source)
+        source = load_arrays(path) if path.suffix == ".npz" else artifacts.open_artifact(source).arrays()
+    return assign(named_weights(model), source, reinitialise)
 
 
 class Predictor:

@@ -20,7 +20,7 @@ def table() -> str:
         spec = registry.get_spec(name)
         entries = index.get(name, {}).get("tags", {}) or {"": {}}
         for tag, entry in sorted(entries.items()):
-            published = entry.get("published") or (spec.published[0].value if spec.published else None)
+            published = entry["published"] if entry else spec.published[0].value if spec.published else None
             size = f"{entry['bytes'] / 1e6:.1f} MB" if entry else ""
             cells = (
                 *(

@@ -31,6 +31,7 @@ with epy.lazy_imports():
 
 GOLDEN_COUNTS = (1, 7)  # batch sizes at which the served model is compared
 FORMATS = ("tensorflow", "onnx", "litert", "keras")
+STORAGES = ("float32", "float16")
 
 
 def export(
@@ -64,6 +65,8 @@ def export(
     """
     if format not in FORMATS:
         raise unknown("format", format, FORMATS)
+    if storage not in STORAGES:
+        raise unknown("storage", storage, STORAGES)
     if isinstance(source, Run):
         task, model = source.task, source.model
     elif spec is None:
@@ -80,7 +83,9 @@ def export(
         raise ZooError(
             f"cannot export to {path}: the directory must be named {task.spec.name}.TAG, with a tag of your own"
         )
-    version = path / str(max((int(child.name) for child in path.glob("[0-9]*") if child.name.isdigit()), default=0) + 1)
+    version = path / str(
+        max((int(child.name) for child in path.glob("[0-9]*") if child.name.isdecimal()), default=0) + 1
+    )
     with _writing(version) as temporary:
         values = _write_saved_model(task, model, temporary, storage)
         manifest = {
@@ -141,7 +146,8 @@ def _writing(path: Path) -> Iterator[Path]:
         yield temporary
     except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # not there, or below something that is no folder
+            temporary.unlink()
         for parent in created:
             with contextlib.suppress(OSError):
                 parent.rmdir()

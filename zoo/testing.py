@@ -50,7 +50,7 @@ def check_spec(name: str) -> keras.Model:
 
 
 def check_way_through(name: str, directory: Path, *, epochs: int = 1, **arguments: Any) -> Path:
-    """Train on a few examples, export, verify, load, predict and fine-tune onto other classes.
+    """Train on a few examples, export (which verifies), load, predict and fine-tune onto other classes.
 
     Args:
         arguments: builder arguments that make a large network small for the test.
@@ -62,9 +62,6 @@ def check_way_through(name: str, directory: Path, *, epochs: int = 1, **argument
     data = example_data(spec.task)
     run = zoo.train(name, data, out=directory / "run", epochs=epochs, batch_size=8, arguments=arguments)
     path = zoo.export(run, directory / f"{name}.example")
-    (result,) = zoo.verify(path)
-    assert "serving_default" in result["signatures"]
-
     predictor = zoo.load(path)
     for key, variable in named_weights(run.model).items():
         np.testing.assert_array_equal(named_weights(predictor.model)[key].numpy(), variable.numpy(), err_msg=key)

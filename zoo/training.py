@@ -100,10 +100,10 @@ def train(
     directory = Path(out or Path("runs") / f"{spec.name}.{dataset.name}.{recipe_name}-{seed}")
     record = describe_run(task, dataset, recipe, seed=seed, deterministic=deterministic, devices=devices)
     record["recipe_name"] = recipe_name
-    open_run(directory, record)
     start_randomness(seed, deterministic)
     with devices_strategy.scope(), dtype_policy(recipe.precision):
         model = task.build()
+    open_run(directory, record)
     history = fit(task, model, dataset, recipe, directory, devices_strategy, seed=seed)
     return finish_run(directory, task, model, dataset, recipe, history.rows, history.best_epoch)
 
@@ -253,6 +253,7 @@ def finish_run(
     recipe: Recipe,
     rows: list[dict[str, Any]],
     best_epoch: int,
+    **further: Any,
 ) -> Run:
     """Read the test set, once, at the best epoch, and write down what came of the run."""
     trained, model = model, task.build()  # in float32 and on one device, whatever the training computed in and on
@@ -261,7 +262,7 @@ def finish_run(
     if "metrics" not in record:
         metrics = {name: evaluate(task, model, dataset.splits[name], recipe) for name in ("validation", "test")}
         finished = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        record["example"] = task.example(dataset.splits["test"], directory)
+        record |= {"example": task.example(dataset.splits["test"], directory), **further}
         record |= {"history": rows, "best_epoch": best_epoch, "metrics": metrics, "finished": finished}
         save_arrays(directory / "weights.npz", {key: v.numpy() for key, v in named_weights(model).items()})
         plots.training_curves(rows, task, best_epoch, directory / "curves.png")
@@ -289,7 +290,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a file; raises ZooError for a missing or damaged one."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise ZooError(f"no {path.name} in {path.parent}") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ZooError(f"{path} is damaged: {error}") from None

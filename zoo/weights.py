@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import fnmatch
 import os
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from zipfile import BadZipFile
@@ -86,26 +87,6 @@ def assign(
     return LoadReport(tuple(key for key in variables if key in fits), tuple(fresh), tuple(skipped))
 
 
-def load_weights(
-    model: keras.Model, source: str | os.PathLike | Mapping[str, np.ndarray], *, reinitialise: Iterable[str] = ()
-) -> LoadReport:
-    """Load weights into a model and tell what became of each key.
-
-    Args:
-        source: `name.tag` of the zoo, an exported directory, an `.npz` file, or arrays by key.
-        reinitialise: wildcards of layer names that may keep their fresh weights, such as the spec's head.
-
-    Raises:
-        ZooError: for a source that is missing, damaged or does not fit; the model is left as it was.
-    """
-    from zoo import artifacts
-
-    if not isinstance(source, Mapping):
-        path = Path(source)
-        source = load_arrays(path) if path.suffix == ".npz" else artifacts.open_artifact(source).arrays()
-    return assign(named_weights(model), source, reinitialise)
-
-
 def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write arrays to an `.npz` file, which is there wholly or not at all."""
     temporary = path.with_suffix(".partial")
@@ -138,7 +119,9 @@ def checkpoint_arrays(prefix: Path) -> dict[str, np.ndarray]:
         reader = tf.train.load_checkpoint(str(prefix))
         keys = [key for key in reader.get_variable_to_shape_map() if key.startswith(head) and key.endswith(tail)]
         # TensorFlow writes "/" within a name as ".S" and "." as ".."
-        named = {key[len(head) : -len(tail)].replace(".S", "/").replace("..", "."): key for key in keys}
+        named = {
+            re.sub(r"\.(.)", lambda m: "/" if m[1] == "S" else m[1], key[len(head) : -len(tail)]): key for key in keys
+        }
         return {name: reader.get_tensor(key).astype(np.float32) for name, key in sorted(named.items())}
     except (tf.errors.OpError, ValueError, RuntimeError) as error:
         raise ZooError(f"{prefix} cannot be read: {str(error).splitlines()[0]}") from None

@@ -17,6 +17,7 @@ class AdversarialTrainer(keras.Model):
     def __init__(self, generator: keras.Model, discriminator: keras.Model) -> None:
         super().__init__(name="adversarial_trainer")
         self.generator, self.discriminator = generator, discriminator
+        self.built = True  # Keras would call it to find out, under a strategy
         self.cross_entropy = keras.losses.BinaryCrossentropy(from_logits=True)
 
     def compile(self, generator_optimizer: Any, discriminator_optimizer: Any, **options: Any) -> None:

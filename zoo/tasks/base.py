@@ -212,7 +212,7 @@ def restore(description: Mapping[str, Any]) -> Task:
             preprocessing=from_dict(Preprocessing, description["preprocessing"]),
             arguments=dict(description["arguments"]),
         )
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise ZooError(f"the model's description is not complete: {error}") from None
 
 

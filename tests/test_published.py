@@ -1,0 +1,75 @@
+"""The weights in `saved_models/`: proven, loadable by name without a network, and as good as their manifests say."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import zoo
+from zoo import artifacts
+
+ROOT = Path(__file__).parent.parent
+PUBLISHED = sorted(path.name for path in (ROOT / "saved_models").iterdir() if path.is_dir())
+
+
+def test_something_is_published():
+    assert "lenet5" in {name.split(".")[0] for name in PUBLISHED}
+
+
+def test_all_are_verified_in_one_process():
+    results = zoo.verify(*(ROOT / "saved_models" / name for name in PUBLISHED))
+    assert [Path(result["path"]).parent.name for result in results] == PUBLISHED
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_golden_outputs_of_the_keras_network(name):
+    artifact = artifacts.open_artifact(name)
+    predictor = zoo.load(name)
+    with np.load(artifact.path / artifacts.GOLDEN) as golden:
+        inputs = [golden[key] for key in golden.files if key.startswith("serving_default/7/inputs/")]
+        outputs = predictor(*inputs)
+        for key, value in outputs.items():
+            expected = golden[f"serving_default/7/outputs/{key}"]
+            if expected.dtype.kind == "f":
+                np.testing.assert_allclose(value, expected, atol=1e-5)
+            else:
+                assert np.array_equal(value.astype(expected.dtype), expected)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_manifest_says_how_it_came_about(name):
+    manifest = artifacts.open_artifact(name).manifest
+    training, figures = manifest["training"], manifest["figures"]
+    assert len(training["history"]) >= training["best_epoch"] >= 1
+    assert training["data"]["fingerprint"]
+    assert figures["test"] == training["metrics"]["test"][figures["metric"]]
+    best = max(row[f"val_{figures['metric']}"] for row in training["history"])
+    assert training["history"][training["best_epoch"] - 1][f"val_{figures['metric']}"] == best
+    assert manifest["provenance"]["versions"]["tensorflow"]
+
+
+def test_a_data_sets_name_is_the_tag_that_is_best_on_validation():
+    entry = artifacts.published_index()["lenet5"]
+    tags = {tag: figures["validation"] for tag, figures in entry["tags"].items() if figures["dataset"] == "mnist"}
+    assert entry["aliases"]["mnist"] == max(tags, key=tags.get)
+    assert artifacts.find("lenet5.mnist") == artifacts.find(f"lenet5.{entry['aliases']['mnist']}")
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_measured_figure_is_measured_again(name):
+    figures = artifacts.open_artifact(name).manifest["figures"]
+    measured = zoo.evaluate(name, figures["dataset"])[figures["metric"]]
+    assert measured == pytest.approx(figures["test"], abs=1e-4), "one picture of 10,000 is 1e-4"
+
+
+def test_notebook_runs(tmp_path):
+    """Its cells, in order, as one script."""
+    notebook = json.loads((ROOT / "notebooks" / "quickstart.ipynb").read_text(encoding="utf-8"))
+    cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    code = "\n".join(["import matplotlib", "matplotlib.use('Agg')", *cells])
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

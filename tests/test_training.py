@@ -1,0 +1,801 @@
+"""Training as a user meets it: devices, repeatability, broken-off runs, recipes, errors, fine-tuning."""
+
+import csv
+import json
+import math
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+import zoo
+from zoo import artifacts, devices, fine_tuning, registry, testing, training
+from zoo.data import Dataset, Split
+from zoo.errors import ZooError
+from zoo.recipe import Recipe
+from zoo.spec import ModelSpec, Preprocessing, Stage
+from zoo.tasks import get_task
+from zoo.weights import load_arrays, named_weights
+
+SPLITS = ("train", "validation", "test")
+TINY = {"hidden": (16, 16)}  # network3_dropout without its thousands of units
+
+
+# --- what the tests train, and on what ---------------------------------------------------------------------------
+
+
+def pictures(train: int = 24, validation: int = 20, test: int = 12, classes: int = 2, channels: int = 1) -> Dataset:
+    """Bars of 12 x 12 pixels, as many as asked for in each split."""
+    ends = np.cumsum([0, train, validation, test])
+    whole = testing.example_data("classification", classes, ends[-1])
+    inputs, targets = (
+        np.concatenate([getattr(whole.splits[name], kind) for name in SPLITS]) for kind in ("inputs", "targets")
+    )
+    inputs = np.repeat(inputs, channels, axis=-1)
+    parts = {name: slice(*ends[number : number + 2]) for number, name in enumerate(SPLITS)}
+    return Dataset("bars", {name: Split(inputs[part], targets[part]) for name, part in parts.items()}, whole.classes)
+
+
+def digits(train: int, validation: int, test: int = 32) -> Dataset:
+    whole = zoo.data.load("digits")
+    counts = dict(zip(SPLITS, (train, validation, test), strict=True))
+    return Dataset("digits", {name: whole.splits[name].head(count) for name, count in counts.items()}, whole.classes)
+
+
+def throwaway(input_shape: tuple, classes: int) -> keras.Model:
+    """A network of these tests alone: convolution, batch normalisation, dropout and a dense head."""
+    x = inputs = keras.Input(input_shape, name="images")
+    x = layers.Conv2D(4, 3, strides=2, activation="relu", name="conv")(x)
+    x = layers.BatchNormalization(name="norm")(x)
+    x = layers.Flatten(name="flatten")(x)
+    x = layers.Dropout(0.2, name="dropout")(x)
+    return keras.Model(inputs, layers.Dense(classes, name="output")(x), name="throwaway")
+
+
+THROWAWAY = ModelSpec(
+    name="throwaway",
+    task="classification",
+    summary="",
+    year=2024,
+    sources=("these tests",),
+    input_shape=(12, 12, 1),
+    classes=2,
+    params=40 + 8 + 202,
+    head=("output",),
+    preprocessing=Preprocessing(size=(12, 12)),
+    recipes={"own": Recipe(epochs=2, batch_size=8, learning_rate=0.05)},
+    stages=(Stage("head", ("output",), 0.1, 2), Stage("all", ("*",), 0.05, 3)),
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def registered():
+    zoo.list_models()  # the zoo's own first
+    registry.register(THROWAWAY)(throwaway)
+    yield
+    del registry._specs["throwaway"]
+
+
+def figures(run) -> list[dict]:
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in run.history]
+
+
+def column(run, key: str) -> list[float]:
+    return [row[key] for row in run.history]
+
+
+def weights(model: keras.Model) -> dict[str, np.ndarray]:
+    return {key: variable.numpy() for key, variable in named_weights(model).items()}
+
+
+def assert_same(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> None:
+    """Bit for bit."""
+    assert first.keys() == second.keys()
+    for key, value in first.items():
+        np.testing.assert_array_equal(value, second[key], err_msg=key)
+
+
+def state_of(directory: Path) -> dict[str, np.ndarray]:
+    return load_arrays(directory / "state.npz")
+
+
+def saved_rows(directory: Path) -> list[dict]:
+    return json.loads(str(state_of(directory)["history"])) if (directory / "state.npz").exists() else []
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A finished run that several tests look at."""
+    return zoo.train("throwaway", pictures(), out=tmp_path_factory.mktemp("runs") / "run", epochs=3)
+
+
+# --- one device and two ------------------------------------------------------------------------------------------
+
+DENSE = ("mlp_784_30_10", {})
+CONVOLUTIONAL = ("network3_relu", {"filters": (4,), "hidden": (8,)})
+
+
+def on_one_and_on_two(network, data, tmp_path, **changes):
+    name, arguments = network
+    return [
+        zoo.train(name, data, out=tmp_path / str(count), devices=word, batch_size=16, arguments=arguments, **changes)
+        for count, word in enumerate(("cpu", "cpu:2"), start=1)
+    ]
+
+
+def assert_close(one, two):
+    for first, second in zip(figures(one), figures(two), strict=True):
+        assert second == pytest.approx(first, rel=2e-4, abs=1e-5)
+    assert two.best_epoch == one.best_epoch
+    for split, values in one.metrics.items():
+        assert two.metrics[split] == pytest.approx(values, rel=2e-4, abs=1e-5)
+    expected = weights(one.model)
+    for key, value in weights(two.model).items():
+        np.testing.assert_allclose(value, expected[key], rtol=1e-3, atol=1e-4, err_msg=key)
+
+
+@pytest.mark.parametrize("network", [DENSE, CONVOLUTIONAL], ids=["dense", "convolutional"])
+def test_two_devices_train_as_one(network, tmp_path):
+    changes = {"optimizer_arguments": {"momentum": 0.5}, "weight_decay": 0.01, "ema": 0.5, "epochs": 2}
+    one, two = on_one_and_on_two(network, digits(64, 38, 33), tmp_path, **changes)
+    assert_close(one, two)
+    assert one.history[0]["loss"] != one.history[1]["loss"]
+
+
+UNEVEN = "Keras averages the first batch over the replicas before it validates: it must split evenly"
+
+
+@pytest.mark.xfail(strict=True, reason=UNEVEN, raises=tf.errors.InvalidArgumentError)
+@pytest.mark.parametrize("validation", [37, 257])
+def test_two_devices_validate_on_all_of_an_odd_split(validation, tmp_path):
+    assert_close(*on_one_and_on_two(DENSE, digits(32, validation), tmp_path, epochs=1))
+
+
+@pytest.mark.xfail(strict=True, reason="each replica clips its own half of the gradient, before they are added up")
+def test_two_devices_clip_gradients_as_one(tmp_path):
+    assert_close(*on_one_and_on_two(CONVOLUTIONAL, digits(32, 38), tmp_path, epochs=1, clip_norm=0.02))
+
+
+def test_an_uneven_batch_is_a_clear_error(tmp_path):
+    with pytest.raises(ZooError, match="a batch of 15 cannot be shared evenly among 2 devices"):
+        zoo.train("throwaway", pictures(), out=tmp_path / "run", batch_size=15, devices="cpu:2")
+
+
+def test_a_batch_larger_than_the_data_is_all_of_it_that_splits_evenly(tmp_path):
+    run = zoo.train("throwaway", pictures(train=7), out=tmp_path / "run", epochs=1, batch_size=64)
+    assert iterations(run) == 1
+
+
+def test_a_gan_trains_on_two_devices(tmp_path):
+    run = zoo.train(
+        "gan_mlp", digits(32, 16), out=tmp_path / "run", epochs=2, batch_size=8, devices="cpu:2", arguments={"width": 8}
+    )
+    assert all(math.isfinite(value) for row in run.history for value in row.values())
+    # what is shown is not divided by the replicas: a discriminator that knows nothing has 2 log 2
+    assert run.history[0]["discriminator_loss"] == pytest.approx(2 * math.log(2), rel=0.5)
+    assert [int(value) for key, value in state_of(run.directory).items() if key.endswith("iteration")] == [8, 8]
+
+
+def test_each_replica_of_a_gan_draws_noise_of_its_own(tmp_path):
+    strategy = devices.strategy("cpu:2")
+    task = get_task("generation").from_data(zoo.get_spec("gan_mlp"), digits(8, 8), width=8)
+    with strategy.scope():
+        trainer = task.compile(task.build(), task.spec.recipe(), keras.optimizers.SGD)
+
+    def draw(step: int) -> list[np.ndarray]:
+        values = strategy.run(lambda: trainer.latents(500, tf.constant(step)))
+        return [value.numpy() for value in strategy.experimental_local_results(values)]
+
+    first, second = draw(3)
+    assert first.shape == (500, 100)
+    assert first.std() == pytest.approx(1, abs=0.05)
+    assert abs(np.corrcoef(first.ravel(), second.ravel())[0, 1]) < 0.05
+    np.testing.assert_array_equal(draw(3), [first, second])
+    assert all(abs(np.corrcoef(first.ravel(), other.ravel())[0, 1]) < 0.05 for other in draw(4))
+
+
+# --- repeatable, killed, started again ---------------------------------------------------------------------------
+# In processes of their own: determinism is switched on for a whole process, and a kill ends one. The fork server
+# has TensorFlow imported but not started, so that a process begins at once.
+
+HARD = {  # everything that draws random numbers or has state
+    "epochs": 4,
+    "batch_size": 16,
+    "optimizer": "adam",
+    "learning_rate": 0.01,
+    "ema": 0.8,
+    "schedule": {"kind": "cosine", "warmup_epochs": 1},
+    "augmentation": {"affine": {"rotation": 10, "translation": 0.1}, "elastic": {"alpha": 20, "sigma": 4}},
+}
+
+
+@pytest.fixture(scope="module")
+def processes():
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["keras", "zoo.training", "zoo.callbacks", "zoo.plots", "zoo.tasks.losses"])
+    return context
+
+
+def _train(out: Path, data: Dataset, changes: dict) -> None:
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    zoo.train("network3_dropout", data, out=out, deterministic=True, devices="cpu", arguments=TINY, **changes)
+
+
+def _fine_tune(out: Path, data: Dataset, source: Path) -> None:
+    registry.register(THROWAWAY)(throwaway)
+    zoo.fine_tune(source, data, out=out, deterministic=True, devices="cpu", seed=5)
+
+
+def start(processes, target, *arguments):
+    process = processes.Process(target=target, args=arguments)
+    process.start()
+    return process
+
+
+def finish(*started) -> None:
+    for process in started:
+        process.join(120)
+        assert process.exitcode == 0
+
+
+def kill_when(process, is_time, delay: float) -> None:
+    """SIGKILL, `delay` seconds after `is_time()` is true for the first time."""
+    deadline = time.monotonic() + 120
+    while not is_time():
+        assert process.exitcode is None, "the run ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    time.sleep(delay)
+    process.kill()
+    process.join()
+
+
+def figures_in(directory: Path) -> tuple[list[dict], dict]:
+    record = json.loads((directory / "run.json").read_text())
+    rows = [{key: value for key, value in row.items() if key != "seconds"} for row in record["history"]]
+    return rows, record["metrics"]
+
+
+@pytest.fixture(scope="module")
+def never_killed(processes, tmp_path_factory):
+    """A deterministic run with its data; once more with the same seed and once with another."""
+    root, data = tmp_path_factory.mktemp("deterministic"), digits(64, 40)
+    first = start(processes, _train, root / "first", data, HARD)
+    again = start(processes, _train, root / "again", data, HARD)
+    finish(first, again)
+    other = start(processes, _train, root / "other", data, {**HARD, "seed": 1})
+    finish(other)
+    return root, data
+
+
+def test_the_same_seed_gives_the_same_bytes(never_killed):
+    root, _ = never_killed
+    assert_same(load_arrays(root / "first" / "weights.npz"), load_arrays(root / "again" / "weights.npz"))
+    assert figures_in(root / "first") == figures_in(root / "again")
+    other = load_arrays(root / "other" / "weights.npz")
+    for key, value in load_arrays(root / "first" / "weights.npz").items():
+        assert (value != other[key]).any(), key
+
+
+KILLS = [(0, 0.0), (1, 0.0), (2, 0.03), (3, 0.08)]  # rows that are saved, seconds after that
+
+
+def test_a_killed_run_goes_on_as_if_it_had_not_been(processes, never_killed, tmp_path):
+    root, data = never_killed
+    kept = {}
+    for rows, delay in KILLS:
+        out = tmp_path / f"killed{rows}"
+        process = start(processes, _train, out, data, HARD)
+        begun = out / "run.json"
+        kill_when(process, lambda n=rows, o=out, b=begun: len(saved_rows(o)) >= n and b.exists(), delay)
+        assert process.exitcode == -signal.SIGKILL
+        assert "metrics" not in json.loads(begun.read_text())
+        kept[out] = saved_rows(out)
+        assert len(kept[out]) >= rows
+        for name in ("state.partial", "best-0001.partial", "weights.partial", "run.partial"):  # cut short in writing
+            (out / name).write_bytes(b"PK\x03\x04 half a file")
+    outs = list(kept)
+    for pair in (outs[:2], outs[2:]):
+        finish(*(start(processes, _train, out, data, HARD) for out in pair))
+    for out, rows in kept.items():
+        record = json.loads((out / "run.json").read_text())
+        assert record["history"][: len(rows)] == rows  # with their seconds: what was saved was not trained again
+        assert figures_in(out) == figures_in(root / "first")
+        assert_same(load_arrays(out / "weights.npz"), load_arrays(root / "first" / "weights.npz"))
+        assert len((out / "history.csv").read_text().splitlines()) == 1 + HARD["epochs"]
+
+
+@pytest.mark.xfail(strict=True, reason="a run that is over does not write its table again")
+def test_a_run_killed_after_its_last_state_still_writes_its_whole_table(tmp_path, monkeypatch):
+    class KilledError(BaseException):
+        pass
+
+    def write_or_die(history):
+        if len(history.rows) == 2:
+            raise KilledError
+        write(history)
+
+    write = training.callbacks.History._write_table
+    with monkeypatch.context() as patch:
+        patch.setattr(training.callbacks.History, "_write_table", write_or_die)
+        with pytest.raises(KilledError):
+            zoo.train("throwaway", pictures(), out=tmp_path / "run", epochs=2)
+    zoo.train("throwaway", pictures(), out=tmp_path / "run", epochs=2)
+    assert len((tmp_path / "run" / "history.csv").read_text().splitlines()) == 3
+
+
+def test_a_finished_run_is_not_trained_again(run, monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("it trains or evaluates again")
+
+    monkeypatch.setattr(keras.Model, "fit", refuse)
+    monkeypatch.setattr(keras.Model, "evaluate", refuse)
+    before = (run.directory / "run.json").read_bytes()
+    again = zoo.train("throwaway", pictures(), out=run.directory, epochs=3)
+    assert again.record == run.record
+    assert_same(weights(again.model), weights(run.model))
+    assert (run.directory / "run.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("other", "named"),
+    [
+        ({"seed": 1}, "seed"),
+        ({"epochs": 5}, "recipe"),
+        ({"learning_rate": 0.5}, "recipe"),
+        ({"data": pictures(train=23)}, "data"),
+        ({"name": "mlp_784_10"}, "model, recipe, recipe_name"),
+        ({"deterministic": True}, "deterministic"),
+    ],
+)
+def test_another_run_in_the_same_directory_is_refused(run, other, named, monkeypatch):
+    monkeypatch.setattr(training, "start_randomness", lambda *_: None)  # determinism is for good
+    arguments = {"name": "throwaway", "data": pictures(), "epochs": 3, "out": run.directory, **other}
+    with pytest.raises(ZooError, match=rf"holds another run \(other {named}\)"):
+        zoo.train(**arguments)
+
+
+def test_an_unfinished_run_is_not_loaded(tmp_path):
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(ZooError, match="not finished"):
+        training.load_run(tmp_path)
+    (tmp_path / "run.json").write_text('{"model": ')
+    with pytest.raises(ZooError, match="damaged"):
+        training.load_run(tmp_path)
+
+
+# --- what a run leaves behind ------------------------------------------------------------------------------------
+
+
+def test_a_run_leaves_its_history_curves_and_record(run):
+    record = json.loads((run.directory / "run.json").read_text())
+    assert record == run.record
+    assert record["seed"] == 0
+    assert record["data"]["fingerprint"] == pictures().fingerprint
+    assert record["data"]["examples"] == {"train": 24, "validation": 20, "test": 12}
+    assert column(run, "epoch") == [1, 2, 3]
+    wanted = {"epoch", "seconds", "learning_rate", "loss", "accuracy", "val_loss", "val_accuracy"}
+    assert all(set(row) == wanted for row in run.history)
+    with (run.directory / "history.csv").open() as file:
+        table = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+    assert table == run.history
+    assert (run.directory / "curves.png").read_bytes().startswith(b"\x89PNG")
+    events = {file.parent.name for file in (run.directory / "tensorboard").rglob("events.out.*")}
+    assert events == {"train", "validation"}
+    assert len(list(run.directory.glob("best-*.npz"))) == 1
+    assert_same(load_arrays(run.directory / "weights.npz"), weights(run.model))
+
+
+def test_a_run_is_loaded_as_it_was(run):
+    loaded = training.load_run(run.directory)
+    assert loaded.recipe == run.recipe
+    assert loaded.history == run.history
+    assert_same(weights(loaded.model), weights(run.model))
+
+
+def iterations(run) -> int:
+    (count,) = (int(value) for key, value in state_of(run.directory).items() if key.endswith("iteration"))
+    return count
+
+
+@pytest.mark.parametrize(("examples", "batch_size"), [(53, 1), (29, 4), (60, 1)])  # 53 prime, 7 prime, 60 = 2 * 30
+def test_every_step_of_every_epoch_is_taken_once(examples, batch_size, tmp_path):
+    data = pictures(train=examples)
+    run = zoo.train("mlp_784_10", data, out=tmp_path / "run", epochs=2, batch_size=batch_size)
+    assert iterations(run) == 2 * (examples // batch_size)
+
+
+# --- the best epoch ----------------------------------------------------------------------------------------------
+
+# two good epochs, then steps so large that all units are saturated
+SPOILT = {
+    "epochs": 5,
+    "batch_size": 10,
+    "learning_rate": 3.0,
+    "schedule": {"kind": "table", "table": [[0, 1], [2, 1e5]]},
+}
+
+
+@pytest.fixture(scope="module")
+def spoilt(tmp_path_factory):
+    """A run that gets worse after its second epoch, with a note of each evaluation: the split, the weights."""
+    data, calls = digits(400, 100, 60), []
+    evaluate = training.evaluate
+
+    def spy(task, model, split, recipe=None):
+        calls.append((split, weights(model)))
+        return evaluate(task, model, split, recipe)
+
+    batches = training.evaluation_batches
+    read = []
+
+    def spy_batches(task, split, **options):
+        read.append(split)
+        return batches(task, split, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "evaluate", spy)
+        patch.setattr(training, "evaluation_batches", spy_batches)
+        run = zoo.train("mlp_784_30_10", data, out=tmp_path_factory.mktemp("runs") / "spoilt", **SPOILT)
+    return run, data, calls, read
+
+
+def test_the_weights_are_those_of_the_best_validation(spoilt):
+    run, data, _, _ = spoilt
+    accuracies = column(run, "val_accuracy")
+    assert run.best_epoch == 1 + accuracies.index(max(accuracies)) <= 2
+    assert accuracies[-1] < accuracies[run.best_epoch - 1]
+    best = run.history[run.best_epoch - 1]
+    again = training.evaluate(run.task, run.model, data.splits["validation"], run.recipe)
+    assert again["accuracy"] == best["val_accuracy"] == run.metrics["validation"]["accuracy"]
+    assert again["loss"] == pytest.approx(best["val_loss"], rel=1e-6)
+
+
+def test_the_test_split_is_read_once_and_with_the_best_weights(spoilt):
+    run, data, calls, read = spoilt
+    test = data.splits["test"]
+    assert sum(split is test for split in read) == 1
+    assert [held for split, held in calls if split is test] != []
+    for split, held in calls:
+        assert split is not data.splits["train"]
+        assert_same(held, weights(run.model))
+
+
+def test_patience_ends_the_run(spoilt, tmp_path):
+    full, data, _, _ = spoilt
+    run = zoo.train("mlp_784_30_10", data, out=tmp_path / "run", patience=2, **SPOILT)
+    assert len(run.history) == full.best_epoch + 2 < SPOILT["epochs"]
+    assert figures(run) == figures(full)[: len(run.history)]
+    assert run.best_epoch == full.best_epoch
+    again = zoo.train("mlp_784_30_10", data, out=tmp_path / "run", patience=2, **SPOILT)
+    assert again.history == run.history
+
+
+# --- what a recipe says is what is done --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("schedule", "rates"),
+    [
+        ({}, [1.0, 1.0, 1.0, 1.0]),
+        ({"kind": "step", "decay": 0.5, "every": 2}, [1.0, 1.0, 0.5, 0.5]),
+        ({"kind": "cosine", "warmup_epochs": 1}, [0.5, 0.5 + math.sqrt(0.5) / 2, 0.5, 0.5 - math.sqrt(0.5) / 2]),
+        ({"kind": "table", "table": [[0, 1], [1, 0.2], [3, 0.1]], "warmup_epochs": 1}, [0.5, 0.2, 0.2, 0.1]),
+    ],
+    ids=["constant", "step", "cosine and warmup", "table and warmup"],
+)
+def test_the_learning_rate_follows_the_schedule(schedule, rates, tmp_path):
+    data = pictures(train=4, validation=4, test=4)
+    run = zoo.train("mlp_784_10", data, out=tmp_path / "run", epochs=4, batch_size=4, schedule=schedule)
+    assert column(run, "learning_rate") == pytest.approx([3.0 * rate for rate in rates])
+    assert column(run, "loss")[0] > 0
+
+
+def sigmoid(x: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-x))
+
+
+class Replay:
+    """Plain gradient descent on a layer of sigmoid units with quadratic cost, one step an epoch, in NumPy."""
+
+    def __init__(self, data: Dataset, seed: int = 0) -> None:
+        self.task = get_task("classification").from_data(zoo.get_spec("mlp_784_10"), data)
+        training.start_randomness(seed, deterministic=False)
+        start = weights(self.task.build())
+        self.kernel, self.bias = (start[f"output/{name}"].astype(np.float64) for name in ("kernel", "bias"))
+        self.x, self.y = self.arrays(data.splits["train"])
+
+    def arrays(self, split: Split) -> tuple[np.ndarray, np.ndarray]:
+        x, y = self.task.network_batch(split.inputs, split.targets)
+        return x.numpy().reshape(len(x), -1).astype(np.float64), y.numpy()
+
+    def step(self, rate: float, decay: float) -> None:
+        output = sigmoid(self.x @ self.kernel + self.bias)
+        error = (output - self.y) * output * (1 - output) / len(self.x)
+        self.kernel -= rate * (self.x.T @ error + decay * self.kernel)
+        self.bias -= rate * error.sum(axis=0)
+
+
+def test_weight_decay_is_an_l2_gradient_that_leaves_biases_alone(tmp_path):
+    data = pictures(classes=3)
+    replay = Replay(data)
+    run = zoo.train(
+        "mlp_784_10", data, out=tmp_path / "run", epochs=1, batch_size=24, learning_rate=0.4, weight_decay=0.3
+    )
+    replay.step(rate=0.4, decay=0.3)
+    np.testing.assert_allclose(weights(run.model)["output/kernel"], replay.kernel, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(weights(run.model)["output/bias"], replay.bias, rtol=1e-4, atol=1e-5)
+
+
+def test_the_averaged_weights_are_validated_and_kept(tmp_path):
+    data = pictures(classes=3)
+    replay, momentum, averages = Replay(data), 0.7, []
+    run = zoo.train("mlp_784_10", data, out=tmp_path / "run", epochs=4, batch_size=24, learning_rate=5.0, ema=momentum)
+    for _ in range(4):
+        replay.step(rate=5.0, decay=0.0)
+        now = np.vstack([replay.kernel, replay.bias])
+        averages.append(now if not averages else momentum * averages[-1] + (1 - momentum) * now)
+    assert np.abs(averages[-1] - now).max() > 0.01  # they do differ from the weights of the last step
+    x, y = replay.arrays(data.splits["validation"])
+    losses = [0.5 * np.sum((sigmoid(x @ both[:-1] + both[-1]) - y) ** 2, axis=1).mean() for both in averages]
+    assert column(run, "val_loss") == pytest.approx(losses, rel=1e-4)
+    best = averages[run.best_epoch - 1]
+    kept = weights(run.model)
+    np.testing.assert_allclose(np.vstack([kept["output/kernel"], kept["output/bias"]]), best, rtol=1e-4, atol=1e-5)
+
+
+def test_label_smoothing_moves_the_targets(tmp_path):
+    data = pictures(classes=3)
+    replay = Replay(data)
+    run = zoo.train(
+        "mlp_784_10",
+        data,
+        out=tmp_path / "run",
+        epochs=1,
+        batch_size=24,
+        loss="cross_entropy",
+        label_smoothing=0.3,
+    )
+    scores = sigmoid(replay.x @ replay.kernel + replay.bias)
+    logs = scores - np.log(np.exp(scores).sum(axis=1, keepdims=True))
+    smoothed = replay.y * 0.7 + 0.3 / 3
+    assert run.history[0]["loss"] == pytest.approx(-(smoothed * logs).sum(axis=1).mean(), rel=1e-5)
+    assert run.history[0]["loss"] != pytest.approx(-(replay.y * logs).sum(axis=1).mean(), rel=1e-3)
+
+
+def test_a_clipped_gradient_makes_a_step_of_the_clip(tmp_path):
+    data = pictures()
+    before = Replay(data)
+    run = zoo.train("mlp_784_10", data, out=tmp_path / "run", epochs=1, batch_size=24, learning_rate=1, clip_norm=1e-3)
+    moved = weights(run.model)["output/kernel"] - before.kernel
+    assert np.linalg.norm(moved) == pytest.approx(1e-3, rel=0.02)
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision_is_for_training_alone(precision, tmp_path, monkeypatch):
+    trained = []
+
+    def spy(task, model, *arguments, **options):
+        trained.append(model)
+        return fit(task, model, *arguments, **options)
+
+    fit = training.fit
+    monkeypatch.setattr(training, "fit", spy)
+    run = zoo.train("throwaway", pictures(), out=tmp_path / "run", epochs=1, precision=precision)
+    (model,) = trained
+    assert model.get_layer("conv").compute_dtype == precision.removeprefix("mixed_")
+    assert {str(variable.dtype) for variable in model.weights if "seed" not in variable.path} == {"float32"}
+    assert keras.config.dtype_policy().name == "float32"
+    assert run.model.get_layer("conv").compute_dtype == run.model.compute_dtype == "float32"
+    assert {array.dtype for array in load_arrays(run.directory / "weights.npz").values()} == {np.dtype("float32")}
+    assert run.metrics["validation"]["loss"] == pytest.approx(run.history[0]["val_loss"], rel=0.02)
+
+
+def test_an_error_leaves_the_global_precision_alone(tmp_path):
+    with pytest.raises(ZooError):
+        zoo.train("throwaway", pictures(), out=tmp_path / "run", precision="mixed_bfloat16", arguments={"nonsense": 1})
+    assert keras.config.dtype_policy().name == "float32"
+
+
+@pytest.mark.parametrize("changes", [{"optimizer": "sgdd"}, {"optimizer_arguments": {"momentun": 0.9}}])
+def test_an_optimizer_that_keras_does_not_know_is_a_clear_error(changes, tmp_path):
+    with pytest.raises(ZooError, match="sgd"):
+        zoo.train("throwaway", pictures(), out=tmp_path / "run", **changes)
+
+
+@pytest.mark.parametrize("augmentation", [{"affine": {"rotation": 3}}, {"expand_shift": True}])
+def test_texts_take_no_augmentation(augmentation, tmp_path):
+    data = testing.example_data("text_classification")
+    small = {"vocabulary_size": 100, "width": 8}
+    with pytest.raises(ZooError, match="text_classification takes no"):
+        zoo.train("lstm_text", data, out=tmp_path / "run", arguments=small, augmentation=augmentation)
+
+
+def test_expansion_by_shifts_makes_five_times_the_steps(tmp_path):
+    run = zoo.train(
+        "mlp_784_10", pictures(), out=tmp_path / "run", epochs=1, batch_size=8, augmentation={"expand_shift": True}
+    )
+    assert iterations(run) == 5 * 24 / 8
+
+
+# --- a loss that is no number ------------------------------------------------------------------------------------
+
+EXPLODING = {"epochs": 3, "learning_rate": 0.01, "schedule": {"kind": "table", "table": [[0, 1], [1, 1e36]]}}
+
+
+def test_a_loss_that_is_no_number_ends_the_run_with_the_last_good_weights(tmp_path):
+    out = tmp_path / "run"
+    with pytest.raises(ZooError) as error:
+        zoo.train("throwaway", pictures(), out=out, **EXPLODING)
+    message = str(error.value)
+    assert "the loss is nan at step 3 of epoch 2" in message
+    assert "learning rate" in message
+    kept = Path(message.split("last good weights: ")[1])
+    assert kept == out / "best-0001.npz"
+    assert all(np.isfinite(array).all() for array in load_arrays(kept).values())
+    assert "metrics" not in json.loads((out / "run.json").read_text())
+    with pytest.raises(ZooError, match="not finished"):
+        training.load_run(out)
+
+
+def test_a_loss_that_is_no_number_at_once_says_that_there_are_no_good_weights(tmp_path):
+    with pytest.raises(ZooError, match="of epoch 1: .*last good weights: none"):
+        zoo.train("throwaway", pictures(), out=tmp_path / "run", epochs=1, learning_rate=1e30)
+    assert not list((tmp_path / "run").glob("best-*.npz"))
+
+
+@pytest.mark.xfail(
+    strict=True, reason="only the training loss is looked at, and that is of the weights before the step"
+)
+def test_weights_spoilt_by_the_last_step_of_an_epoch_are_not_kept_as_good(tmp_path):
+    """One step an epoch: its loss is that of the weights before it, only validation sees what it did."""
+    with pytest.raises(ZooError, match="last good weights: none"):
+        zoo.train("throwaway", pictures(), out=tmp_path / "run", epochs=1, batch_size=24, learning_rate=3e38)
+
+
+# --- fine-tuning -------------------------------------------------------------------------------------------------
+
+
+def exported(run, path: Path) -> Path:
+    """An artifact without the proof in a process of its own, which other tests are about."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(artifacts, "verify", lambda *_: [])
+        return zoo.export(run, path)
+
+
+@pytest.fixture(scope="module")
+def artifact(run, tmp_path_factory):
+    return exported(run, tmp_path_factory.mktemp("artifacts") / "throwaway.bars")
+
+
+@pytest.fixture
+def begun(monkeypatch):
+    """The weights with which each stage began, and the layers that it trained."""
+    stages = []
+
+    def spy(task, model, *arguments, **options):
+        stages.append((weights(model), {layer.name for layer in model.layers if layer.trainable_variables}))
+        return fit(task, model, *arguments, **options)
+
+    fit = training.fit
+    monkeypatch.setattr(fine_tuning, "fit", spy)
+    return stages
+
+
+@pytest.fixture(scope="module")
+def loaded(artifact):
+    return artifacts.open_artifact(artifact).arrays()
+
+
+def test_other_classes_get_a_fresh_head_and_frozen_layers_do_not_change(artifact, loaded, begun, tmp_path, capsys):
+    tuned = zoo.fine_tune(artifact, pictures(classes=3), out=tmp_path / "tuned")
+    assert "reinitialised: output/kernel, output/bias" in capsys.readouterr().out
+    (first, trained), (second, thawed) = begun
+    assert trained == {"output"}
+    assert thawed == {"conv", "norm", "output"}
+    assert first["output/kernel"].shape == (100, 3)
+    body = {key for key in loaded if not key.startswith("output/")}
+    assert_same({key: first[key] for key in body}, {key: loaded[key] for key in body})
+    assert_same({key: second[key] for key in body}, {key: loaded[key] for key in body})  # moving averages too
+    assert (second["output/kernel"] != first["output/kernel"]).any()
+    after = load_arrays(next((tmp_path / "tuned" / "stage2-all").glob("best-*.npz")))
+    assert all((after[key] != loaded[key]).any() for key in body)
+    assert tuned.model.output_shape == (None, 3)
+    assert [row["stage"] for row in tuned.history] == ["head"] * 2 + ["all"] * 3
+    assert column(tuned, "epoch") == [1, 2, 3, 4, 5]
+    assert tuned.task.classes == ("class0", "class1", "class2")
+
+
+def test_the_same_classes_keep_their_head(artifact, loaded, begun, tmp_path, capsys):
+    zoo.fine_tune(artifact, pictures(train=16), out=tmp_path / "tuned", epochs=1)
+    assert "reinitialised" not in capsys.readouterr().out
+    assert_same(begun[0][0], loaded)
+
+
+def test_a_stage_begins_with_and_a_run_ends_with_the_best_weights(artifact, begun, tmp_path, monkeypatch):
+    goodness = iter([0.1, 0.9, 0.3, 0.2, 0.5])  # stage 1, then three epochs that are all worse
+    by_row = {}
+    task = get_task("classification")
+    key = lambda row: (row["loss"], row["val_loss"])  # noqa: E731
+    monkeypatch.setattr(task, "goodness", lambda self, row: by_row.setdefault(key(row), next(goodness, 0.0)))
+    tuned = zoo.fine_tune(artifact, pictures(classes=3), out=tmp_path / "tuned")
+    (first,) = (tmp_path / "tuned" / "stage1-head").glob("best-*.npz")
+    assert first.name == "best-0002.npz"
+    assert_same(begun[1][0], load_arrays(first))
+    assert_same(weights(tuned.model), load_arrays(first))
+    assert tuned.best_epoch == 2
+    assert tuned.metrics["validation"]["loss"] == pytest.approx(tuned.history[1]["val_loss"], rel=1e-6)
+
+
+def _half_way(out: Path) -> bool:
+    return len(saved_rows(out / "stage2-all")) >= 1
+
+
+def test_fine_tuning_killed_after_its_first_stage_ends_the_same(artifact, processes, tmp_path):
+    data = pictures(train=48, classes=3)
+    whole = start(processes, _fine_tune, tmp_path / "whole", data, artifact)
+    killed = start(processes, _fine_tune, tmp_path / "killed", data, artifact)
+    kill_when(killed, lambda: (tmp_path / "killed" / "stage2-all").exists(), 0.0)
+    finish(whole)
+    rows = saved_rows(tmp_path / "killed" / "stage1-head")
+    assert len(rows) == 2
+    half = start(processes, _fine_tune, tmp_path / "killed", data, artifact)
+    kill_when(half, lambda: _half_way(tmp_path / "killed"), 0.0)
+    finish(start(processes, _fine_tune, tmp_path / "killed", data, artifact))
+    assert figures_in(tmp_path / "killed") == figures_in(tmp_path / "whole")
+    assert saved_rows(tmp_path / "killed" / "stage1-head") == rows
+    first, second = (load_arrays(tmp_path / name / "weights.npz") for name in ("killed", "whole"))
+    assert_same(first, second)
+
+
+def test_colour_pictures_become_grey_for_a_grey_network(artifact, tmp_path):
+    """Pictures of three equal channels are the grey ones: the same run, within the rounding of the conversion."""
+    runs = [
+        zoo.fine_tune(artifact, pictures(classes=3, channels=channels), out=tmp_path / str(channels), epochs=1)
+        for channels in (1, 3)
+    ]
+    assert runs[1].model.input_shape == (None, 12, 12, 1)
+    for grey, colour in zip(figures(runs[0]), figures(runs[1]), strict=True):
+        assert colour.pop("stage") == grey.pop("stage")
+        assert colour == pytest.approx(grey, rel=0.05)
+
+
+def test_grey_pictures_become_colour_for_a_colour_network(tmp_path):
+    run = zoo.train("throwaway", pictures(channels=3), out=tmp_path / "run", epochs=1, input_shape=(12, 12, 3))
+    source = exported(run, tmp_path / "throwaway.colour")
+    tuned = zoo.fine_tune(source, pictures(classes=3), out=tmp_path / "tuned", epochs=1)
+    assert tuned.model.input_shape == (None, 12, 12, 3)
+    assert tuned.task.input_shape == (12, 12, 3)
+
+
+def test_another_size_of_picture_does_not_fit_a_dense_head_that_is_kept(artifact, tmp_path):
+    with pytest.raises(ZooError, match=r"weights do not fit: output/kernel is of shape \(324, 2\).*\(100, 2\)"):
+        zoo.fine_tune(artifact, pictures(), out=tmp_path / "tuned", input_shape=(20, 20, 1))
+
+
+def test_another_size_of_picture_fits_where_the_head_is_replaced(artifact, tmp_path):
+    tuned = zoo.fine_tune(
+        artifact, pictures(classes=3), out=tmp_path / "tuned", epochs=1, batch_size=12, input_shape=(20, 20, 1)
+    )
+    assert tuned.model.input_shape == (None, 20, 20, 1)
+    assert tuned.recipe.batch_size == 12
+
+
+@pytest.mark.xfail(strict=True, reason="the second call of stage_recipe puts the stage's rate back")
+def test_recipe_keys_are_changed_in_every_stage(artifact, tmp_path):
+    tuned = zoo.fine_tune(artifact, pictures(classes=3), out=tmp_path / "tuned", epochs=1, learning_rate=0.003)
+    assert column(tuned, "learning_rate") == pytest.approx([0.003, 0.003])
+
+
+@pytest.mark.xfail(strict=True, reason="replace() is given schedule twice", raises=TypeError)
+def test_fine_tuning_takes_a_schedule(artifact, tmp_path):
+    schedule = {"kind": "step", "decay": 0.5}
+    tuned = zoo.fine_tune(artifact, pictures(classes=3), out=tmp_path / "tuned", epochs=2, schedule=schedule)
+    assert column(tuned, "learning_rate") == pytest.approx([0.1, 0.05, 0.05, 0.025])
