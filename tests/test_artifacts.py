@@ -465,11 +465,7 @@ def test_what_was_changed_is_refused_everywhere(what, mlp):
             expected = message
         with pytest.raises(ZooError, match=expected):
             call()
-    assert not Path("runs").exists() or what in FITS_ONLY_LATE
-
-
-# fine_tune opens the run before it knows that the weights do not fit
-FITS_ONLY_LATE = ("another model", "more classes", "another input", "other units")
+    assert not Path("runs").exists()
 
 
 def test_a_manifest_other_than_the_published_one_is_refused(exported, tmp_path):
@@ -773,7 +769,9 @@ def test_other_formats_give_the_same_numbers(name, format, exported):
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
         outputs = session.run(None, {session.get_inputs()[0].name: inputs})[0]
     elif format == "litert":
-        interpreter = tf.lite.Interpreter(str(path))
+        from ai_edge_litert.interpreter import Interpreter
+
+        interpreter = Interpreter(str(path))
         index = interpreter.get_input_details()[0]["index"]
         interpreter.resize_tensor_input(index, inputs.shape)
         interpreter.allocate_tensors()
@@ -782,18 +780,18 @@ def test_other_formats_give_the_same_numbers(name, format, exported):
         outputs = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
     else:
         outputs = keras.saving.load_model(path).predict(inputs, verbose=0)
-    np.testing.assert_allclose(outputs, model.predict(inputs, verbose=0), atol=1e-5)
+    np.testing.assert_allclose(outputs, model.predict(inputs, verbose=0), rtol=1e-5, atol=1e-5)
 
 
 def test_a_file_that_differs_is_not_kept(exported, monkeypatch):
     def write(network, path, inputs):
         path.write_bytes(b"written")
-        return network.predict(inputs, verbose=0) + 1
+        return network.predict(inputs, verbose=0) * 1.001
 
     monkeypatch.setitem(formats.WRITERS, "onnx", write)
     Path("old.onnx").write_bytes(b"old")
     for path in ("old.onnx", "new/folder/m.onnx"):
-        with pytest.raises(ZooError, match=r"the onnx file differs from the model by 1\.0e\+00"):
+        with pytest.raises(ZooError, match=r"the onnx file differs from the model by 1\.0e-03"):
             zoo.export(exported["lenet5"].run, path, format="onnx")
     assert Path("old.onnx").read_bytes() == b"old"
     assert versions(Path()) == ["old.onnx"]

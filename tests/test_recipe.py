@@ -1,6 +1,7 @@
 """Recipes as data: what is refused, what is understood, and the learning rate that a schedule gives."""
 
 import dataclasses
+import itertools
 import json
 import math
 
@@ -184,7 +185,7 @@ def test_factors_stay_within_0_and_1_and_fall_after_warmup(schedule, epochs):
     factors = [schedule.factor(epoch, epochs) for epoch in range(epochs)]
     assert all(0 <= factor <= 1 for factor in factors)
     rest = factors[schedule.warmup_epochs :]
-    assert all(a >= b for a, b in zip(rest, rest[1:], strict=False))
+    assert all(a >= b for a, b in itertools.pairwise(rest))
 
 
 @pytest.mark.parametrize("name", sorted({name for name, _ in RECIPES}))

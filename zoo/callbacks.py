@@ -74,8 +74,9 @@ class History(keras.callbacks.Callback):
     def restore_state(self) -> None:
         path = self.directory / STATE_FILE
         if path.exists():
-            arrays = load_arrays(path)
-            assign(dict(enumerate_keys(self.state)), {key: value for key, value in arrays.items() if key != "history"})
+            # By number alone: Keras counts the names of optimizers and generators on within one process.
+            arrays = {key[:4]: value for key, value in load_arrays(path).items() if key != "history"}
+            assign({key[:4]: variable for key, variable in enumerate_keys(self.state)}, arrays)
 
     def load_best(self) -> None:
         """Put the weights of the best epoch into the network."""

@@ -46,7 +46,8 @@ def fine_tune(
         out: the run's directory; `runs/NAME.DATA.TAG-SEED` by default. A broken-off run in it goes on.
         input_shape: another input shape, where the architecture allows it.
         epochs: epochs of each stage in place of the spec's.
-        changes: recipe keys to change in every stage, such as `batch_size=8`.
+        changes: recipe keys to change in every stage, such as `batch_size=8`; the stages' recipe is otherwise the
+            spec's first, with the augmentation that the weights were trained with.
 
     Raises:
         ZooError: for an artifact that does not verify, data that the task cannot use, an input shape that the
@@ -60,6 +61,9 @@ def fine_tune(
     keep = {"vocabulary": origin.vocabulary} if origin.vocabulary else {}
     task = type(origin).from_data(origin.spec, dataset, shape, **keep, **origin.arguments)
     stages = [dataclasses.replace(stage, epochs=epochs or stage.epochs) for stage in task.spec.stages]
+    trained = (artifact.manifest["training"] or {}).get("recipe")
+    if trained:  # what the weights were trained to see through is of use on few examples too
+        changes = {"augmentation": trained["augmentation"], **changes}
     recipe = stage_recipe(task.spec.recipe(), stages[-1], **changes)
     tag = artifact.path.parent.name.partition(".")[2] or "local"
     directory = Path(out or Path("runs") / f"{task.spec.name}.{dataset.name}.{tag}-{seed}")
@@ -67,7 +71,6 @@ def fine_tune(
     record["stages"] = [dataclasses.asdict(stage) for stage in stages]
     record["origin"] = {"name": artifact.name, "manifest_sha256": artifacts.sha256(artifact.path / artifacts.MANIFEST)}
     record["recipe_name"] = "fine_tune"
-    open_run(directory, record)
 
     start_randomness(seed, deterministic)
     with devices_strategy.scope():
@@ -77,6 +80,7 @@ def fine_tune(
     head = () if task.classes == origin.classes else task.spec.head
     arrays = {key: value for key, value in artifact.arrays().items() if not is_within(key, head)}
     report = assign(variables, arrays, reinitialise=head)
+    open_run(directory, record)  # only now: nothing is left of what cannot begin
     rows: list[dict[str, Any]] = []
     best = (float("-inf"), 0, {})  # goodness, epoch, weights
     for number, stage in enumerate(stages, start=1):
@@ -84,7 +88,9 @@ def fine_tune(
         freeze_all_but(model, stage.layers)
         part = directory / f"stage{number}-{stage.name}"
         part.mkdir(exist_ok=True)
-        history = fit(task, model, dataset, stage_recipe(recipe, stage), part, devices_strategy, seed=seed + number)
+        history = fit(
+            task, model, dataset, stage_recipe(recipe, stage, **changes), part, devices_strategy, seed=seed + number
+        )
         goodness = task.goodness(history.rows[history.best_epoch - 1])
         if goodness >= best[0] or task.monitor is None:
             weights = {key: variable.numpy() for key, variable in variables.items()}

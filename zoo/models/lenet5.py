@@ -129,8 +129,8 @@ def random_codes(classes: int) -> list[list[float]]:
         ),
         stages=(
             Stage("head", ("f6", "output"), 1e-3, 5),
-            Stage("top", ("c5", "f6", "output"), 5e-4, 5),
-            Stage("all", ("*",), 2e-4, 10),
+            Stage("top", ("c5", "f6", "output"), 1e-3, 5),
+            Stage("all", ("*",), 1e-3, 40),
         ),
         notes=(
             "the codes of ten classes are digits drawn after the manner of figure 3, not traced; for another number of "
