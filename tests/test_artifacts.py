@@ -721,7 +721,6 @@ def test_damaged_weight_files_are_refused():
     assert not Path(WRITES).exists()
 
 
-@pytest.mark.xfail(strict=True, reason="a folder of the tag's name in the working directory is taken for the artifact")
 def test_a_folder_named_as_the_tag_does_not_hide_it(exported, monkeypatch):
     monkeypatch.setattr(artifacts, "roots", lambda: [exported["mlp_784_30_10"].path.parent])
     Path("ex").mkdir()
@@ -736,7 +735,6 @@ def test_two_folders_of_artifacts_are_both_listed(exported, monkeypatch):
     assert zoo.list_models(pretrained=True) == ["mlp_784_30_10.mine", "mlp_784_30_10.theirs"]
 
 
-@pytest.mark.xfail(strict=True, raises=json.JSONDecodeError, reason="write_index reads neighbours unguarded")
 def test_a_damaged_neighbour_does_not_spoil_an_export(exported, unproven, mlp):
     neighbour = shutil.copytree(mlp, mlp.parent / "mlp_784_30_10.bad")
     (neighbour / "1" / artifacts.MANIFEST).write_text("{")

@@ -27,7 +27,7 @@ ARGUMENTS = {
     "fine-tune": "source data epochs set devices seed deterministic input-shape out export",
     "evaluate": "source data split json",
     "predict": "source inputs json",
-    "export": "run path format storage",
+    "export": "source path format storage",
     "verify": "sources",
     "serve": "sources host port",
     "results": "write",
@@ -211,7 +211,6 @@ def test_from_training_to_serving(run_line, monkeypatch):
         server.wait(30)
 
 
-@pytest.mark.xfail(strict=True, reason="export reads runs alone, whatever its help says of NAME.TAG")
 def test_an_artifact_is_exported_in_another_format(run_line, monkeypatch):
     monkeypatch.setattr(artifacts, "prove_served", lambda paths: [])
     spec = zoo.get_spec("mlp_784_10")
@@ -220,7 +219,6 @@ def test_an_artifact_is_exported_in_another_format(run_line, monkeypatch):
     assert Path("m.onnx").is_file()
 
 
-@pytest.mark.xfail(strict=True, reason="each stage puts its own rate in the place of the user's")
 def test_a_changed_rate_holds_in_fine_tuning(run_line, monkeypatch):
     monkeypatch.setattr(artifacts, "prove_served", lambda paths: [])
     spec = zoo.get_spec("mlp_784_10")

@@ -16,7 +16,7 @@ import tensorflow as tf
 from keras import layers
 
 import zoo
-from zoo import artifacts, devices, fine_tuning, registry, testing, training
+from zoo import artifacts, devices, fine_tuning, registry, runs, testing, training
 from zoo.data import Dataset, Split
 from zoo.errors import ZooError
 from zoo.recipe import Recipe
@@ -178,8 +178,9 @@ def test_a_gan_trains_on_two_devices(tmp_path):
         "gan_mlp", digits(32, 16), out=tmp_path / "run", epochs=2, batch_size=8, devices="cpu:2", arguments={"width": 8}
     )
     assert all(math.isfinite(value) for row in run.history for value in row.values())
-    # what is shown is not divided by the replicas: a discriminator that knows nothing has 2 log 2
-    assert run.history[0]["discriminator_loss"] == pytest.approx(2 * math.log(2), rel=0.5)
+    # what is shown is not divided by the replicas: the figures are those of one device, but for the noise
+    for name, value in run.metrics["validation"].items():
+        assert run.history[-1][f"val_{name}"] == pytest.approx(value, rel=0.15)
     assert [int(value) for key, value in state_of(run.directory).items() if key.endswith("iteration")] == [8, 8]
 
 
@@ -230,7 +231,10 @@ def _train(out: Path, data: Dataset, changes: dict) -> None:
 
 def _fine_tune(out: Path, data: Dataset, source: Path) -> None:
     registry.register(THROWAWAY)(throwaway)
-    zoo.fine_tune(source, data, out=out, deterministic=True, devices="cpu", seed=5)
+    zoo.fine_tune(source, data, out=out, deterministic=True, devices="cpu", seed=5, epochs=STAGE)
+
+
+STAGE = 8  # epochs of each stage, so that a kill in its second one is not too late
 
 
 def start(processes, target, *arguments):
@@ -267,11 +271,8 @@ def figures_in(directory: Path) -> tuple[list[dict], dict]:
 def never_killed(processes, tmp_path_factory):
     """A deterministic run with its data; once more with the same seed and once with another."""
     root, data = tmp_path_factory.mktemp("deterministic"), digits(64, 40)
-    first = start(processes, _train, root / "first", data, HARD)
-    again = start(processes, _train, root / "again", data, HARD)
-    finish(first, again)
-    other = start(processes, _train, root / "other", data, {**HARD, "seed": 1})
-    finish(other)
+    seeds = {"first": 0, "again": 0, "other": 1}
+    finish(*[start(processes, _train, root / name, data, {**HARD, "seed": seed}) for name, seed in seeds.items()])
     return root, data
 
 
@@ -284,7 +285,7 @@ def test_the_same_seed_gives_the_same_bytes(never_killed):
         assert (value != other[key]).any(), key
 
 
-KILLS = [(0, 0.0), (1, 0.0), (2, 0.03), (3, 0.08)]  # rows that are saved, seconds after that
+KILLS = [(0, 0.0), (1, 0.0), (3, 0.05)]  # rows that are saved, seconds after that
 
 
 def test_a_killed_run_goes_on_as_if_it_had_not_been(processes, never_killed, tmp_path):
@@ -301,9 +302,7 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(processes, never_killed, tmp
         assert len(kept[out]) >= rows
         for name in ("state.partial", "best-0001.partial", "weights.partial", "run.partial"):  # cut short in writing
             (out / name).write_bytes(b"PK\x03\x04 half a file")
-    outs = list(kept)
-    for pair in (outs[:2], outs[2:]):
-        finish(*(start(processes, _train, out, data, HARD) for out in pair))
+    finish(*[start(processes, _train, out, data, HARD) for out in kept])
     for out, rows in kept.items():
         record = json.loads((out / "run.json").read_text())
         assert record["history"][: len(rows)] == rows  # with their seconds: what was saved was not trained again
@@ -344,13 +343,18 @@ def test_a_finished_run_is_not_trained_again(run, monkeypatch):
     assert (run.directory / "run.json").read_bytes() == before
 
 
+def one_pixel_changed(data: Dataset) -> Dataset:
+    data.splits["test"].inputs[3, 4, 5] ^= 1
+    return Dataset(data.name, data.splits, data.classes)
+
+
 @pytest.mark.parametrize(
     ("other", "named"),
     [
         ({"seed": 1}, "seed"),
         ({"epochs": 5}, "recipe"),
         ({"learning_rate": 0.5}, "recipe"),
-        ({"data": pictures(train=23)}, "data"),
+        ({"data": one_pixel_changed(pictures())}, "data"),
         ({"name": "mlp_784_10"}, "model, recipe, recipe_name"),
         ({"deterministic": True}, "deterministic"),
     ],
@@ -365,10 +369,10 @@ def test_another_run_in_the_same_directory_is_refused(run, other, named, monkeyp
 def test_an_unfinished_run_is_not_loaded(tmp_path):
     (tmp_path / "run.json").write_text("{}")
     with pytest.raises(ZooError, match="not finished"):
-        training.load_run(tmp_path)
+        runs.load_run(tmp_path)
     (tmp_path / "run.json").write_text('{"model": ')
     with pytest.raises(ZooError, match="damaged"):
-        training.load_run(tmp_path)
+        runs.load_run(tmp_path)
 
 
 # --- what a run leaves behind ------------------------------------------------------------------------------------
@@ -394,7 +398,7 @@ def test_a_run_leaves_its_history_curves_and_record(run):
 
 
 def test_a_run_is_loaded_as_it_was(run):
-    loaded = training.load_run(run.directory)
+    loaded = runs.load_run(run.directory)
     assert loaded.recipe == run.recipe
     assert loaded.history == run.history
     assert_same(weights(loaded.model), weights(run.model))
@@ -405,7 +409,7 @@ def iterations(run) -> int:
     return count
 
 
-@pytest.mark.parametrize(("examples", "batch_size"), [(53, 1), (29, 4), (60, 1)])  # 53 prime, 7 prime, 60 = 2 * 30
+@pytest.mark.parametrize(("examples", "batch_size"), [(53, 1), (29, 4), (60, 1)])  # steps: 53, 7, 60 = 2 * 30
 def test_every_step_of_every_epoch_is_taken_once(examples, batch_size, tmp_path):
     data = pictures(train=examples)
     run = zoo.train("mlp_784_10", data, out=tmp_path / "run", epochs=2, batch_size=batch_size)
@@ -634,7 +638,7 @@ def test_a_loss_that_is_no_number_ends_the_run_with_the_last_good_weights(tmp_pa
     assert all(np.isfinite(array).all() for array in load_arrays(kept).values())
     assert "metrics" not in json.loads((out / "run.json").read_text())
     with pytest.raises(ZooError, match="not finished"):
-        training.load_run(out)
+        runs.load_run(out)
 
 
 def test_a_loss_that_is_no_number_at_once_says_that_there_are_no_good_weights(tmp_path):
@@ -726,10 +730,6 @@ def test_a_stage_begins_with_and_a_run_ends_with_the_best_weights(artifact, begu
     assert tuned.metrics["validation"]["loss"] == pytest.approx(tuned.history[1]["val_loss"], rel=1e-6)
 
 
-def _half_way(out: Path) -> bool:
-    return len(saved_rows(out / "stage2-all")) >= 1
-
-
 def test_fine_tuning_killed_after_its_first_stage_ends_the_same(artifact, processes, tmp_path):
     data = pictures(train=48, classes=3)
     whole = start(processes, _fine_tune, tmp_path / "whole", data, artifact)
@@ -737,9 +737,10 @@ def test_fine_tuning_killed_after_its_first_stage_ends_the_same(artifact, proces
     kill_when(killed, lambda: (tmp_path / "killed" / "stage2-all").exists(), 0.0)
     finish(whole)
     rows = saved_rows(tmp_path / "killed" / "stage1-head")
-    assert len(rows) == 2
+    assert len(rows) == STAGE
     half = start(processes, _fine_tune, tmp_path / "killed", data, artifact)
-    kill_when(half, lambda: _half_way(tmp_path / "killed"), 0.0)
+    kill_when(half, lambda: saved_rows(tmp_path / "killed" / "stage2-all"), 0.0)
+    assert 1 <= len(saved_rows(tmp_path / "killed" / "stage2-all")) < STAGE
     finish(start(processes, _fine_tune, tmp_path / "killed", data, artifact))
     assert figures_in(tmp_path / "killed") == figures_in(tmp_path / "whole")
     assert saved_rows(tmp_path / "killed" / "stage1-head") == rows
@@ -780,7 +781,6 @@ def test_another_size_of_picture_fits_where_the_head_is_replaced(artifact, tmp_p
     assert tuned.recipe.batch_size == 12
 
 
-@pytest.mark.xfail(strict=True, reason="the second call of stage_recipe puts the stage's rate back")
 def test_recipe_keys_are_changed_in_every_stage(artifact, tmp_path):
     tuned = zoo.fine_tune(artifact, pictures(classes=3), out=tmp_path / "tuned", epochs=1, learning_rate=0.003)
     assert column(tuned, "learning_rate") == pytest.approx([0.003, 0.003])

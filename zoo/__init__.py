@@ -11,8 +11,9 @@ with epy.lazy_api_imports(globals()):  # none of these is imported, TensorFlow l
     from zoo.artifacts import verify
     from zoo.fine_tuning import fine_tune
     from zoo.loading import Predictor, create_model, evaluate, load, load_weights, predict
+    from zoo.runs import Run, load_run
     from zoo.saved_model import export
-    from zoo.training import Run, load_run, train
+    from zoo.training import train
     from zoo.weights import LoadReport
 
 __all__ = [

@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from zoo.errors import ZooError, unknown
+from zoo.files import write_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,6 +28,7 @@ GOLDEN = "assets.extra/golden.npz"
 INDEX = "published.json"
 FORMAT = 1
 TOLERANCE = 1e-5  # how far a served output may be from the Keras model's
+TIMEOUT = 600  # seconds for serving the golden examples: a graph that never ends is no pass
 
 
 def roots() -> list[Path]:
@@ -70,7 +72,9 @@ def find(name: str | os.PathLike) -> Path:
         ZooError: where there is none, with the nearest names.
     """
     path = Path(name)
-    if not path.is_dir() and len(path.parts) == 1:
+    if path.is_dir():
+        path = path.absolute()  # a version's name and its folder's are read off the path
+    elif len(path.parts) == 1:
         plain, _, tag = str(name).partition(".")
         for root in roots():
             entry = _index_of(root).get("models", {}).get(plain, {})
@@ -88,6 +92,12 @@ def find(name: str | os.PathLike) -> Path:
     return versions[-1] if versions else path
 
 
+def check_name(path: Path, model: str) -> None:
+    """Raises ZooError unless the last part of the path is the model's name, a dot and a tag."""
+    if not path.name.startswith(f"{model}.") or path.name.endswith("."):
+        raise ZooError(f"cannot export to {path}: the directory must be named {model}.TAG, with a tag of your own")
+
+
 def open_artifact(name: str | os.PathLike) -> Artifact:
     """The artifact under a path or `name.tag`, each of its files checked against the manifest's sha256.
 
@@ -101,11 +111,22 @@ def open_artifact(name: str | os.PathLike) -> Artifact:
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
-    """The manifest of a version directory; raises ZooError for a missing, damaged or incomplete one."""
+    """The manifest of a version directory.
+
+    Raises:
+        ZooError: for one that is missing, damaged, incomplete, of another format, or other than the index says.
+    """
+    manifest = _parse_manifest(path)
+    listed = _index_of(path.parent.parent).get("sha256", {}).get(f"{path.parent.name}/{path.name}")
+    if listed not in (None, sha256(path / MANIFEST)):
+        raise ZooError(f"{path / MANIFEST} is not the published one: its sha256 differs from {INDEX}")
+    return manifest
+
+
+def _parse_manifest(path: Path) -> dict[str, Any]:
     file = path / MANIFEST
     try:
-        text = file.read_bytes()
-        manifest = json.loads(text)
+        manifest = json.loads(file.read_bytes())
     except FileNotFoundError:
         raise ZooError(f"{path} is no artifact of zoo: it has no {MANIFEST}") from None
     except (ValueError, OSError) as error:
@@ -119,9 +140,6 @@ def read_manifest(path: Path) -> dict[str, Any]:
         raise ZooError(f"{file} is damaged: keys are missing")
     if manifest["format"] != FORMAT:
         raise ZooError(f"{path} has format {manifest['format']}, this zoo reads {FORMAT}: use the zoo that wrote it")
-    listed = _index_of(path.parent.parent).get("sha256", {}).get(f"{path.parent.name}/{path.name}")
-    if listed is not None and listed != hashlib.sha256(text).hexdigest():
-        raise ZooError(f"{file} is not the published one: its sha256 differs from {INDEX}")
     return manifest
 
 
@@ -174,7 +192,10 @@ def prove_served(paths: Iterable[Path]) -> list[dict[str, Any]]:
     script = Path(__file__).parent / "serve_golden.py"
     command = [sys.executable, "-I", str(script), *(str(path.resolve()) for path in paths)]
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=TIMEOUT)
+    except subprocess.TimeoutExpired:
+        raise ZooError(f"the golden examples were not served within {TIMEOUT} seconds") from None
     if done.returncode != 0:
         reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise ZooError(f"plain TensorFlow cannot serve the artifact: {reason}")
@@ -220,9 +241,12 @@ def write_index(root: Path) -> None:
         path = find(directory)
         if not (path / MANIFEST).is_file():
             continue
-        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        try:
+            manifest = _parse_manifest(path)
+            figures = manifest["figures"]
+        except (ZooError, KeyError):  # a damaged neighbour: whoever opens it is told
+            continue
         name, tag = directory.name.split(".", 1)
-        figures = manifest["figures"]
         models.setdefault(name, {"tags": {}})["tags"][tag] = {
             "dataset": figures["dataset"],
             "metric": figures["metric"],
@@ -239,9 +263,7 @@ def write_index(root: Path) -> None:
         by_data = {entry["tags"][tag]["dataset"]: tag for tag in ranked}
         aliases = {data: tag for data, tag in by_data.items() if data and data not in entry["tags"]}
         entry["aliases"] = {**aliases, "default": ranked[-1]}
-    temporary = root / f"{INDEX}.partial"
-    temporary.write_text(json.dumps({"models": models, "sha256": hashes}, indent=1) + "\n", encoding="utf-8")
-    temporary.replace(root / INDEX)
+    write_json(root / INDEX, {"models": models, "sha256": hashes})
     _index_of.cache_clear()
 
 

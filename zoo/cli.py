@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 import zoo
+from zoo import artifacts
 from zoo.errors import ZooError, unknown
 
 app = typer.Typer(
@@ -74,8 +75,6 @@ def list_models(
     as_json: Json = False,
 ) -> None:
     """List the models, or their trained weights."""
-    from zoo.artifacts import published_index
-
     names = zoo.list_models(
         pattern, task=task, dataset=dataset, pretrained=pretrained, max_params=max_params, min_metric=min_metric
     )
@@ -83,7 +82,7 @@ def list_models(
         print(json.dumps(names))
         return
     table = Table("name", "task", "parameters", "data", "published", "measured here", "weights", box=None)
-    index = published_index()
+    index = artifacts.published_index()
     for name in names:
         spec, tag = zoo.get_spec(name), name.partition(".")[2]
         entry = index.get(spec.name, {"tags": {}, "aliases": {}})
@@ -141,6 +140,8 @@ def train(
     export_to: ExportTo = None,
 ) -> None:
     """Train a model from scratch, export it and prove the export."""
+    if export_to is not None:  # refused before the training, not after it
+        artifacts.check_name(export_to, zoo.get_spec(name).name)
     run = zoo.train(
         name, data, recipe=recipe, out=out, devices=devices, seed=seed, deterministic=deterministic,
         input_shape=_shape(input_shape), **_changes(changes, epochs),
@@ -162,9 +163,11 @@ def fine_tune(
     export_to: ExportTo = None,
 ) -> None:
     """Fine-tune trained weights on other data, stage by stage, export the result and prove the export."""
+    if export_to is not None:
+        artifacts.check_name(export_to, artifacts.read_manifest(artifacts.find(source))["model"]["spec"])
     run = zoo.fine_tune(
         source, data, out=out, devices=devices, seed=seed, deterministic=deterministic,
-        input_shape=_shape(input_shape), epochs=epochs, **_changes(changes, None),
+        input_shape=_shape(input_shape), **_changes(changes, epochs),
     )  # fmt: skip
     _conclude(run, export_to)
 
@@ -203,13 +206,14 @@ def predict(
 
 @app.command()
 def export(
-    run: Annotated[Path, typer.Argument(help="A run's directory, or NAME.TAG of an artifact in another format.")],
+    source: Annotated[str, typer.Argument(help="A run's directory, NAME.TAG, or the path of an exported directory.")],
     path: Annotated[Path, typer.Argument(help="FOLDER/NAME.TAG, or a file for the other formats.")],
     format: Annotated[str, typer.Option(help="tensorflow, onnx, litert or keras.")] = "tensorflow",
     storage: Annotated[str, typer.Option(help="float32, or float16 for half the size.")] = "float32",
 ) -> None:
-    """Export a run and prove that the export gives the same numbers."""
-    print(zoo.export(zoo.load_run(run), path, format=format, storage=storage))
+    """Export a run, or trained weights anew, and prove that the export gives the same numbers."""
+    is_run = Path(source, "run.json").exists()
+    print(zoo.export(zoo.load_run(source) if is_run else zoo.load(source), path, format=format, storage=storage))
 
 
 @app.command()
@@ -228,10 +232,12 @@ def serve(
 ) -> None:
     """Serve artifacts in TensorFlow Serving's REST form, after proving each."""
     from zoo import serving
-    from zoo.artifacts import open_artifact
 
     zoo.verify(*sources)
-    serving.serve({artifact.name: artifact.path for artifact in map(open_artifact, sources)}, host=host, port=port)
+    served = {artifact.name: artifact.path for artifact in map(artifacts.open_artifact, sources)}
+    if len(served) < len(sources):
+        raise ZooError("two of the artifacts have the same name: a server needs them apart")
+    serving.serve(served, host=host, port=port)
 
 
 @app.command()
@@ -323,7 +329,8 @@ def main() -> None:
     except ZooError as error:
         if "--debug" in sys.argv:
             raise
-        Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(f"error: {error}", style="red")
+        line = " ".join(str(error).split())
+        Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(f"error: {line}", style="red")
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -13,9 +13,10 @@ from etils import epy
 from zoo import artifacts, tasks
 from zoo import data as zoo_data
 from zoo.devices import strategy
-from zoo.recipe import Recipe, Schedule
+from zoo.recipe import Recipe
+from zoo.runs import Run, describe_run, open_run
 from zoo.spec import Stage
-from zoo.training import Run, describe_run, finish_run, fit, open_run, picture_size, start_randomness
+from zoo.training import dtype_policy, finish_run, fit, make_optimizer, picture_size, start_randomness
 from zoo.weights import assign, is_within, named_weights
 
 with epy.lazy_imports():
@@ -60,7 +61,9 @@ def fine_tune(
     dataset = zoo_data.load(data, image_size=picture_size(origin.spec, shape))
     keep = {"vocabulary": origin.vocabulary} if origin.vocabulary else {}
     task = type(origin).from_data(origin.spec, dataset, shape, **keep, **origin.arguments)
-    stages = [dataclasses.replace(stage, epochs=epochs or stage.epochs) for stage in task.spec.stages]
+    stages = task.spec.stages
+    if epochs is not None:
+        stages = tuple(dataclasses.replace(stage, epochs=epochs) for stage in stages)
     trained = (artifact.manifest["training"] or {}).get("recipe")
     if trained:  # what the weights were trained to see through is of use on few examples too
         changes = {"augmentation": trained["augmentation"], **changes}
@@ -73,14 +76,15 @@ def fine_tune(
     record["recipe_name"] = "fine_tune"
 
     start_randomness(seed, deterministic)
-    with devices_strategy.scope():
+    with devices_strategy.scope(), dtype_policy(recipe.precision):
         model = task.build()
+        task.compile(model, recipe, lambda: make_optimizer(recipe))  # a rehearsal: nothing is left of a false start
     variables = named_weights(model)
     # The same classes in the same order keep their head; any others get a fresh one, whatever its shape.
     head = () if task.classes == origin.classes else task.spec.head
     arrays = {key: value for key, value in artifact.arrays().items() if not is_within(key, head)}
     report = assign(variables, arrays, reinitialise=head)
-    open_run(directory, record)  # only now: nothing is left of what cannot begin
+    open_run(directory, record)
     rows: list[dict[str, Any]] = []
     best = (float("-inf"), 0, {})  # goodness, epoch, weights
     for number, stage in enumerate(stages, start=1):
@@ -103,8 +107,8 @@ def fine_tune(
 
 def stage_recipe(recipe: Recipe, stage: Stage, **changes: Any) -> Recipe:
     """The spec's recipe at the stage's rate and epochs, without the schedule of a training from scratch."""
-    changes = {"learning_rate": stage.learning_rate, "epochs": stage.epochs, **changes}
-    return recipe.replace(schedule=dataclasses.asdict(Schedule()), targets={}, **changes)
+    own = {"learning_rate": stage.learning_rate, "epochs": stage.epochs, "schedule": {}, "targets": {}}
+    return recipe.replace(**{**own, **changes})
 
 
 def freeze_all_but(model: keras.Model, patterns: tuple[str, ...]) -> None:

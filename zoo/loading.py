@@ -13,7 +13,7 @@ from etils import epy
 from zoo import artifacts, registry, tasks
 from zoo.data import load as load_data
 from zoo.errors import ZooError
-from zoo.training import Run
+from zoo.runs import Run
 from zoo.training import evaluate as evaluate_split
 from zoo.weights import LoadReport, assign, load_arrays, named_weights
 
@@ -48,7 +48,7 @@ def create_model(
         return registry.build(spec, input_shape, classes, **arguments)
     if tag is True:
         source: str | os.PathLike = spec.name
-    elif isinstance(tag, os.PathLike) or os.sep in tag or Path(tag).is_dir():
+    elif isinstance(tag, os.PathLike) or os.sep in tag:
         source = tag
     else:
         source = f"{spec.name}.{tag}"
@@ -120,7 +120,7 @@ def load(source: str | os.PathLike | Run) -> Predictor:
     return Predictor(source)
 
 
-def predict(source: str | os.PathLike | Run | Predictor, inputs: Iterable[str]) -> list[dict[str, Any]]:
+def predict(source: str | os.PathLike | Run | Predictor, inputs: str | Iterable[str]) -> list[dict[str, Any]]:
     """What the network says of each input: paths of pictures, or texts, by its task.
 
     Returns:
@@ -130,6 +130,7 @@ def predict(source: str | os.PathLike | Run | Predictor, inputs: Iterable[str]) 
         ZooError: for files that are missing or no pictures, before anything is predicted.
     """
     predictor = source if isinstance(source, Predictor) else Predictor(source)
+    inputs = [inputs] if isinstance(inputs, str | os.PathLike) else inputs
     read = [(str(words), predictor.task.read(str(words))) for words in inputs]
     return [{"input": words, **predictor.task.summary(predictor(value))} for words, value in read]
 

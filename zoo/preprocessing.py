@@ -28,13 +28,16 @@ def to_channels(images: tf.Tensor, channels: int) -> tf.Tensor:
     Raises:
         ZooError: for any other change of the number of channels.
     """
+    check_channels(images.shape[-1], channels)
     if images.shape[-1] == channels:
         return images
-    if (images.shape[-1], channels) == (3, 1):
-        return tf.image.rgb_to_grayscale(images)
-    if (images.shape[-1], channels) == (1, 3):
-        return tf.image.grayscale_to_rgb(images)
-    raise ZooError(f"images have {images.shape[-1]} channels, the network takes {channels}")
+    return tf.image.rgb_to_grayscale(images) if channels == 1 else tf.image.grayscale_to_rgb(images)
+
+
+def check_channels(given: int, wanted: int) -> None:
+    """Raises ZooError unless the channels are the same, or grey and colour, of which one can be made the other."""
+    if given != wanted and {given, wanted} != {1, 3}:
+        raise ZooError(f"images have {given} channels, the network takes {wanted}")
 
 
 def apply(images: tf.Tensor, preprocessing: Preprocessing, channels: int) -> tf.Tensor:

@@ -82,11 +82,17 @@ def list_models(
         dataset: only models with a figure, published or measured here, on this data set.
         min_metric: only weights whose test figure measured here is at least this, in the metric's own unit;
             implies `pretrained`.
+
+    Raises:
+        ZooError: for a task that no model has.
     """
     from zoo.artifacts import published_index
 
-    names = []
-    for spec in _all_specs().values():
+    names, specs = [], _all_specs().values()
+    known = {spec.task for spec in specs}
+    if task is not None and task not in known:
+        raise unknown("task", task, known)
+    for spec in specs:
         entries = published_index().get(spec.name, {}).get("tags", {})
         if task not in (None, spec.task) or (max_params is not None and spec.params > max_params):
             continue

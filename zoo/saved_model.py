@@ -18,9 +18,11 @@ from etils import epy
 
 from zoo import artifacts, tasks
 from zoo.errors import ZooError, unknown
+from zoo.files import write_json
+from zoo.loading import Predictor
+from zoo.runs import Run
 from zoo.spec import ModelSpec, Preprocessing
 from zoo.tasks.base import image_shape
-from zoo.training import Run, write_json
 from zoo.weights import assign, named_weights
 
 with epy.lazy_imports():
@@ -35,7 +37,7 @@ STORAGES = ("float32", "float16")
 
 
 def export(
-    source: Run | keras.Model,
+    source: Run | Predictor | keras.Model,
     path: str | os.PathLike,
     *,
     format: str = "tensorflow",
@@ -50,9 +52,9 @@ def export(
     """Write a trained network, prove that what was written gives the same numbers, and return where it lies.
 
     Args:
-        source: a run, or a bare model with what the artifact needs beside its weights: `spec`, the names of its
-            `classes`, the `vocabulary` of a text task, and a `preprocessing`, an `input_shape` and builder
-            `arguments` other than the spec's.
+        source: a run; loaded weights (`zoo.load`), for other formats than a SavedModel; or a bare model with what
+            the artifact needs beside its weights: `spec`, the names of its `classes`, the `vocabulary` of a text
+            task, and a `preprocessing`, an `input_shape` and builder `arguments` other than the spec's.
         path: `FOLDER/NAME.TAG` with the spec's name, which gets a sub-directory for each version; with another
             format than `tensorflow` a file.
         format: `tensorflow` (SavedModel), `onnx`, `litert` or `keras`.
@@ -67,7 +69,7 @@ def export(
         raise unknown("format", format, FORMATS)
     if storage not in STORAGES:
         raise unknown("storage", storage, STORAGES)
-    if isinstance(source, Run):
+    if isinstance(source, Run | Predictor):
         task, model = source.task, source.model
     elif spec is None:
         raise ZooError("a bare model needs spec=, the ModelSpec that it was built from")
@@ -79,10 +81,9 @@ def export(
             formats.write(task, model, temporary, format)
             temporary.replace(path)
         return path
-    if not path.name.startswith(f"{task.spec.name}.") or path.name.endswith("."):
-        raise ZooError(
-            f"cannot export to {path}: the directory must be named {task.spec.name}.TAG, with a tag of your own"
-        )
+    if isinstance(source, Predictor):
+        raise ZooError("loaded weights are written to other formats only: a SavedModel is exported from its run")
+    artifacts.check_name(path, task.spec.name)
     version = path / str(
         max((int(child.name) for child in path.glob("[0-9]*") if child.name.isdecimal()), default=0) + 1
     )
@@ -143,6 +144,7 @@ def _writing(path: Path) -> Iterator[Path]:
     created = [parent for parent in path.parents if not parent.exists()]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(temporary, ignore_errors=True)  # of a killed process that had the same number
         yield temporary
     except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)

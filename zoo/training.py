@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import datetime
-import json
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -19,8 +17,10 @@ from zoo import registry, tasks
 from zoo.data.pipeline import evaluation_batches, training_batches
 from zoo.devices import strategy
 from zoo.errors import ZooError
-from zoo.recipe import Recipe, from_dict
-from zoo.weights import assign, load_arrays, named_weights, save_arrays
+from zoo.files import read_json, write_json
+from zoo.recipe import Recipe
+from zoo.runs import RUN_FILE, WEIGHTS_FILE, Run, describe_run, open_run
+from zoo.weights import assign, named_weights, save_arrays
 
 with epy.lazy_imports():
     import keras
@@ -28,39 +28,7 @@ with epy.lazy_imports():
 
     from zoo import callbacks, plots
 
-RUN_FILE = "run.json"
 MOST_STEPS_PER_EXECUTION = 50  # steps that run without returning to Python; small batches gain most
-
-
-@dataclasses.dataclass
-class Run:
-    """A trained network with all that is known of its training.
-
-    Attributes:
-        model: the network with the weights of the best epoch.
-        record: what `run.json` holds: what identifies the run, and what came of it.
-    """
-
-    directory: Path
-    task: tasks.Task
-    model: keras.Model
-    recipe: Recipe
-    record: dict[str, Any]
-
-    @property
-    def history(self) -> list[dict[str, Any]]:
-        """One row an epoch: `epoch` from 1, `seconds`, `learning_rate`, training and `val_` figures."""
-        return self.record["history"]
-
-    @property
-    def best_epoch(self) -> int:
-        """The epoch, from 1, whose weights the model has."""
-        return self.record["best_epoch"]
-
-    @property
-    def metrics(self) -> dict[str, dict[str, float]]:
-        """Figures of the `validation` and `test` splits at the best epoch."""
-        return self.record["metrics"]
 
 
 def train(
@@ -103,6 +71,7 @@ def train(
     start_randomness(seed, deterministic)
     with devices_strategy.scope(), dtype_policy(recipe.precision):
         model = task.build()
+        task.compile(model, recipe, lambda: make_optimizer(recipe))  # a rehearsal: nothing is left of a false start
     open_run(directory, record)
     history = fit(task, model, dataset, recipe, directory, devices_strategy, seed=seed)
     return finish_run(directory, task, model, dataset, recipe, history.rows, history.best_epoch)
@@ -207,44 +176,6 @@ def dtype_policy(name: str) -> Iterator[None]:
         keras.config.set_dtype_policy(before)
 
 
-def describe_run(task: tasks.Task, dataset: zoo_data.Dataset, recipe: Recipe, **settings: Any) -> dict[str, Any]:
-    """What identifies a run, as plain data."""
-    return {
-        "model": task.describe(),
-        "data": {
-            "name": dataset.name,
-            "fingerprint": dataset.fingerprint,
-            "examples": {name: len(split) for name, split in dataset.splits.items()},
-        },
-        "recipe": dataclasses.asdict(recipe),
-        "backend": keras.backend.backend(),
-        **settings,
-    }
-
-
-def open_run(directory: Path, record: Mapping[str, Any]) -> None:
-    """Make the directory of a run, or find the same run in it.
-
-    Raises:
-        ZooError: for a directory that cannot be written or holds another run.
-    """
-    path = directory / RUN_FILE
-    record = json.loads(json.dumps(record))
-    if path.exists():
-        found = read_json(path)
-        changed = [key for key in record if found.get(key) != record[key]]
-        if changed:
-            raise ZooError(
-                f"{directory} holds another run (other {', '.join(changed)}): choose another --out or remove it"
-            )
-        return
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        write_json(path, record)
-    except OSError as error:
-        raise ZooError(f"cannot write the run to {directory}: {error.strerror}") from None
-
-
 def finish_run(
     directory: Path,
     task: tasks.Task,
@@ -264,40 +195,7 @@ def finish_run(
         finished = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         record |= {"example": task.example(dataset.splits["test"], directory), **further}
         record |= {"history": rows, "best_epoch": best_epoch, "metrics": metrics, "finished": finished}
-        save_arrays(directory / "weights.npz", {key: v.numpy() for key, v in named_weights(model).items()})
+        save_arrays(directory / WEIGHTS_FILE, {key: v.numpy() for key, v in named_weights(model).items()})
         plots.training_curves(rows, task, best_epoch, directory / "curves.png")
         write_json(directory / RUN_FILE, record)
     return Run(directory, task, model, recipe, record)
-
-
-def load_run(directory: str | os.PathLike) -> Run:
-    """A finished run from its directory.
-
-    Raises:
-        ZooError: for a directory that holds none, or one that is not finished.
-    """
-    directory = Path(directory)
-    record = read_json(directory / RUN_FILE)
-    if "metrics" not in record:
-        raise ZooError(f"the run in {directory} is not finished: train it with the same arguments to go on")
-    task = tasks.restore(record["model"])
-    model = task.build()
-    assign(named_weights(model), load_arrays(directory / "weights.npz"))
-    return Run(directory, task, model, from_dict(Recipe, record["recipe"]), record)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file; raises ZooError for a missing or damaged one."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        raise ZooError(f"no {path.name} in {path.parent}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ZooError(f"{path} is damaged: {error}") from None
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write a file that is there wholly or not at all."""
-    temporary = path.with_suffix(".partial")
-    temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    temporary.replace(path)

@@ -168,7 +168,7 @@ class ImageTask(Task):
         except FileNotFoundError:
             raise ZooError(f"no file {words}") from None
         except (OSError, ValueError, tf.errors.InvalidArgumentError):
-            raise ZooError(f"{words} is no readable picture (PNG, JPEG, BMP or GIF)") from None
+            raise ZooError(f"{words} is no readable picture: give a PNG or JPEG file") from None
 
     def example(self, split: Split, directory: Path) -> str:
         image = split.inputs[0]
@@ -188,9 +188,14 @@ class ImageTask(Task):
         return pre.apply(self.golden_images(count), self.preprocessing, self.channels).numpy()
 
 
-def image_shape(spec: ModelSpec, input_shape: tuple | None) -> tuple[tuple, Preprocessing]:
-    """The network's input shape and the preprocessing that leads to it."""
+def image_shape(spec: ModelSpec, input_shape: tuple | None, channels: int | None = None) -> tuple[tuple, Preprocessing]:
+    """The network's input shape and the preprocessing that leads to it from pictures of so many channels.
+
+    Raises:
+        ZooError: for channels that cannot be brought to the network's.
+    """
     shape = tuple(input_shape or spec.input_shape)
+    pre.check_channels(channels or shape[-1], shape[-1])
     return shape, pre.for_input(spec.preprocessing, spec.input_shape, shape)
 
 

@@ -91,7 +91,7 @@ class Classification(ImageTask):
         cls, spec: ModelSpec, data: Dataset, input_shape: tuple | None = None, **arguments: Any
     ) -> Classification:
         require_labels(data.splits["train"], 1, "a label for each image")
-        shape, preprocessing = image_shape(spec, input_shape)
+        shape, preprocessing = image_shape(spec, input_shape, data.shape[-1])
         return cls(spec, shape, data.classes, preprocessing=preprocessing, arguments=arguments)
 
     def examples(self, split: Split) -> tuple[np.ndarray, ...]:

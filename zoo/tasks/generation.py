@@ -32,7 +32,7 @@ class Generation(ImageTask):
     def from_data(
         cls, spec: ModelSpec, data: Dataset, input_shape: tuple | None = None, **arguments: Any
     ) -> Generation:
-        shape, preprocessing = image_shape(spec, input_shape)
+        shape, preprocessing = image_shape(spec, input_shape, data.shape[-1])
         return cls(spec, shape, preprocessing=preprocessing, arguments=arguments)
 
     def examples(self, split: Split) -> tuple[np.ndarray, ...]:

@@ -38,7 +38,7 @@ class Segmentation(ImageTask):
         cls, spec: ModelSpec, data: Dataset, input_shape: tuple | None = None, **arguments: Any
     ) -> Segmentation:
         require_labels(data.splits["train"], 3, "a mask for each image")
-        shape, preprocessing = image_shape(spec, input_shape)
+        shape, preprocessing = image_shape(spec, input_shape, data.shape[-1])
         return cls(spec, shape, data.classes, preprocessing=preprocessing, arguments=arguments)
 
     def examples(self, split: Split) -> tuple[np.ndarray, ...]:

@@ -1,0 +1,26 @@
+"""JSON files that are there wholly or not at all."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from zoo.errors import ZooError
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; raises ZooError for a missing or damaged one."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise ZooError(f"no {path.name} in {path.parent}") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ZooError(f"{path} is damaged: {error}") from None
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a file that is there wholly or not at all."""
+    temporary = path.with_suffix(".partial")
+    temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    temporary.replace(path)

@@ -1,0 +1,110 @@
+"""What a training leaves behind: its directory, what identifies it, what came of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from etils import epy
+
+from zoo import tasks
+from zoo.data import Dataset
+from zoo.errors import ZooError
+from zoo.files import read_json, write_json
+from zoo.recipe import Recipe, from_dict
+from zoo.weights import assign, load_arrays, named_weights
+
+with epy.lazy_imports():
+    import keras
+
+RUN_FILE = "run.json"
+WEIGHTS_FILE = "weights.npz"
+
+
+@dataclasses.dataclass
+class Run:
+    """A trained network with all that is known of its training.
+
+    Attributes:
+        model: the network with the weights of the best epoch.
+        record: what `run.json` holds: what identifies the run, and what came of it.
+    """
+
+    directory: Path
+    task: tasks.Task
+    model: keras.Model
+    recipe: Recipe
+    record: dict[str, Any]
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """One row an epoch: `epoch` from 1, `seconds`, `learning_rate`, training and `val_` figures."""
+        return self.record["history"]
+
+    @property
+    def best_epoch(self) -> int:
+        """The epoch, from 1, whose weights the model has."""
+        return self.record["best_epoch"]
+
+    @property
+    def metrics(self) -> dict[str, dict[str, float]]:
+        """Figures of the `validation` and `test` splits at the best epoch."""
+        return self.record["metrics"]
+
+
+def describe_run(task: tasks.Task, dataset: Dataset, recipe: Recipe, **settings: Any) -> dict[str, Any]:
+    """What identifies a run, as plain data."""
+    return {
+        "model": task.describe(),
+        "data": {
+            "name": dataset.name,
+            "fingerprint": dataset.fingerprint,
+            "examples": {name: len(split) for name, split in dataset.splits.items()},
+        },
+        "recipe": dataclasses.asdict(recipe),
+        "backend": keras.backend.backend(),
+        **settings,
+    }
+
+
+def open_run(directory: Path, record: Mapping[str, Any]) -> None:
+    """Make the directory of a run, or find the same run in it.
+
+    Raises:
+        ZooError: for a directory that cannot be written or holds another run.
+    """
+    path = directory / RUN_FILE
+    record = json.loads(json.dumps(record))
+    if path.exists():
+        found = read_json(path)
+        changed = [key for key in record if found.get(key) != record[key]]
+        if changed:
+            raise ZooError(
+                f"{directory} holds another run (other {', '.join(changed)}): choose another --out or remove it"
+            )
+        return
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        write_json(path, record)
+    except OSError as error:
+        raise ZooError(f"cannot write the run to {directory}: {error.strerror}") from None
+
+
+def load_run(directory: str | os.PathLike) -> Run:
+    """A finished run from its directory.
+
+    Raises:
+        ZooError: for a directory that holds none, or one that is not finished.
+    """
+    directory = Path(directory)
+    record = read_json(directory / RUN_FILE)
+    if "metrics" not in record:
+        raise ZooError(f"the run in {directory} is not finished: train it with the same arguments to go on")
+    task = tasks.restore(record["model"])
+    model = task.build()
+    assign(named_weights(model), load_arrays(directory / WEIGHTS_FILE))
+    return Run(directory, task, model, from_dict(Recipe, record["recipe"]), record)
