@@ -86,13 +86,8 @@ class History(keras.callbacks.Callback):
         self.started = time.monotonic()
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        if logs and not math.isfinite(float(logs["loss"])):
-            epoch = len(self.rows) + 1
-            kept = self._best_path(self.best_epoch) if self.rows else "none, this is the first epoch"
-            raise ZooError(
-                f"the loss is {float(logs['loss'])} at step {batch + 1} of epoch {epoch}: try a lower learning rate; "
-                f"last good weights: {kept}"
-            )
+        if logs:
+            self._refuse_to_go_on(float(logs["loss"]), f"loss at step {batch + 1}")
 
     def on_test_end(self, logs: dict | None = None) -> None:
         # With a moving average of the weights, the network holds the averages only until validation has ended.
@@ -101,19 +96,29 @@ class History(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         rate = float(keras.ops.convert_to_numpy(self.task.optimizers(self.model)[0].learning_rate))
         figures = {name: float(value) for name, value in (logs or {}).items()}
+        self._refuse_to_go_on(figures["val_loss"], "validation loss")  # the last step's loss was that before it
         seconds = round(time.monotonic() - self.started, 2)
         self.rows.append({"epoch": epoch + 1, "seconds": seconds, "learning_rate": rate, **figures})
         best = self._best_path(self.best_epoch)
         if self.best_epoch == len(self.rows):
             save_arrays(best, self.validated)
+        self._write_table()
         state = {key: variable.numpy() for key, variable in enumerate_keys(self.state)}
         save_arrays(self.directory / STATE_FILE, {**state, "history": np.array(json.dumps(self.rows))})
         for path in self.directory.glob("best-*.npz"):
             if path != best:
                 path.unlink()
-        self._write_table()
         if self.patience is not None and len(self.rows) - self.best_epoch >= self.patience:
             self.model.stop_training = True
+
+    def _refuse_to_go_on(self, loss: float, what: str) -> None:
+        """Raises ZooError for a loss that is no longer a number."""
+        if not math.isfinite(loss):
+            kept = self._best_path(self.best_epoch) if self.rows else "none, this is the first epoch"
+            raise ZooError(
+                f"the {what} of epoch {len(self.rows) + 1} is {loss}: try a lower learning rate; "
+                f"last good weights: {kept}"
+            )
 
     def _best_path(self, epoch: int) -> Path:
         return self.directory / f"best-{epoch:04d}.npz"

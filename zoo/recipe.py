@@ -105,6 +105,7 @@ class Recipe:
         loss: a name that the task knows.
         weight_decay: fraction of each kernel (not bias) taken off at each step, times the learning rate; for plain
             SGD that is L2 regularisation with this factor.
+        clip_norm: largest norm of each variable's gradient; with several devices, of each device's share of it.
         ema: momentum of the exponential moving average of the weights that is validated and kept; None for none.
         patience: epochs without a better validation figure before training stops; None for never.
         targets: by data set, the validation figure that a run of this recipe is expected to reach.

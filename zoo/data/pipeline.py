@@ -60,10 +60,23 @@ def training_batches(
 
 
 def evaluation_batches(task: Task, split: Split, *, batch_size: int = 256, replicas: int = 1) -> tf.data.Dataset:
-    """Batches of the split in its own order, all examples of it, none leaving a replica without any."""
+    """Batches of the split in its own order, all examples of it.
+
+    The first batch is shared evenly among the replicas, since Keras averages it over them before it begins, and the
+    last leaves none of them without an example, since TensorFlow would abort.
+
+    Raises:
+        ZooError: for too few examples to do so.
+    """
     arrays = task.examples(split)
     examples = len(arrays[0])
-    while examples >= replicas and 0 < examples % batch_size < replicas:
-        batch_size += replicas
-    dataset = tf.data.Dataset.from_tensor_slices(arrays).batch(batch_size)
+    fitting = (
+        size
+        for size in range(min(batch_size, examples) // replicas * replicas, 0, -replicas)
+        if examples % size == 0 or examples % size >= replicas
+    )
+    size = next(fitting, None)
+    if size is None:
+        raise ZooError(f"{examples} examples cannot be shared among {replicas} devices: validate on more")
+    dataset = tf.data.Dataset.from_tensor_slices(arrays).batch(size)
     return dataset.map(task.network_batch, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
