@@ -84,7 +84,6 @@ def test_an_unknown_key_names_the_nearest(changes, words):
         assert word in str(error.value)
 
 
-@pytest.mark.xfail(strict=True, reason="the nested key is compared with the keys of the recipe")
 def test_an_unknown_nested_key_names_the_nearest():
     with pytest.raises(ZooError, match="affine"):
         BASE.replace(augmentation={"afine": {"rotation": 3}})
@@ -123,7 +122,6 @@ def test_a_value_of_another_kind_is_refused(changes):
         BASE.replace(**changes)
 
 
-@pytest.mark.xfail(strict=True, reason="only epochs, batch_size and learning_rate are checked")
 @pytest.mark.parametrize(
     "changes",
     [

@@ -622,7 +622,7 @@ def test_a_loss_that_is_no_number_ends_the_run_with_the_last_good_weights(tmp_pa
     with pytest.raises(ZooError) as error:
         zoo.train("throwaway", pictures(), out=out, **EXPLODING)
     message = str(error.value)
-    assert "the loss is nan at step 3 of epoch 2" in message
+    assert "the loss at step 3 of epoch 2 is nan" in message
     assert "learning rate" in message
     kept = Path(message.split("last good weights: ")[1])
     assert kept == out / "best-0001.npz"
@@ -633,7 +633,7 @@ def test_a_loss_that_is_no_number_ends_the_run_with_the_last_good_weights(tmp_pa
 
 
 def test_a_loss_that_is_no_number_at_once_says_that_there_are_no_good_weights(tmp_path):
-    with pytest.raises(ZooError, match=r"of epoch 1: .*last good weights: none"):
+    with pytest.raises(ZooError, match=r"of epoch 1 is .*last good weights: none"):
         zoo.train("throwaway", pictures(), out=tmp_path / "run", epochs=1, learning_rate=1e30)
     assert not list((tmp_path / "run").glob("best-*.npz"))
 
@@ -778,3 +778,20 @@ def test_fine_tuning_takes_a_schedule(artifact, tmp_path):
     schedule = {"kind": "step", "decay": 0.5}
     tuned = zoo.fine_tune(artifact, pictures(classes=3), out=tmp_path / "tuned", epochs=2, schedule=schedule)
     assert column(tuned, "learning_rate") == pytest.approx([0.1, 0.05, 0.05, 0.025])
+
+
+# --- what cannot begin -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "words"),
+    [
+        ("gan_mlp", {"ema": 0.9}, "takes no ema"),
+        ("mlp_784_10", {"seed": 2**32}, "the seed must be from 0"),
+        ("mlp_784_10", {"optimizer": "sgdd"}, "sgdd"),
+    ],
+)
+def test_nothing_is_left_of_a_false_start(name, settings, words, tmp_path):
+    with pytest.raises(ZooError, match=words):
+        zoo.train(name, pictures(), out=tmp_path / "run", **settings)
+    assert not (tmp_path / "run").exists()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_type_hints
 
 from zoo.errors import ZooError, unknown
 
@@ -30,6 +30,12 @@ class Schedule:
     decay: float = 0.1
     every: int = 1
     table: tuple[tuple[int, float], ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise ZooError(f"schedule key every must be at least 1, not {self.every}")
+        if self.kind == "table" and 0 not in [first for first, _ in self.table]:
+            raise ZooError("schedule key table must begin with a pair for epoch 0")
 
     def factor(self, epoch: int, epochs: int) -> float:
         """The factor for `epoch` (from 0) of `epochs`."""
@@ -130,9 +136,13 @@ class Recipe:
     deviations: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ZooError(f"recipe key {name} must be at least 1, not {getattr(self, name)}")
+        for field in dataclasses.fields(self):
+            if isinstance(getattr(self, field.name), bool):  # which Python counts among the numbers
+                raise ZooError(f"recipe key {field.name} cannot be {getattr(self, field.name)}")
+        for name in ("epochs", "batch_size", "patience"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ZooError(f"recipe key {name} must be at least 1, not {value}")
         if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
             raise ZooError(f"recipe key learning_rate must be above 0 and finite, not {self.learning_rate}")
 
@@ -157,10 +167,16 @@ def from_dict(cls: type[T], data: Mapping[str, Any]) -> T:
         config = dacite.Config(strict=True, cast=[tuple], type_hooks={float: _as_float})
         return dacite.from_dict(cls, data, config=config)
     except dacite.UnexpectedDataError as error:
-        known = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
-        raise unknown(f"{cls.__name__.lower()} key", sorted(error.keys)[0], known) from None
+        raise unknown(f"{cls.__name__.lower()} key", sorted(error.keys)[0], _keys(cls)) from None
     except dacite.DaciteError as error:
         raise ZooError(f"{cls.__name__.lower()}: {error}") from None
+
+
+def _keys(cls: Any) -> set[str]:
+    """Keys of a dataclass and of the dataclasses within it."""
+    nested = [one for hint in get_type_hints(cls).values() for one in (hint, *get_args(hint))]
+    within = [_keys(one) for one in nested if dataclasses.is_dataclass(one)]
+    return {field.name for field in dataclasses.fields(cls)}.union(*within)
 
 
 def _as_float(value: Any) -> Any:

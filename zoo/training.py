@@ -160,6 +160,8 @@ def picture_size(spec: registry.ModelSpec, input_shape: tuple | None) -> tuple[i
 
 
 def start_randomness(seed: int, deterministic: bool) -> None:
+    if not 0 <= seed < 2**32:
+        raise ZooError(f"the seed must be from 0 to 2**32 - 1, not {seed}")
     keras.utils.set_random_seed(seed)
     if deterministic:
         tf.config.experimental.enable_op_determinism()

@@ -45,12 +45,12 @@ class AdversarialTrainer(keras.Model):
         ones, zeros = tf.ones_like(real), tf.zeros_like(fake)
         return self.cross_entropy(ones, fake), self.cross_entropy(ones, real) + self.cross_entropy(zeros, fake)
 
-    def track(self, generator_loss: tf.Tensor, discriminator_loss: tf.Tensor) -> dict[str, tf.Tensor]:
+    def track(self, count: tf.Tensor, generator_loss: tf.Tensor, discriminator_loss: tf.Tensor) -> dict[str, tf.Tensor]:
         # Keras' losses are divided by the replicas already, so that gradients add up; what is shown is not.
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
         values = [generator_loss + discriminator_loss, generator_loss, discriminator_loss]
         for metric, value in zip(self.metrics, values, strict=True):
-            metric.update_state(value * replicas)
+            metric.update_state(value * replicas, sample_weight=count)
         return {metric.name: metric.result() for metric in self.metrics}
 
     def train_step(self, data: tuple) -> dict[str, tf.Tensor]:
@@ -63,8 +63,8 @@ class AdversarialTrainer(keras.Model):
         for network, optimizer, loss in zip(networks, optimizers, losses, strict=True):
             variables = [variable.value for variable in network.trainable_variables]
             optimizer.apply(tape.gradient(loss, variables), network.trainable_variables)
-        return self.track(*losses)
+        return self.track(tf.shape(images)[0], *losses)
 
     def test_step(self, data: tuple) -> dict[str, tf.Tensor]:
         noise = self.latents(tf.shape(data[0])[0], tf.constant(-1))
-        return self.track(*self.losses_of(data[0], noise, training=False))
+        return self.track(tf.shape(data[0])[0], *self.losses_of(data[0], noise, training=False))

@@ -11,6 +11,7 @@ from etils import epy
 
 from zoo import preprocessing as pre
 from zoo.data import Dataset, Split
+from zoo.errors import ZooError
 from zoo.recipe import Recipe
 from zoo.spec import ModelSpec
 from zoo.tasks.base import ImageTask, Network, Signatures, image_shape, loss_named
@@ -44,6 +45,8 @@ class Generation(ImageTask):
 
     def compile(self, model: keras.Model, recipe: Recipe, make_optimizer: Callable, **options: Any) -> Any:
         loss_named(recipe.loss, LOSSES, self.spec.task)
+        if recipe.ema:
+            raise ZooError("generation trains two networks against each other: it takes no ema")
         trainer = adversarial.AdversarialTrainer(model.get_layer("generator"), model.get_layer("discriminator"))
         trainer.compile(make_optimizer(), make_optimizer(), **options)
         return trainer
