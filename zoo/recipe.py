@@ -163,20 +163,22 @@ def from_dict(cls: type[T], data: Mapping[str, Any]) -> T:
     """
     import dacite
 
+    _refuse_unknown_keys(cls, data)
     try:
-        config = dacite.Config(strict=True, cast=[tuple], type_hooks={float: _as_float})
-        return dacite.from_dict(cls, data, config=config)
-    except dacite.UnexpectedDataError as error:
-        raise unknown(f"{cls.__name__.lower()} key", sorted(error.keys)[0], _keys(cls)) from None
+        return dacite.from_dict(cls, data, config=dacite.Config(cast=[tuple], type_hooks={float: _as_float}))
     except dacite.DaciteError as error:
         raise ZooError(f"{cls.__name__.lower()}: {error}") from None
 
 
-def _keys(cls: Any) -> set[str]:
-    """Keys of a dataclass and of the dataclasses within it."""
-    nested = [one for hint in get_type_hints(cls).values() for one in (hint, *get_args(hint))]
-    within = [_keys(one) for one in nested if dataclasses.is_dataclass(one)]
-    return {field.name for field in dataclasses.fields(cls)}.union(*within)
+def _refuse_unknown_keys(cls: Any, data: Mapping[str, Any]) -> None:
+    """Raises ZooError for a key that the dataclass does not have, or that one within it does not."""
+    hints = get_type_hints(cls)
+    for key, value in data.items():
+        if key not in hints:
+            raise unknown(f"{cls.__name__.lower()} key", key, hints)
+        nested = [one for one in (hints[key], *get_args(hints[key])) if dataclasses.is_dataclass(one)]
+        if nested and isinstance(value, Mapping):
+            _refuse_unknown_keys(nested[0], value)
 
 
 def _as_float(value: Any) -> Any:
