@@ -487,9 +487,10 @@ def test_a_changed_weight_is_refused_by_its_checksum_too(mlp):
             call(mlp)
 
 
-def test_other_golden_outputs_are_refused(mlp):
+@pytest.mark.parametrize("change", [0.001, np.nan])
+def test_other_golden_outputs_are_refused(mlp, change):
     golden = dict(np.load(mlp / "1" / artifacts.GOLDEN))
-    golden["serving_default/7/outputs/probabilities"] += 0.001
+    golden["serving_default/7/outputs/probabilities"] += np.float32(change)
     np.savez(mlp / "1" / artifacts.GOLDEN, **golden)
     reseal(mlp / "1")
     with pytest.raises(ZooError, match=r"serving_default probabilities at 7 examples differs by 1\.0e-03"):

@@ -29,6 +29,7 @@ def made(tmp_path_factory):
         Path("unfinished/run.json").write_text("{}")
         images = random.integers(0, 256, (12, 28, 28, 1), dtype=np.uint8)
         np.savez("unlabelled.npz", x_train=images)
+        np.savez("floats.npz", x_train=images / np.float32(255), y_train=np.arange(len(images)) % 2)
         np.savez("masks.npz", x_train=images, y_train=(images[..., 0] > 100).astype(np.int64))
         np.savez("channels.npz", x_train=images.repeat(2, -1), y_train=np.arange(12) % 2)
         for name in ("pictures/cat", "pictures/dog"):
@@ -78,7 +79,7 @@ WRONG = {
     f"{TRAIN} --set learning_rate=NaN": "learning_rate must be above 0 and finite, not nan",
     f"{TRAIN} --set augmentation=5": 'wrong value type for field "augmentation"',
     f'{TRAIN} --set schedule={{"kind":"round"}}': 'wrong value type for field "schedule.kind"',
-    f'{TRAIN} --set schedule={{"kin":"step"}}': "unknown recipe key 'kin'",
+    f'{TRAIN} --set schedule={{"kin":"step"}}': "unknown schedule key 'kin'",
     "train mlp_784_30_10 --data digits --epochs 0": "recipe key epochs must be at least 1, not 0",
     # devices
     f"{TRAIN} --devices tpu": "unknown devices 'tpu': use auto, cpu, cpu:2 (logical CPUs) or gpu:0,1",
@@ -89,11 +90,12 @@ WRONG = {
     "evaluate mlp_784_30_10.ex --data unlabelled.npz": "needs a label for each image as targets",
     "train mlp_784_30_10 --data unlabelled.npz": "needs a label for each image as targets",
     "train mlp_784_30_10 --data masks.npz": "needs a label for each image as targets",
-    "train mlp_784_30_10 --data text.txt": "needs a label for each image as targets",
+    "train mlp_784_30_10 --data text.txt": "data set text holds texts, the network takes pictures",
+    "train mlp_784_30_10 --data floats.npz": "data set floats has float32 pictures: give uint8, from 0 to 255",
     "train mlp_784_30_10 --data pictures": "class folder 'dog' is empty",
     "train mlp_784_30_10 --data picture.png": "is of no known form",
     "train unet_tiny --data digits": "needs a mask for each image as targets",
-    "train lstm_char --data digits": "needs one plain text",
+    "train lstm_char --data digits": "data set digits holds pictures, the network takes texts",
     f"{TUNE} masks.npz": "needs a label for each image as targets",
     f"{TUNE} pictures": "class folder 'dog' is empty",
     f"{TUNE} nothing": "unknown data set 'nothing'",

@@ -30,7 +30,7 @@ def specs(monkeypatch):
 
 
 @pytest.fixture
-def published(tmp_path):
+def published(tmp_path, monkeypatch):
     """An index in `saved_models` of the working directory, of two tags of one network and one of another."""
 
     def entry(dataset, value):
@@ -46,6 +46,7 @@ def published(tmp_path):
     folder = tmp_path / "saved_models"
     folder.mkdir()
     (folder / artifacts.INDEX).write_text(json.dumps({"models": models, "sha256": {}}))
+    monkeypatch.setattr(artifacts, "roots", lambda: [folder])  # without what the package publishes
 
 
 # --- without TensorFlow -----------------------------------------------------------------------------------------

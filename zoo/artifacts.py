@@ -190,7 +190,7 @@ def verify(*names: str | os.PathLike) -> list[dict[str, Any]]:
 def prove_served(paths: Iterable[Path]) -> list[dict[str, Any]]:
     """Run the golden examples of each path in one fresh process without zoo or Keras."""
     script = Path(__file__).parent / "serve_golden.py"
-    command = [sys.executable, "-I", str(script), *(str(path.resolve()) for path in paths)]
+    command = [sys.executable, "-P", str(script), *(str(path.resolve()) for path in paths)]
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
     try:
         done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=TIMEOUT)

@@ -256,7 +256,7 @@ def results(
 
 
 def _conclude(run: zoo.Run, export_to: Path | None) -> None:
-    """Export a finished run, unless that was done, and say how to go on."""
+    """Export a finished run, and say how to go on."""
     if "loaded" in run.record:
         print(f"from {run.record['origin']['name']}: {run.record['loaded']}")
     for split, figures in run.metrics.items():

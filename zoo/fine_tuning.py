@@ -60,6 +60,7 @@ def fine_tune(
     shape = input_shape or origin.input_shape
     dataset = zoo_data.load(data, image_size=picture_size(origin.spec, shape))
     keep = {"vocabulary": origin.vocabulary} if origin.vocabulary else {}
+    origin.check_inputs(dataset)
     task = type(origin).from_data(origin.spec, dataset, shape, **keep, **origin.arguments)
     stages = task.spec.stages
     if epochs is not None:
@@ -88,13 +89,12 @@ def fine_tune(
     rows: list[dict[str, Any]] = []
     best = (float("-inf"), 0, {})  # goodness, epoch, weights
     for number, stage in enumerate(stages, start=1):
-        print(f"stage {number} of {len(stages)}, {stage.name}: {', '.join(stage.layers)} at {stage.learning_rate}")
+        own = stage_recipe(recipe, stage, **changes)
+        print(f"stage {number} of {len(stages)}, {stage.name}: {', '.join(stage.layers)} at {own.learning_rate}")
         freeze_all_but(model, stage.layers)
         part = directory / f"stage{number}-{stage.name}"
         part.mkdir(exist_ok=True)
-        history = fit(
-            task, model, dataset, stage_recipe(recipe, stage, **changes), part, devices_strategy, seed=seed + number
-        )
+        history = fit(task, model, dataset, own, part, devices_strategy, seed=seed + number)
         goodness = task.goodness(history.rows[history.best_epoch - 1])
         if goodness >= best[0] or task.monitor is None:
             weights = {key: variable.numpy() for key, variable in variables.items()}

@@ -13,8 +13,10 @@ from etils import epy
 from zoo import artifacts, registry, tasks
 from zoo.data import load as load_data
 from zoo.errors import ZooError
+from zoo.recipe import Recipe, from_dict
 from zoo.runs import Run
 from zoo.training import evaluate as evaluate_split
+from zoo.training import picture_size
 from zoo.weights import LoadReport, assign, load_arrays, named_weights
 
 with epy.lazy_imports():
@@ -87,16 +89,19 @@ class Predictor:
     Attributes:
         task: classes, preprocessing and all else that gives the network's numbers a meaning.
         model: the plain Keras model.
+        recipe: what it was trained by; the spec's first where that is not known.
     """
 
     def __init__(self, source: str | os.PathLike | Run) -> None:
         if isinstance(source, Run):
-            self.task, self.model = source.task, source.model
+            self.task, self.model, self.recipe = source.task, source.model, source.recipe
         else:
             artifact = artifacts.open_artifact(source)
             self.task = tasks.restore(artifact.manifest["model"])
             self.model = self.task.build()
             assign(named_weights(self.model), artifact.arrays())
+            trained = artifact.manifest["training"]
+            self.recipe = from_dict(Recipe, trained["recipe"]) if trained else self.task.spec.recipe()
         self.function = self.task.signatures(self.model)["serving_default"]
 
     def __call__(self, inputs: Any) -> dict[str, np.ndarray]:
@@ -143,9 +148,10 @@ def evaluate(source: str | os.PathLike | Run, data: Any, *, split: str = "test")
     """
     predictor = Predictor(source)
     task = predictor.task
-    dataset = load_data(data, image_size=task.preprocessing.size)
+    dataset = load_data(data, image_size=picture_size(task.spec, task.input_shape))
+    task.check_inputs(dataset)
     if task.classes and dataset.classes and dataset.classes != task.classes:
         raise ZooError(f"{dataset.name} has the classes {dataset.classes[:10]}, the network {task.classes[:10]}")
     if split not in dataset.splits:
         raise ZooError(f"unknown split {split!r}: use train, validation or test")
-    return evaluate_split(task, predictor.model, dataset.splits[split])
+    return evaluate_split(task, predictor.model, dataset.splits[split], predictor.recipe)

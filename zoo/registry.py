@@ -105,9 +105,15 @@ def list_models(
         names += [
             f"{spec.name}.{tag}"
             for tag, entry in entries.items()
-            if (dataset in (None, entry["dataset"])) and (min_metric is None or (entry["value"] or 0) >= min_metric)
+            if (dataset in (None, entry["dataset"])) and (min_metric is None or _reaches(entry, min_metric))
         ]
     return sorted(fnmatch.filter(names, pattern), key=natural_order)
+
+
+def _reaches(entry: dict[str, Any], least: float) -> bool:
+    """Whether a measured figure is as good as `least`; a loss is better when it is lower."""
+    value = entry["value"]
+    return value is not None and (value <= least if entry["metric"] == "loss" else value >= least)
 
 
 def natural_order(name: str) -> list[tuple[int, int | str]]:

@@ -13,12 +13,15 @@ HEADER = "| model | year | parameters | source says | weights | validation | tes
 
 
 def table() -> str:
-    """A Markdown table: a row for each model's weights, one for a model without; figures from the manifests."""
+    """A Markdown table: a row for each model's weights, one for a model without; figures from the manifests, on the
+    data sets that sources report on."""
     index = published_index()
+    reported = {figure.dataset for name in registry.list_models() for figure in registry.get_spec(name).published}
     rows = [HEADER, "|---|---|---|---|---|---|---|---|"]
     for name in registry.list_models():
         spec = registry.get_spec(name)
-        entries = index.get(name, {}).get("tags", {}) or {"": {}}
+        tags = index.get(name, {}).get("tags", {})
+        entries = {tag: entry for tag, entry in tags.items() if entry["dataset"] in reported} or {"": {}}
         for tag, entry in sorted(entries.items()):
             published = entry["published"] if entry else spec.published[0].value if spec.published else None
             size = f"{entry['bytes'] / 1e6:.1f} MB" if entry else ""
@@ -38,7 +41,10 @@ def table() -> str:
 
 def write(readme: Path) -> None:
     """Put the table between the marks in a Markdown file; raises ZooError where it has none."""
-    text = readme.read_text(encoding="utf-8")
+    try:
+        text = readme.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ZooError(f"cannot read {readme}: {error.strerror}") from None
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):

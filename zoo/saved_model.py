@@ -106,7 +106,10 @@ def export(
         write_json(temporary / artifacts.MANIFEST, manifest)
         artifacts.verify(temporary)
         temporary.rename(version)
-    artifacts.write_index(path.parent)
+    try:
+        artifacts.write_index(path.parent)
+    except OSError as error:
+        raise ZooError(f"cannot write {path.parent / artifacts.INDEX}: {error.strerror}") from None
     return version
 
 
@@ -201,7 +204,8 @@ def _plain(value: np.ndarray) -> np.ndarray:
 
 
 def _figures(task: tasks.Task, run: Run | None) -> dict[str, Any]:
-    """What the index shows: the metric measured here beside the published one of the same data set and recipe."""
+    """What the index shows: the metric measured here beside the published one of the same data set, and of the same
+    recipe where there is one."""
     dataset = run.record["data"]["name"] if run else None
     recipe = run.record.get("recipe_name") if run else None
     same = [f for f in task.spec.published if f.dataset == dataset and f.metric == task.metric]
@@ -224,14 +228,20 @@ def _training(run: Run) -> dict[str, Any]:
 
 
 def _provenance() -> dict[str, Any]:
-    """Commit of the working tree, versions and the time."""
-    git = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
-    )
+    """Commit of this package's checkout, versions and the time."""
     packages = ("zoo", "tensorflow", "keras", "numpy")
     return {
-        "commit": git.stdout.strip() or None,
+        "commit": _commit(),
         "versions": {name: importlib.metadata.version(name) for name in packages}
         | {"python": platform.python_version()},
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
+
+
+def _commit() -> str | None:
+    """The commit of the checkout that this package lies in; None where it is installed otherwise."""
+    root = Path(__file__).parent.parent
+    if not (root / ".git").exists() or shutil.which("git") is None:
+        return None
+    command = ["git", "rev-parse", "HEAD"]
+    return subprocess.run(command, cwd=root, capture_output=True, text=True, check=False).stdout.strip() or None

@@ -1,4 +1,4 @@
-"""Serve golden examples with TensorFlow alone: `python -I serve_golden.py DIRECTORY...`, one JSON line out.
+"""Serve golden examples with TensorFlow alone: `python -P serve_golden.py DIRECTORY...`, one JSON line out.
 
 This file is run by its path in a process of its own, in which neither zoo nor Keras can be imported.
 """
@@ -23,7 +23,8 @@ def difference(served, golden):
         return float("inf")
     if served.dtype.kind == "U":
         return 0.0 if np.array_equal(served, golden) else float("inf")
-    return float(np.max(np.abs(served.astype(np.float64) - golden.astype(np.float64)), initial=0.0))
+    gap = float(np.max(np.abs(served.astype(np.float64) - golden.astype(np.float64)), initial=0.0))
+    return gap if gap == gap else float("inf")  # NaN is as wrong as can be
 
 
 def serve(directory):
@@ -33,7 +34,8 @@ def serve(directory):
         for key in golden.files:
             signature, count, way, name = key.split("/")
             cases.setdefault((signature, count), {"inputs": {}, "outputs": {}})[way][name] = golden[key]
-    differences = {}
+    unproven = set(loaded.signatures) - {signature for signature, _ in cases}
+    differences = {f"{signature}, without a golden example,": float("inf") for signature in unproven}
     for (signature, count), case in cases.items():
         inputs = {name: tf.constant(value) for name, value in case["inputs"].items()}
         outputs = loaded.signatures[signature](**inputs)

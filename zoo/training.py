@@ -20,6 +20,8 @@ from zoo.errors import ZooError
 from zoo.files import read_json, write_json
 from zoo.recipe import Recipe
 from zoo.runs import RUN_FILE, WEIGHTS_FILE, Run, describe_run, open_run
+from zoo.spec import ModelSpec
+from zoo.tasks.base import image_shape
 from zoo.weights import assign, named_weights, save_arrays
 
 with epy.lazy_imports():
@@ -64,6 +66,7 @@ def train(
     recipe = (recipe if isinstance(recipe, Recipe) else spec.recipe(recipe)).replace(**changes)
     devices_strategy = strategy(devices)
     dataset = zoo_data.load(data, image_size=picture_size(spec, input_shape))
+    tasks.get_task(spec.task).check_inputs(dataset)
     task = tasks.get_task(spec.task).from_data(spec, dataset, input_shape, **(arguments or {}))
     directory = Path(out or Path("runs") / f"{spec.name}.{dataset.name}.{recipe_name}-{seed}")
     record = describe_run(task, dataset, recipe, seed=seed, deterministic=deterministic, devices=devices)
@@ -99,7 +102,7 @@ def fit(
     )
     validation = evaluation_batches(task, dataset.splits["validation"], replicas=replicas)
     fused = max(n for n in range(1, MOST_STEPS_PER_EXECUTION + 1) if steps % n == 0) if replicas == 1 else 1
-    with devices_strategy.scope():
+    with devices_strategy.scope(), dtype_policy(recipe.precision):
         trainer = task.compile(model, recipe, lambda: make_optimizer(recipe), steps_per_execution=fused)
         history.watch(trainer, [*trainer.variables, *(v for o in task.optimizers(trainer) for v in o.variables)])
         history.restore_state()
@@ -143,25 +146,26 @@ def make_optimizer(recipe: Recipe) -> keras.optimizers.Optimizer:
     return optimizer
 
 
-def evaluate(
-    task: tasks.Task, model: keras.Model, split: zoo_data.Split, recipe: Recipe | None = None
-) -> dict[str, float]:
-    """The task's loss and metrics of a model on a split, on one device."""
-    recipe = recipe or task.spec.recipe()
+def evaluate(task: tasks.Task, model: keras.Model, split: zoo_data.Split, recipe: Recipe) -> dict[str, float]:
+    """The recipe's loss and the task's metrics of a model on a split, on one device."""
     trainer = task.compile(model, recipe, keras.optimizers.SGD)
     figures = trainer.evaluate(evaluation_batches(task, split), verbose=0, return_dict=True)
     return {name: float(value) for name, value in figures.items()}
 
 
-def picture_size(spec: registry.ModelSpec, input_shape: tuple | None) -> tuple[int, int] | None:
-    """Height and width, in pixels, to which pictures of various sizes are brought when they are read."""
-    size = spec.preprocessing.size if input_shape is None else tuple(input_shape[:2])
-    return size if size and len(spec.input_shape) == 3 and None not in size else None
+def picture_size(spec: ModelSpec, input_shape: tuple | None) -> tuple[int, int] | None:
+    """Height and width, in pixels, to which picture files of other sizes are brought as they are read: what the
+    serving graph brings them to. None for texts, and for networks that take any size."""
+    if len(spec.input_shape) != 3:
+        return None
+    shape, preprocessing = image_shape(spec, input_shape)
+    size = preprocessing.size or shape[:2]
+    return None if None in size else tuple(size)
 
 
 def start_randomness(seed: int, deterministic: bool) -> None:
-    if not 0 <= seed < 2**32:
-        raise ZooError(f"the seed must be from 0 to 2**32 - 1, not {seed}")
+    if not 0 <= seed < 2**30:  # TensorFlow's seeds are int32, and each stage of fine-tuning adds one
+        raise ZooError(f"the seed must be from 0 to 2**30 - 1, not {seed}")
     keras.utils.set_random_seed(seed)
     if deterministic:
         tf.config.experimental.enable_op_determinism()

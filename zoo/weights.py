@@ -57,8 +57,8 @@ def named_weights(model: keras.Model, prefix: str = "") -> dict[str, keras.Varia
 
 
 def is_within(key: str, patterns: Iterable[str]) -> bool:
-    """Whether the layer of a weight's key matches one of the wildcards."""
-    return any(fnmatch.fnmatch(key.split("/")[0], pattern) for pattern in patterns)
+    """Whether the layer of a weight's key, or the sub-model it is in, matches one of the wildcards."""
+    return any(fnmatch.fnmatch(part, pattern) for part in key.split("/")[:-1] for pattern in patterns)
 
 
 def assign(

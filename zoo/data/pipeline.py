@@ -35,7 +35,10 @@ def training_batches(
     examples = len(arrays[0])
     batch_size = min(recipe.batch_size, examples * copies // replicas * replicas)
     if batch_size % replicas or not batch_size:
-        raise ZooError(f"a batch of {batch_size or examples} cannot be shared evenly among {replicas} devices")
+        raise ZooError(
+            f"a batch of {batch_size or examples} cannot be shared evenly among {replicas} devices: "
+            "choose another batch_size or fewer devices"
+        )
     steps = examples * copies // batch_size  # a shorter last batch would weigh more, and starve a replica
     varied = recipe.augmentation != type(recipe.augmentation)(fill=recipe.augmentation.fill)
 

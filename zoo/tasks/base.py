@@ -57,6 +57,16 @@ class Task(abc.ABC):
     def from_data(cls, spec: ModelSpec, data: Dataset, input_shape: tuple | None = None, **arguments: Any) -> Task:
         """The task for a spec on a data set: its classes and vocabulary, the network's input shape."""
 
+    @classmethod
+    def check_inputs(cls, data: Dataset) -> None:
+        """Raises ZooError for texts where the task takes pictures, the reverse, and pictures that are not uint8."""
+        dtype = data.splits["train"].inputs.dtype
+        if (dtype.kind in "OU") != cls.takes_text:
+            words = ("pictures", "texts") if cls.takes_text else ("texts", "pictures")
+            raise ZooError("data set {} holds {}, the network takes {}".format(data.name, *words))
+        if not cls.takes_text and dtype != np.uint8:
+            raise ZooError(f"data set {data.name} has {dtype.name} pictures: give uint8, from 0 to 255")
+
     @abc.abstractmethod
     def examples(self, split: Split) -> tuple[np.ndarray, ...]:
         """The split as numeric arrays of one length, an example a row: what is shuffled and batched."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -45,8 +46,9 @@ class Generation(ImageTask):
 
     def compile(self, model: keras.Model, recipe: Recipe, make_optimizer: Callable, **options: Any) -> Any:
         loss_named(recipe.loss, LOSSES, self.spec.task)
-        if recipe.ema:
-            raise ZooError("generation trains two networks against each other: it takes no ema")
+        for key, value in {"ema": recipe.ema, "precision": recipe.precision != "float32"}.items():
+            if value:
+                raise ZooError(f"generation trains two networks against each other: it takes no {key}")
         trainer = adversarial.AdversarialTrainer(model.get_layer("generator"), model.get_layer("discriminator"))
         trainer.compile(make_optimizer(), make_optimizer(), **options)
         return trainer
@@ -84,6 +86,12 @@ class Generation(ImageTask):
                 sample, count=tf.TensorSpec([], tf.int32, "count"), seed=tf.TensorSpec([], tf.int32, "seed")
             ),
         }
+
+    def example(self, split: Split, directory: Path) -> str:
+        return ""
+
+    def read(self, words: str) -> np.ndarray:
+        raise ZooError("a generator predicts nothing from a file: export it and call its signatures")
 
     def golden_inputs(self, count: int) -> dict[str, dict[str, np.ndarray]]:
         return {
