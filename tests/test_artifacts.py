@@ -487,13 +487,13 @@ def test_a_changed_weight_is_refused_by_its_checksum_too(mlp):
             call(mlp)
 
 
-@pytest.mark.parametrize("change", [0.001, np.nan])
-def test_other_golden_outputs_are_refused(mlp, change):
+@pytest.mark.parametrize(("change", "difference"), [(0.001, r"1\.0e-03"), (np.nan, "inf")])
+def test_other_golden_outputs_are_refused(mlp, change, difference):
     golden = dict(np.load(mlp / "1" / artifacts.GOLDEN))
     golden["serving_default/7/outputs/probabilities"] += np.float32(change)
     np.savez(mlp / "1" / artifacts.GOLDEN, **golden)
     reseal(mlp / "1")
-    with pytest.raises(ZooError, match=r"serving_default probabilities at 7 examples differs by 1\.0e-03"):
+    with pytest.raises(ZooError, match=f"serving_default probabilities at 7 examples differs by {difference}"):
         zoo.verify(mlp)
 
 
@@ -501,7 +501,7 @@ def test_other_golden_outputs_are_refused(mlp, change):
 def test_golden_examples_must_be_there(mlp, examples):
     np.savez(mlp / "1" / artifacts.GOLDEN, **examples)
     reseal(mlp / "1")
-    with pytest.raises(ZooError, match="plain TensorFlow cannot serve the artifact"):
+    with pytest.raises(ZooError, match="plain TensorFlow cannot serve the artifact|without a golden example"):
         zoo.verify(mlp)
 
 
