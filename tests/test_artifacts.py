@@ -501,7 +501,7 @@ def test_other_golden_outputs_are_refused(mlp, change, difference):
 def test_golden_examples_must_be_there(mlp, examples):
     np.savez(mlp / "1" / artifacts.GOLDEN, **examples)
     reseal(mlp / "1")
-    with pytest.raises(ZooError, match="plain TensorFlow cannot serve the artifact|without a golden example"):
+    with pytest.raises(ZooError, match=r"plain TensorFlow cannot serve the artifact|without a golden example"):
         zoo.verify(mlp)
 
 

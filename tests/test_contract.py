@@ -32,3 +32,10 @@ def test_one_of_each_task_goes_the_whole_way():
     from zoo.tasks import TASKS
 
     assert {zoo.get_spec(name).task for name in ONE_OF_EACH_KIND} == set(TASKS)
+
+
+def test_a_text_without_a_word_has_probabilities(tmp_path):
+    arguments = {"vocabulary_size": 50, "width": 4}
+    data = testing.example_data("text_classification")
+    run = zoo.train("lstm_text", data, out=tmp_path / "run", epochs=1, batch_size=8, arguments=arguments)
+    assert zoo.load(run)(["", "?!"])["probabilities"].sum(-1).tolist() == pytest.approx([1.0, 1.0])

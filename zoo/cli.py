@@ -286,7 +286,9 @@ def _import_tensorflow_quietly() -> None:
     with open(os.devnull, "w") as nowhere:  # noqa: PTH123  devnull is no path to speak of
         os.dup2(nowhere.fileno(), 2)
     try:
-        import keras  # noqa: F401
+        import tensorflow
+
+        tensorflow.get_logger().setLevel("ERROR")  # its advice on retracing is for programmers
     finally:
         os.dup2(kept, 2)
         os.close(kept)

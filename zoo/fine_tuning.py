@@ -106,8 +106,10 @@ def fine_tune(
 
 
 def stage_recipe(recipe: Recipe, stage: Stage, **changes: Any) -> Recipe:
-    """The spec's recipe at the stage's rate and epochs, without the schedule of a training from scratch."""
-    own = {"learning_rate": stage.learning_rate, "epochs": stage.epochs, "schedule": {}, "targets": {}}
+    """The spec's recipe at the stage's rate and epochs, without what is made for a long training: its schedule, and
+    the moving average, which in a few steps would not leave the fresh head behind."""
+    own = {"learning_rate": stage.learning_rate, "epochs": stage.epochs}
+    own |= {"schedule": {}, "ema": None, "targets": {}}
     return recipe.replace(**{**own, **changes})
 
 

@@ -112,7 +112,8 @@ class Recipe:
         weight_decay: fraction of each kernel (not bias) taken off at each step, times the learning rate; for plain
             SGD that is L2 regularisation with this factor.
         clip_norm: largest norm of each variable's gradient; with several devices, of each device's share of it.
-        ema: momentum of the exponential moving average of the weights that is validated and kept; None for none.
+        ema: momentum of the exponential moving average of the weights that is validated and kept; None for none. The
+            average begins at the start's weights: a run needs some 5 / (1 - ema) steps to leave them behind.
         patience: epochs without a better validation figure before training stops; None for never.
         targets: by data set, the validation figure that a run of this recipe is expected to reach.
         deviations: where this differs from the source's own training.

@@ -51,6 +51,7 @@ DEFORMATIONS = Augmentation(
                 deviations=(
                     "batches of 10 at ten times the rate in place of single images at 1e-3",
                     "logits and cross-entropy in place of scaled tanh outputs",
+                    "the ranges of the deformations are told of the paper, not checked against its text",
                     "rotation and shearing both, and the digits 1 and 7 as far as the others; the paper draws one of "
                     "the two, and for 1 and 7 up to 7.5 degrees",
                 ),

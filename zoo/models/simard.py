@@ -74,7 +74,10 @@ PAPER = "Simard, Steinkraus, Platt 2003, Best Practices for Convolutional Neural
             Stage("hidden", ("hidden1", "output"), 0.02, 5),
             Stage("all", ("*",), 0.01, 10),
         ),
-        notes=("the units are scaled tanh as in the authors' earlier LeNet-5: an assumption of this package",),
+        notes=(
+            "the units are scaled tanh as in the authors' earlier LeNet-5: an assumption of this package",
+            "the rate, its steps and the start's deviation of 0.05 are told of the paper, not checked against its text",
+        ),
     )
 )
 def simard_conv(input_shape: tuple, classes: int) -> keras.Model:

@@ -55,7 +55,7 @@ class TextClassification(Task):
 
     def examples(self, split: Split) -> tuple[np.ndarray, ...]:
         labels = require_labels(split, 1, "a label for each text")
-        return self.tokenizer()(tf.constant(split.inputs.astype(str))).numpy().astype(np.int32), labels
+        return numbered(self.tokenizer(), tf.constant(split.inputs.astype(str))).numpy(), labels
 
     def network_batch(self, tokens: tf.Tensor, labels: tf.Tensor) -> tuple[Any, Any]:
         return tokens, tf.one_hot(labels, len(self.classes))
@@ -68,7 +68,7 @@ class TextClassification(Task):
         tokenizer = self.tokenizer()
 
         def classify(texts: tf.Tensor) -> dict[str, tf.Tensor]:
-            return class_outputs(self, network(tf.cast(tokenizer(texts), tf.int32)))
+            return class_outputs(self, network(numbered(tokenizer, texts)))
 
         function = self._function(classify, texts=tf.TensorSpec([None], tf.string, "texts"))
         function.tracked = tokenizer  # its lookup table must live as long as the function
@@ -85,3 +85,10 @@ class TextClassification(Task):
         random = np.random.default_rng(0)
         texts = [" ".join(random.choice(words, size=random.integers(0, 12))) for _ in range(count)]
         return {"serving_default": {"texts": np.array(texts)}}
+
+
+def numbered(tokenizer: keras.layers.TextVectorization, texts: tf.Tensor) -> tf.Tensor:
+    """Token numbers int32 [B, length]; a text without a word counts as one unknown word, for a mean over none would
+    be no number."""
+    tokens = tf.cast(tokenizer(texts), tf.int32)
+    return tf.concat([tf.maximum(tokens[:, :1], 1), tokens[:, 1:]], axis=1)
