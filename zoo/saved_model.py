@@ -223,7 +223,7 @@ def _figures(task: tasks.Task, run: Run | None) -> dict[str, Any]:
 
 def _training(run: Run) -> dict[str, Any]:
     """How the weights came about: the run's record and its history."""
-    record = {key: value for key, value in run.record.items() if key != "model"}
+    record = {key: value for key, value in run.record.items() if key not in ("model", "example")}
     return {**record, "history": run.history}
 
 
