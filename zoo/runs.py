@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
+import importlib.metadata
 import json
 import os
+import platform
+import shutil
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -89,7 +94,7 @@ def open_run(directory: Path, record: Mapping[str, Any]) -> None:
         return
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        write_json(path, record)
+        write_json(path, {**record, "provenance": provenance()})
     except OSError as error:
         raise ZooError(f"cannot write the run to {directory}: {error.strerror}") from None
 
@@ -108,3 +113,23 @@ def load_run(directory: str | os.PathLike) -> Run:
     model = task.build()
     assign(named_weights(model), load_arrays(directory / WEIGHTS_FILE))
     return Run(directory, task, model, from_dict(Recipe, record["recipe"]), record)
+
+
+def provenance() -> dict[str, Any]:
+    """Commit of this package's checkout, versions and the time: written with a run as it starts, and with an export."""
+    packages = ("zoo", "tensorflow", "keras", "numpy")
+    return {
+        "commit": _commit(),
+        "versions": {name: importlib.metadata.version(name) for name in packages}
+        | {"python": platform.python_version()},
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _commit() -> str | None:
+    """The commit of the checkout that this package lies in; None where it is installed otherwise."""
+    root = Path(__file__).parent.parent
+    if not (root / ".git").exists() or shutil.which("git") is None:
+        return None
+    command = ["git", "rev-parse", "HEAD"]
+    return subprocess.run(command, cwd=root, capture_output=True, text=True, check=False).stdout.strip() or None

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
-import importlib.metadata
 import os
-import platform
 import shutil
-import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +16,7 @@ from zoo import artifacts, tasks
 from zoo.errors import ZooError, unknown
 from zoo.files import write_json
 from zoo.loading import Predictor
-from zoo.runs import Run
+from zoo.runs import Run, provenance
 from zoo.spec import ModelSpec, Preprocessing
 from zoo.tasks.base import image_shape
 from zoo.weights import assign, named_weights
@@ -96,7 +92,7 @@ def export(
             "weights": {"storage": storage, "parameters": int(sum(value.size for value in values.values()))},
             "figures": _figures(task, source if isinstance(source, Run) else None),
             "training": _training(source) if isinstance(source, Run) else None,
-            "provenance": _provenance(),
+            "provenance": provenance(),
         }
         files = sorted(file for file in temporary.rglob("*") if file.is_file())
         manifest["files"] = {
@@ -225,23 +221,3 @@ def _training(run: Run) -> dict[str, Any]:
     """How the weights came about: the run's record and its history."""
     record = {key: value for key, value in run.record.items() if key not in ("model", "example")}
     return {**record, "history": run.history}
-
-
-def _provenance() -> dict[str, Any]:
-    """Commit of this package's checkout, versions and the time."""
-    packages = ("zoo", "tensorflow", "keras", "numpy")
-    return {
-        "commit": _commit(),
-        "versions": {name: importlib.metadata.version(name) for name in packages}
-        | {"python": platform.python_version()},
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    }
-
-
-def _commit() -> str | None:
-    """The commit of the checkout that this package lies in; None where it is installed otherwise."""
-    root = Path(__file__).parent.parent
-    if not (root / ".git").exists() or shutil.which("git") is None:
-        return None
-    command = ["git", "rev-parse", "HEAD"]
-    return subprocess.run(command, cwd=root, capture_output=True, text=True, check=False).stdout.strip() or None

@@ -28,21 +28,54 @@ BOOK = "Nielsen 2015, Neural Networks and Deep Learning, chapter 6"
 SAME_ORDER = ("examples are shuffled anew in each epoch; network3.py keeps one order",)
 SIGMOID = Recipe(epochs=60, batch_size=10, learning_rate=0.1, deviations=SAME_ORDER)
 RELU = Recipe(epochs=60, batch_size=10, learning_rate=0.03, weight_decay=0.1 / 5_000, deviations=SAME_ORDER)
-EXPANDED = replace(RELU, weight_decay=0.1 / 25_000, augmentation=Augmentation(expand_shift=True))
-DROPOUT = replace(EXPANDED, epochs=40, weight_decay=0.0)
+EXPANDED = replace(
+    RELU,
+    epochs=12,
+    batch_size=100,
+    learning_rate=0.3,
+    weight_decay=0.1 / 25_000,
+    precision="mixed_bfloat16",
+    augmentation=Augmentation(expand_shift=True),
+    deviations=(
+        *SAME_ORDER,
+        "batches of 100 at the rate 0.3 in place of 10 at 0.03, computed in bfloat16 with weights in float32",
+        "12 epochs of the expanded data, with the rate falling as a cosine, in place of 60 at one rate",
+    ),
+    schedule=Schedule("cosine"),
+)
+DROPOUT = replace(
+    EXPANDED,
+    epochs=16,
+    weight_decay=0.0,
+    deviations=(
+        *EXPANDED.deviations[:-1],
+        "16 epochs of the expanded data, with the rate falling as a cosine, in place of 40 at one rate",
+    ),
+)
 MODERN = Recipe(
-    epochs=40,
-    batch_size=128,
+    epochs=60,
+    batch_size=256,
     learning_rate=2e-3,
     optimizer="adamw",
     schedule=Schedule("cosine", warmup_epochs=1),
     label_smoothing=0.1,
     weight_decay=0.02,
     ema=0.999,
+    precision="mixed_bfloat16",
     augmentation=Augmentation(
         affine=Affine(rotation=10.0, translation=0.07, scale=0.1, skew=5.0), elastic=Elastic(alpha=20.0, sigma=4.0)
     ),
-    targets={"mnist": 0.993},
+    targets={"mnist": 0.994},
+)
+# A hundred hidden units cannot follow distortions as wide as those that convolutions can.
+MODERN_SHALLOW = replace(
+    MODERN,
+    batch_size=128,
+    precision="float32",
+    augmentation=Augmentation(
+        affine=Affine(rotation=6.0, translation=0.04, scale=0.06, skew=5.0), elastic=Elastic(alpha=12.0, sigma=4.0)
+    ),
+    targets={"mnist": 0.983},
 )
 
 ONE = {"filters": (20,), "activation": "sigmoid"}
@@ -54,13 +87,16 @@ VARIANTS: dict[str, tuple[dict[str, Any], int, dict[str, tuple[Recipe, float | N
     "shallow": (
         {"hidden": (100,), "activation": "sigmoid"},
         784 * 100 + 100 + 1_010,
-        {"paper": (replace(SIGMOID, targets={"mnist": 0.973}), 0.9780)},
+        {"paper": (replace(SIGMOID, targets={"mnist": 0.973}), 0.9780), "modern": (MODERN_SHALLOW, None)},
     ),
     "conv_only": (ONE, 520 + 28_810, {"paper": (SIGMOID, None)}),
     "conv": (
         ONE | {"hidden": (100,)},
         520 + 2_880 * 100 + 100 + 1_010,
-        {"paper": (replace(SIGMOID, targets={"mnist": 0.985}), 0.9878)},
+        {
+            "paper": (replace(SIGMOID, targets={"mnist": 0.985}), 0.9878),
+            "modern": (replace(MODERN, targets={"mnist": 0.990}), None),
+        },
     ),
     "sigmoid": (
         TWO | {"hidden": (100,), "activation": "sigmoid"},
@@ -77,19 +113,38 @@ VARIANTS: dict[str, tuple[dict[str, Any], int, dict[str, tuple[Recipe, float | N
             "modern": (MODERN, None),
         },
     ),
-    "relu_300": (TWO | {"hidden": (300,)}, 20_560 + 192_300 + 3_010, {"paper": (EXPANDED, 0.9946)}),
-    "relu_1000": (TWO | {"hidden": (1000,)}, 20_560 + 641_000 + 10_010, {"paper": (EXPANDED, 0.9943)}),
-    "relu_100_100": (TWO | {"hidden": (100, 100)}, 20_560 + 64_100 + 10_100 + 1_010, {"paper": (EXPANDED, 0.9943)}),
-    "relu_300_300": (TWO | {"hidden": (300, 300)}, 20_560 + 192_300 + 90_300 + 3_010, {"paper": (EXPANDED, 0.9948)}),
+    "relu_300": (
+        TWO | {"hidden": (300,)},
+        20_560 + 192_300 + 3_010,
+        {"paper": (EXPANDED, 0.9946), "modern": (MODERN, None)},
+    ),
+    "relu_1000": (
+        TWO | {"hidden": (1000,)},
+        20_560 + 641_000 + 10_010,
+        {"paper": (EXPANDED, 0.9943), "modern": (MODERN, None)},
+    ),
+    "relu_100_100": (
+        TWO | {"hidden": (100, 100)},
+        20_560 + 64_100 + 10_100 + 1_010,
+        {"paper": (EXPANDED, 0.9943), "modern": (MODERN, None)},
+    ),
+    "relu_300_300": (
+        TWO | {"hidden": (300, 300)},
+        20_560 + 192_300 + 90_300 + 3_010,
+        {"paper": (EXPANDED, 0.9948), "modern": (MODERN, None)},
+    ),
     "relu_1000_1000": (
         TWO | {"hidden": (1000, 1000)},
         20_560 + 641_000 + 1_001_000 + 10_010,
-        {"paper": (EXPANDED, 0.9947)},
+        {"paper": (EXPANDED, 0.9947), "modern": (MODERN, None)},
     ),
     "dropout": (
         TWO | {"hidden": (1000, 1000), "dropout": 0.5},
         20_560 + 641_000 + 1_001_000 + 10_010,
-        {"paper": (replace(DROPOUT, targets={"mnist": 0.993}), 0.9960), "modern": (MODERN, None)},
+        {
+            "paper": (replace(DROPOUT, targets={"mnist": 0.993}), 0.9960),
+            "modern": (replace(MODERN, epochs=120, targets={"mnist": 0.995}), None),
+        },
     ),
 }
 NOTES = {

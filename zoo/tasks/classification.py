@@ -33,6 +33,7 @@ LOSSES: dict[str, Callable] = {
     "cross_entropy": lambda smoothing: keras.losses.CategoricalCrossentropy(
         from_logits=True, label_smoothing=smoothing
     ),
+    "binary_cross_entropy": lambda smoothing: keras.losses.BinaryCrossentropy(label_smoothing=smoothing),
     "quadratic": lambda smoothing: losses.QuadraticCost(),
     "rbf_map": lambda smoothing: losses.MapCriterion(),
 }
