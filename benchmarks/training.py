@@ -34,7 +34,8 @@ from zoo import preprocessing, tasks, training
 from zoo.data import Dataset
 from zoo.models.lenet5 import TABLE, bitmap_codes
 from zoo.recipe import Affine, Augmentation, Recipe
-from zoo.tasks.classification import LOSSES, PROBABILITIES
+from zoo import layers as zoo_layers
+from zoo.tasks.classification import LOSSES
 
 MODELS = ("network3_relu", "lenet5")
 BATCH_SIZES = (10, 128)
@@ -76,10 +77,9 @@ def keras_epoch(task: tasks.Task, dataset: Dataset, recipe: Recipe) -> float:
     `fit`."""
     clock, model = Clock(), task.build()
     images, targets = float_arrays(task, dataset, "train")
-    probabilities = PROBABILITIES[task.spec.scores]
 
     def accuracy(y_true: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
-        return keras.metrics.categorical_accuracy(y_true, probabilities(scores))
+        return keras.metrics.categorical_accuracy(y_true, zoo_layers.probabilities(scores, task.spec.scores))
 
     model.compile(training.make_optimizer(recipe), LOSSES[recipe.loss](0.0), metrics=[accuracy])
     model.fit(

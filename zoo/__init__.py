@@ -9,8 +9,10 @@ from zoo.spec import ModelSpec, Preprocessing, Published, Stage
 
 with epy.lazy_api_imports(globals()):  # none of these is imported, TensorFlow least of all, before it is used
     from zoo.artifacts import verify
+    from zoo.ensemble import create_ensemble
     from zoo.fine_tuning import fine_tune
     from zoo.loading import Predictor, create_model, evaluate, load, load_weights, predict
+    from zoo.reproduction import Reproduction, reproduce
     from zoo.runs import Run, load_run
     from zoo.saved_model import export
     from zoo.training import train
@@ -24,9 +26,11 @@ __all__ = [
     "Preprocessing",
     "Published",
     "Recipe",
+    "Reproduction",
     "Run",
     "Stage",
     "ZooError",
+    "create_ensemble",
     "create_model",
     "evaluate",
     "export",
@@ -38,6 +42,7 @@ __all__ = [
     "load_weights",
     "predict",
     "register",
+    "reproduce",
     "train",
     "verify",
 ]

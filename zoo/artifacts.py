@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import math
 import os
 import subprocess
 import sys
@@ -31,13 +32,28 @@ TOLERANCE = 1e-5  # how far a served output may be from the Keras model's
 TIMEOUT = 600  # seconds for serving the golden examples: a graph that never ends is no pass
 
 
-def roots() -> list[Path]:
-    """Folders in which names are looked up: `saved_models` of the working directory, then the package's own."""
+def package_folder() -> Path:
+    """The package's own `saved_models`: inside of an installed one, beside it in a checkout."""
     package = Path(__file__).parent
-    inside, beside = package / "saved_models", package.parent / "saved_models"
-    own = inside if inside.is_dir() else beside
-    here = Path("saved_models").resolve()
-    return list(dict.fromkeys(path for path in (here, own) if path.is_dir()))
+    inside = package / "saved_models"
+    return inside if inside.is_dir() else package.parent / "saved_models"
+
+
+def cache_folder() -> Path:
+    """Where what the hub gave is kept: ZOO_CACHE, or the folder that the system has for caches."""
+    folder = os.environ.get("ZOO_CACHE")
+    if not folder:
+        import pooch
+
+        folder = pooch.os_cache("zoo")
+    return Path(folder).expanduser().absolute()
+
+
+def roots() -> list[Path]:
+    """Folders in which names are looked up: `saved_models` of the working directory, the package's own, the cache."""
+    folders = dict.fromkeys((Path("saved_models").resolve(), package_folder(), cache_folder()))
+    # access first: is_dir raises where the home of somebody else would have to be searched
+    return [path for path in folders if os.access(path, os.R_OK) and path.is_dir()]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,30 +82,48 @@ class Artifact:
 
 def find(name: str | os.PathLike) -> Path:
     """The directory of the newest version for a path or `name.tag`, where a data set's name is an alias of the tag
-    that is best on its validation split; of the best tag of all for a bare name.
+    that is best on its validation split; of the best tag of all for a bare name. What an index lists and no folder
+    holds is fetched from the hub.
 
     Raises:
-        ZooError: where there is none, with the nearest names.
+        ZooError: where there is none, with the nearest names, or it cannot be fetched.
     """
     path = Path(name)
     if path.is_dir():
         path = path.absolute()  # a version's name and its folder's are read off the path
     elif len(path.parts) == 1:
-        plain, _, tag = str(name).partition(".")
-        for root in roots():
-            entry = _index_of(root).get("models", {}).get(plain, {})
-            tagged = root / f"{plain}.{entry.get('aliases', {}).get(tag or 'default', tag)}"
-            if tagged.is_dir():
-                path = tagged
-                break
+        path = _find_named(str(name)) or path
     if not path.is_dir():
-        known = {child.name for root in roots() for child in root.iterdir() if "." in child.name and child.is_dir()}
+        known = {child.name for root in roots() for child in root.glob("[!.]*.*") if child.is_dir()}
+        known |= {f"{model}.{tag}" for model, entry in published_index().items() for tag in entry["tags"]}
         raise unknown("artifact", str(name), known, "It is a directory written by export, or name.tag.")
     versions = sorted(
         (child for child in path.iterdir() if child.name.isdecimal() and child.is_dir()),
         key=lambda child: int(child.name),
     )
     return versions[-1] if versions else path
+
+
+def _find_named(name: str) -> Path | None:
+    """The folder of a name in the first root that has one; else, of what an index lists, the version from the hub."""
+    plain, _, tag = name.partition(".")
+    listed = None
+    for root in roots():
+        index = _index_of(root)
+        entry = index.get("models", {}).get(plain, {})
+        actual = entry.get("aliases", {}).get(tag or "default", tag)
+        full = f"{plain}.{actual}"
+        # the cache is shared with other releases of zoo: of what is listed only the listed version counts there
+        if (root / full).is_dir() and not (listed and root == cache_folder()):
+            return root / full
+        version = entry.get("tags", {}).get(actual, {}).get("version")
+        if manifest_sha256 := index.get("sha256", {}).get(f"{full}/{version}"):
+            listed = full, version, manifest_sha256  # the package's, which comes later, before the user's own
+    if not listed:
+        return None
+    from zoo import hub
+
+    return hub.fetch(*listed)
 
 
 def check_name(path: Path, model: str) -> None:
@@ -117,7 +151,9 @@ def read_manifest(path: Path) -> dict[str, Any]:
         ZooError: for one that is missing, damaged, incomplete, of another format, or other than the index says.
     """
     manifest = _parse_manifest(path)
-    listed = _index_of(path.parent.parent).get("sha256", {}).get(f"{path.parent.name}/{path.name}")
+    root = path.parent.parent
+    index = _index_of(root) or (_index_of(package_folder()) if root == cache_folder() else {})
+    listed = index.get("sha256", {}).get(f"{path.parent.name}/{path.name}")
     if listed not in (None, sha256(path / MANIFEST)):
         raise ZooError(f"{path / MANIFEST} is not the published one: its sha256 differs from {INDEX}")
     return manifest
@@ -171,7 +207,8 @@ def verify(*names: str | os.PathLike) -> list[dict[str, Any]]:
     describes, then the golden examples in a fresh process that has TensorFlow alone.
 
     Returns:
-        For each artifact its `path`, `difference` (the largest of any output from the golden one) and `signatures`.
+        For each artifact its `path`, `difference` (the largest of any output from the golden one), `signatures`, and
+        the `milliseconds` that one example takes, all measured in that one process.
 
     Raises:
         ZooError: for the first artifact that fails, and why.
@@ -253,6 +290,9 @@ def write_index(root: Path) -> None:
             "value": figures["test"],
             "validation": figures["validation"],
             "published": figures["published"],
+            "runs": figures.get("runs", 1),
+            "mean": figures.get("mean") or figures["test"],
+            "deviation": figures.get("deviation") or _binomial_of(manifest),
             "parameters": manifest["weights"]["parameters"],
             "bytes": Artifact(path, manifest).size,
             "version": path.name,
@@ -265,6 +305,19 @@ def write_index(root: Path) -> None:
         entry["aliases"] = {**aliases, "default": ranked[-1]}
     write_json(root / INDEX, {"models": models, "sha256": hashes})
     _index_of.cache_clear()
+
+
+def binomial(share: float, examples: int) -> float:
+    """The standard deviation of a share of so many examples."""
+    return math.sqrt(max(share * (1 - share), 0.0) / examples)
+
+
+def _binomial_of(manifest: Mapping[str, Any]) -> float | None:
+    """That of the test figure, where it is a share of known examples."""
+    figures, data = manifest["figures"], (manifest["training"] or {}).get("data", {})
+    if figures["metric"] != "accuracy" or figures["test"] is None or "examples" not in data:
+        return None
+    return binomial(figures["test"], data["examples"]["test"])
 
 
 def _rank(entry: Mapping[str, Any]) -> float:

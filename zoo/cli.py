@@ -47,6 +47,9 @@ Changes = Annotated[
 ]
 Epochs = Annotated[int | None, typer.Option(help="Epochs in place of the recipe's.")]
 ExportTo = Annotated[Path | None, typer.Option("--export", help="Where to export; saved_models/NAME.DATA by default.")]
+Storage = Annotated[
+    str, typer.Option(help="float32, float16 for half the size, or auto: float16 where that changes no prediction.")
+]
 InputShape = Annotated[str | None, typer.Option(help="Another input shape, such as 32,32,3.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -173,6 +176,48 @@ def fine_tune(
 
 
 @app.command()
+def reproduce(
+    source: Trained,
+    data: Annotated[str | None, typer.Option(help="The data set, where it is not found by its name.")] = None,
+    smoke: Annotated[bool, typer.Option("--smoke", help="A short slice of it, in less than a minute.")] = False,
+    seed: Annotated[int | None, typer.Option(help="Another seed than the manifest's.")] = None,
+    devices: Devices = "auto",
+    out: Out = None,
+) -> None:
+    """Train weights again by their manifest and hold the test figure against the stored range."""
+    done = zoo.reproduce(source, data=data, smoke=smoke, seed=seed, out=out, devices=devices)
+    print(
+        f"{done.name} {'passes' if smoke else 'is reproduced'}: test {done.metric} {done.measured:.4f} "
+        f"is within {done.low:.4f} to {done.high:.4f}"
+    )
+
+
+@app.command()
+def ensemble(
+    members: Annotated[list[str], typer.Argument(help="NAME.TAG, exported directories, or runs.")],
+    data: Annotated[str | None, typer.Option(help="The data set to measure the members and the whole on.")] = None,
+    method: Annotated[str, typer.Option(help="mean of the probabilities, or vote.")] = "mean",
+    name: Annotated[str, typer.Option(help="The registered ensemble of such members.")] = "ensemble",
+    storage: Storage = "float32",
+    export_to: ExportTo = None,
+) -> None:
+    """Join trained classifiers into one, export it and prove the export."""
+    whole = zoo.create_ensemble(members, data=data, method=method, name=name)
+    if data is not None:
+        table = Table("", "validation error", "test error", box=None)
+        for row in whole.record["members"]:
+            table.add_row(row["name"], *(f"{1 - row[split]:.4f}" for split in whole.metrics))
+        table.add_row("together", *(f"{1 - figures['accuracy']:.4f}" for figures in whole.metrics.values()))
+        apart = whole.record["disagreement"].values()
+        table.add_row("not all agree", *(f"{split['any']:.4f}" for split in apart))
+        table.add_row("two differ, on average", *(f"{split['pairs']:.4f}" for split in apart))
+        console.print(table)
+    tag = whole.record["data"]["name"] or "local"
+    path = zoo.export(whole, export_to or Path("saved_models") / f"{name}.{tag}", storage=storage)
+    print(f"exported to {path}, verified in a process with TensorFlow alone")
+
+
+@app.command()
 def evaluate(
     source: Trained,
     data: Data,
@@ -206,14 +251,23 @@ def predict(
 
 @app.command()
 def export(
-    source: Annotated[str, typer.Argument(help="A run's directory, NAME.TAG, or the path of an exported directory.")],
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            help="A run's directory, or those of runs with several seeds, of which the best on validation is exported "
+            "with the figures of all; or NAME.TAG or an exported directory, for other formats."
+        ),
+    ],
     path: Annotated[Path, typer.Argument(help="FOLDER/NAME.TAG, or a file for the other formats.")],
     format: Annotated[str, typer.Option(help="tensorflow, onnx, litert or keras.")] = "tensorflow",
-    storage: Annotated[str, typer.Option(help="float32, or float16 for half the size.")] = "float32",
+    storage: Storage = "float32",
 ) -> None:
     """Export a run, or trained weights anew, and prove that the export gives the same numbers."""
-    is_run = Path(source, "run.json").exists()
-    print(zoo.export(zoo.load_run(source) if is_run else zoo.load(source), path, format=format, storage=storage))
+    are_runs = [Path(source, "run.json").exists() for source in sources]
+    if len(sources) > 1 and not all(are_runs):
+        raise ZooError(f"{sources[are_runs.index(False)]} is no run: several sources must be runs of one training")
+    source = [zoo.load_run(source) for source in sources] if all(are_runs) else zoo.load(sources[0])
+    print(zoo.export(source, path, format=format, storage=storage))
 
 
 @app.command()

@@ -13,6 +13,7 @@ from etils import epy
 from zoo import artifacts, tasks
 from zoo import data as zoo_data
 from zoo.devices import strategy
+from zoo.errors import ZooError
 from zoo.recipe import Recipe
 from zoo.runs import Run, describe_run, open_run
 from zoo.spec import Stage
@@ -56,6 +57,8 @@ def fine_tune(
     """
     artifact = artifacts.open_artifact(source)
     origin = tasks.restore(artifact.manifest["model"])
+    if not origin.spec.stages:
+        raise ZooError(f"{artifact.name} is an ensemble: fine-tune its members and join them anew")
     devices_strategy = strategy(devices)
     shape = input_shape or origin.input_shape
     dataset = zoo_data.load(data, image_size=picture_size(origin.spec, shape))

@@ -30,7 +30,8 @@ ALLOWED = frozenset(
     "ScatterNd Select SelectV2 Shape Size Slice Split SplitV Squeeze StridedSlice TensorScatterUpdate Tile Transpose "
     "Unpack Where ZerosLike "
     # arithmetic
-    "Abs Add AddN AddV2 All Any ArgMax ArgMin BatchMatMulV2 BiasAdd Cumsum Div DivNoNan Einsum Elu Equal Erf Exp "
+    "Abs Add AddN AddV2 All Any ArgMax ArgMin BatchMatMulV2 BiasAdd Bitcast BitwiseAnd Cumsum Div DivNoNan Einsum Elu "
+    "Equal Erf Exp "
     "Floor FloorDiv FloorMod Greater GreaterEqual Inv IsFinite IsNan LeakyRelu Less LessEqual Log Log1p LogSoftmax "
     "LogicalAnd LogicalNot LogicalOr MatMul Max Maximum Mean Min Minimum Mod Mul MulNoNan Neg NotEqual Pow Prod "
     "RealDiv Reciprocal Relu Relu6 Round Rsqrt Selu Sigmoid Sign Softmax Softplus Softsign Sqrt Square "

@@ -198,3 +198,15 @@ class CropLike(keras.layers.Layer):
     def compute_output_shape(self, input_shape: Sequence[tuple]) -> tuple:
         (batch, _, _, channels), (_, height, width, _) = input_shape
         return batch, height, width, channels
+
+
+def probabilities(scores: Any, kind: str) -> Any:
+    """What a network puts out, [..., K], as probabilities that sum to 1.
+
+    Args:
+        kind: `ModelSpec.scores`: `logits` and `distances` go through a softmax, the latter negated; `sigmoid`
+            activations are divided by their sum.
+    """
+    if kind == "sigmoid":
+        return ops.divide_no_nan(scores, ops.sum(scores, axis=-1, keepdims=True))
+    return ops.softmax(-scores if kind == "distances" else scores)

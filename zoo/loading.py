@@ -15,8 +15,8 @@ from zoo.data import load as load_data
 from zoo.errors import ZooError
 from zoo.recipe import Recipe, from_dict
 from zoo.runs import Run
+from zoo.tasks.base import picture_size
 from zoo.training import evaluate as evaluate_split
-from zoo.training import picture_size
 from zoo.weights import LoadReport, assign, load_arrays, named_weights
 
 with epy.lazy_imports():
@@ -119,6 +119,11 @@ class Predictor:
             raise ZooError(f"{spec.name} must be of shape {spec.shape}, not {inputs.shape}")
         return {name: value.numpy() for name, value in self.function(tf.constant(inputs)).items()}
 
+    def class_ids(self, inputs: np.ndarray, batch_size: int = 256) -> np.ndarray:
+        """The most probable class of each of many examples, int64 [N], batch by batch."""
+        parts = range(0, len(inputs), batch_size)
+        return np.concatenate([self(inputs[start : start + batch_size])["class_ids"] for start in parts])
+
 
 def load(source: str | os.PathLike | Run) -> Predictor:
     """A trained network, by `name.tag`, directory or run, ready to predict."""
@@ -149,9 +154,7 @@ def evaluate(source: str | os.PathLike | Run, data: Any, *, split: str = "test")
     predictor = Predictor(source)
     task = predictor.task
     dataset = load_data(data, image_size=picture_size(task.spec, task.input_shape))
-    task.check_inputs(dataset)
-    if task.classes and dataset.classes and dataset.classes != task.classes:
-        raise ZooError(f"{dataset.name} has the classes {dataset.classes[:10]}, the network {task.classes[:10]}")
+    task.check_data(dataset)
     if split not in dataset.splits:
         raise ZooError(f"unknown split {split!r}: use train, validation or test")
     return evaluate_split(task, predictor.model, dataset.splits[split], predictor.recipe)

@@ -104,6 +104,7 @@ class Recipe:
 
     Args:
         epochs: passes over the training data (over its expansion, where the augmentation expands it).
+        arguments: the builder's arguments that only the start of the training depends on, such as `initialisation`.
         batch_size: examples a step, over all devices together.
         learning_rate: the optimizer's rate before the schedule's factor.
         optimizer: a name that `keras.optimizers.get` knows.
@@ -133,6 +134,7 @@ class Recipe:
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     augmentation: Augmentation = Augmentation()
     patience: int | None = None
+    arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     targets: Mapping[str, float] = dataclasses.field(default_factory=dict)
     deviations: tuple[str, ...] = ()
 

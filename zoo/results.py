@@ -2,45 +2,66 @@
 
 from __future__ import annotations
 
+import csv
+import io
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from zoo import registry
-from zoo.artifacts import published_index
+from zoo.artifacts import published_index, roots, verify
 from zoo.errors import ZooError
 
 BEGIN, END = "<!-- results -->", "<!-- end of results -->"
-HEADER = "| model | year | parameters | source says | weights | validation | test | size |"
+CSV = "results.csv"
+COLUMNS = (
+    "name", "tag", "dataset", "metric", "parameters", "year", "published", "validation", "test", "runs", "mean",
+    "deviation", "bytes", "milliseconds",
+)  # fmt: skip
+HEADER = "| model | year | parameters | source says | weights | validation | test | all runs | size | latency |"
 
 
-def table() -> str:
-    """A Markdown table: a row for each model's weights, one for a model without; figures from the manifests, on the
-    data sets that sources report on."""
-    index = published_index()
+def rows() -> list[dict[str, Any]]:
+    """For each model's weights a row of `COLUMNS`, one with an empty `tag` for a model without; figures from the
+    manifests, on the data sets that sources report on. `deviation` is the standard deviation over the runs, or of a
+    share of the test examples (binomial) where there was one run."""
+    index, times = published_index(), latencies()
     reported = {figure.dataset for name in registry.list_models() for figure in registry.get_spec(name).published}
-    rows = [HEADER, "|---|---|---|---|---|---|---|---|"]
+    table = []
     for name in registry.list_models():
         spec = registry.get_spec(name)
         tags = index.get(name, {}).get("tags", {})
-        entries = {tag: entry for tag, entry in tags.items() if entry["dataset"] in reported} or {"": {}}
-        for tag, entry in sorted(entries.items()):
-            published = entry["published"] if entry else spec.published[0].value if spec.published else None
-            size = f"{entry['bytes'] / 1e6:.1f} MB" if entry else ""
-            cells = (
-                *(
-                    f"`{name}`",
-                    str(spec.year),
-                    f"{spec.params:,}",
-                    _figure(published),
-                    f"`{name}.{tag}`" if tag else "",
-                ),
-                *(_figure(entry.get("validation")), _figure(entry.get("value")), size),
-            )
-            rows.append(f"| {' | '.join(cells)} |")
-    return "\n".join(rows)
+        for tag, entry in sorted((tag, entry) for tag, entry in tags.items() if entry["dataset"] in reported):
+            known = {"name": name, "tag": tag, "year": spec.year, "test": entry["value"], "parameters": spec.params}
+            known["milliseconds"] = times.get(f"{name}.{tag}")
+            table.append({column: known.get(column, entry.get(column)) for column in COLUMNS})
+        if not table or table[-1]["name"] != name:
+            figure = {"published": spec.published[0].value} if spec.published else {}
+            known = {"name": name, "tag": "", "year": spec.year, "parameters": spec.params, **figure}
+            table.append({column: known.get(column) for column in COLUMNS})
+    return table
+
+
+def table() -> str:
+    """The rows in Markdown."""
+    lines = [HEADER, "|---|---|---|---|---|---|---|---|---|---|"]
+    for row in rows():
+        weights = f"`{row['name']}.{row['tag']}`" if row["tag"] else ""
+        cells = (f"`{row['name']}`", str(row["year"]), f"{row['parameters']:,}", _figure(row["published"]), weights)
+        cells += (_figure(row["validation"]), _figure(row["test"]), _spread(row))
+        cells += (f"{row['bytes'] / 1e6:.1f} MB" if row["bytes"] else "",)
+        cells += (f"{row['milliseconds']:.1f} ms" if row["milliseconds"] else "",)
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def write(readme: Path) -> None:
-    """Put the table between the marks in a Markdown file; raises ZooError where it has none."""
+    """Prove all weights of the `saved_models` beside a Markdown file, measure what one example takes, and write the
+    rows to `results.csv` there and the table between the marks of the file.
+
+    Raises:
+        ZooError: for a file without the marks, or weights that do not verify.
+    """
     try:
         text = readme.read_text(encoding="utf-8")
     except OSError as error:
@@ -49,7 +70,33 @@ def write(readme: Path) -> None:
     _, end, after = rest.partition(END)
     if not (begin and end):
         raise ZooError(f"{readme} has no lines {BEGIN} and {END} to put the table between")
+    measured = [f"{row['name']}.{row['tag']}" for row in rows() if row["tag"]]
+    times = dict(zip(measured, (result["milliseconds"] for result in verify(*measured)), strict=True))
+    sheet = io.StringIO()
+    writer = csv.DictWriter(sheet, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    for row in rows():
+        if row["tag"]:
+            writer.writerow({**row, "milliseconds": round(times[f"{row['name']}.{row['tag']}"], 2)})
+    (readme.parent / "saved_models" / CSV).write_text(sheet.getvalue(), encoding="utf-8")
     readme.write_text(f"{before}{begin}\n{table()}\n{end}{after}", encoding="utf-8")
+
+
+def latencies() -> dict[str, float]:
+    """By `name.tag` the milliseconds that `write` measured."""
+    times = {}
+    for root in reversed(roots()):
+        if (root / CSV).is_file():
+            with (root / CSV).open(encoding="utf-8", newline="") as file:
+                times |= {f"{row['name']}.{row['tag']}": float(row["milliseconds"]) for row in csv.DictReader(file)}
+    return times
+
+
+def _spread(row: Mapping[str, Any]) -> str:
+    """Mean and standard deviation of the test figure, and of how many runs."""
+    if row["deviation"] is None:
+        return ""
+    return f"{row['mean']:.4f} ± {row['deviation']:.4f} ({row['runs']})"
 
 
 def _figure(value: float | None) -> str:

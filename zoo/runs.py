@@ -18,9 +18,11 @@ from etils import epy
 
 from zoo import tasks
 from zoo.data import Dataset
+from zoo.data import load as load_data
 from zoo.errors import ZooError
 from zoo.files import read_json, write_json
 from zoo.recipe import Recipe, from_dict
+from zoo.tasks.base import picture_size
 from zoo.weights import assign, load_arrays, named_weights
 
 with epy.lazy_imports():
@@ -113,6 +115,19 @@ def load_run(directory: str | os.PathLike) -> Run:
     model = task.build()
     assign(named_weights(model), load_arrays(directory / WEIGHTS_FILE))
     return Run(directory, task, model, from_dict(Recipe, record["recipe"]), record)
+
+
+def data_of(record: Mapping[str, Any], task: tasks.Task, data: str | os.PathLike | Dataset | None = None) -> Dataset:
+    """The data set that a run was trained on, found by the name in its record where `data` does not say where it is.
+
+    Raises:
+        ZooError: where it is not found, or is another than the record's fingerprint says.
+    """
+    name, fingerprint = record["data"]["name"], record["data"].get("fingerprint")
+    dataset = load_data(data or name, image_size=picture_size(task.spec, task.input_shape))
+    if dataset.fingerprint != fingerprint:
+        raise ZooError(f"{dataset.name} is not the data set {name} of the run: its fingerprint differs")
+    return dataset
 
 
 def provenance() -> dict[str, Any]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import shutil
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -16,9 +18,10 @@ from zoo import artifacts, tasks
 from zoo.errors import ZooError, unknown
 from zoo.files import write_json
 from zoo.loading import Predictor
-from zoo.runs import Run, provenance
+from zoo.runs import Run, data_of, provenance
 from zoo.spec import ModelSpec, Preprocessing
 from zoo.tasks.base import image_shape
+from zoo.training import evaluate
 from zoo.weights import assign, named_weights
 
 with epy.lazy_imports():
@@ -29,15 +32,15 @@ with epy.lazy_imports():
 
 GOLDEN_COUNTS = (1, 7)  # batch sizes at which the served model is compared
 FORMATS = ("tensorflow", "onnx", "litert", "keras")
-STORAGES = ("float32", "float16")
+STORAGES = ("float32", "float16", "auto")
 
 
 def export(
-    source: Run | Predictor | keras.Model,
+    source: Run | Sequence[Run] | Predictor | keras.Model,
     path: str | os.PathLike,
     *,
     format: str = "tensorflow",
-    storage: Literal["float32", "float16"] = "float32",
+    storage: Literal["float32", "float16", "auto"] = "float32",
     spec: ModelSpec | None = None,
     classes: Sequence[str] = (),
     vocabulary: Sequence[str] = (),
@@ -48,13 +51,16 @@ def export(
     """Write a trained network, prove that what was written gives the same numbers, and return where it lies.
 
     Args:
-        source: a run; loaded weights (`zoo.load`), for other formats than a SavedModel; or a bare model with what
-            the artifact needs beside its weights: `spec`, the names of its `classes`, the `vocabulary` of a text
-            task, and a `preprocessing`, an `input_shape` and builder `arguments` other than the spec's.
+        source: a run; several runs of one training that differ in their seed, of which the one that is best on
+            validation is written, with the figures of all; loaded weights (`zoo.load`), for other formats than a
+            SavedModel; or a bare model with what the artifact needs beside its weights: `spec`, the names of its
+            `classes`, the `vocabulary` of a text task, and a `preprocessing`, an `input_shape` and builder
+            `arguments` other than the spec's.
         path: `FOLDER/NAME.TAG` with the spec's name, which gets a sub-directory for each version; with another
             format than `tensorflow` a file.
         format: `tensorflow` (SavedModel), `onnx`, `litert` or `keras`.
-        storage: `float16` halves the weights; the served graph computes in float32 on the rounded weights.
+        storage: `float16` halves the weights; the served graph computes in float32 on the rounded weights. `auto` is
+            that where it changes no class on the validation split of the data that a classifier was trained on.
 
     Raises:
         ZooError: for a path that cannot be written or is named otherwise, a full disk, a format that cannot hold
@@ -65,6 +71,9 @@ def export(
         raise unknown("format", format, FORMATS)
     if storage not in STORAGES:
         raise unknown("storage", storage, STORAGES)
+    runs = [source] if isinstance(source, Run) else source if isinstance(source, Sequence) else []
+    if runs:
+        source = best_of(runs)
     if isinstance(source, Run | Predictor):
         task, model = source.task, source.model
     elif spec is None:
@@ -83,6 +92,11 @@ def export(
     version = path / str(
         max((int(child.name) for child in path.glob("[0-9]*") if child.name.isdecimal()), default=0) + 1
     )
+    run = source if isinstance(source, Run) else None
+    if storage == "auto":
+        rounded = _rounded(run) if run else None
+        storage = "float16" if rounded else "float32"
+        run = rounded or run
     with _writing(version) as temporary:
         values = _write_saved_model(task, model, temporary, storage)
         manifest = {
@@ -90,8 +104,9 @@ def export(
             "name": path.name,
             "model": task.describe(),
             "weights": {"storage": storage, "parameters": int(sum(value.size for value in values.values()))},
-            "figures": _figures(task, source if isinstance(source, Run) else None),
-            "training": _training(source) if isinstance(source, Run) else None,
+            "figures": _figures(task, run, runs),
+            "training": _training(run) if run else None,
+            "runs": [_outcome(one) for one in runs],
             "provenance": provenance(),
         }
         files = sorted(file for file in temporary.rglob("*") if file.is_file())
@@ -199,25 +214,74 @@ def _plain(value: np.ndarray) -> np.ndarray:
     return np.array([text.decode() for text in value.ravel()]).reshape(value.shape) if value.dtype == object else value
 
 
-def _figures(task: tasks.Task, run: Run | None) -> dict[str, Any]:
+def best_of(runs: Sequence[Run]) -> Run:
+    """The run that is best on validation, the first of equals.
+
+    Raises:
+        ZooError: for runs that differ in more than their seed.
+    """
+    same = ("model", "data", "recipe", "backend")
+    for run in runs[1:]:
+        other = [key for key in same if run.record.get(key) != runs[0].record.get(key)]
+        if other:
+            raise ZooError(
+                f"{run.directory} and {runs[0].directory} are no runs of one training: other {', '.join(other)}"
+            )
+    return max(runs, key=lambda run: run.task.goodness(_best_row(run)))
+
+
+def _best_row(run: Run) -> Mapping[str, Any]:
+    """The row of the history whose weights the run has; of an ensemble, which has none, its validation figures."""
+    if run.history:
+        return run.history[run.best_epoch - 1]
+    return {f"val_{name}": value for name, value in run.metrics["validation"].items()} | {"epoch": 0}
+
+
+def _figures(task: tasks.Task, run: Run | None, runs: Sequence[Run]) -> dict[str, Any]:
     """What the index shows: the metric measured here beside the published one of the same data set, and of the same
-    recipe where there is one."""
+    recipe where there is one; the mean and the standard deviation of the test figure over all runs."""
     dataset = run.record["data"]["name"] if run else None
     recipe = run.record.get("recipe_name") if run else None
     same = [f for f in task.spec.published if f.dataset == dataset and f.metric == task.metric]
     published = next((f for f in same if f.recipe == recipe), same[0] if same else None)
-    measured = run.metrics if run else {"validation": {}, "test": {}}
+    tested = [one.metrics["test"][task.metric] for one in runs if task.metric in one.metrics["test"]]
     return {
         "dataset": dataset,
         "metric": task.metric,
-        "validation": measured["validation"].get(task.metric),
-        "test": measured["test"].get(task.metric),
+        "validation": run.metrics["validation"].get(task.metric) if run else None,
+        "test": run.metrics["test"].get(task.metric) if run else None,
+        "runs": len(tested),
+        "mean": statistics.mean(tested) if tested else None,
+        "deviation": statistics.stdev(tested) if len(tested) > 1 else None,
         "published": published.value if published else None,
         "source": published.source if published else None,
     }
 
 
+def _outcome(run: Run) -> dict[str, Any]:
+    """What came of one of several runs."""
+    seconds = sum(row["seconds"] for row in run.history)
+    outcome = {"seed": run.record.get("seed"), "metrics": run.metrics, "seconds": round(seconds, 1)}
+    return {**outcome, "best_epoch": run.record.get("best_epoch"), "provenance": run.record.get("provenance")}
+
+
 def _training(run: Run) -> dict[str, Any]:
     """How the weights came about: the run's record and its history."""
-    record = {key: value for key, value in run.record.items() if key not in ("model", "example")}
-    return {**record, "history": run.history}
+    return {key: value for key, value in run.record.items() if key not in ("model", "example")}
+
+
+def _rounded(run: Run) -> Run | None:
+    """The run with its weights rounded to float16 and its figures measured anew, where that changes no class on the
+    validation split of the data that it was trained on; None where it does, for other tasks than classification,
+    and where the run has no data."""
+    if not isinstance(run.task, tasks.TASKS["classification"]) or run.record["data"]["name"] is None:
+        return None
+    dataset = data_of(run.record, run.task)
+    rounded = dataclasses.replace(run, model=run.task.build())
+    values = {key: v.numpy().astype(np.float16).astype(np.float32) for key, v in named_weights(run.model).items()}
+    assign(named_weights(rounded.model), values)
+    images = dataset.splits["validation"].inputs
+    if not np.array_equal(Predictor(run).class_ids(images), Predictor(rounded).class_ids(images)):
+        return None
+    metrics = {name: evaluate(run.task, rounded.model, dataset.splits[name], run.recipe) for name in run.metrics}
+    return dataclasses.replace(rounded, record={**run.record, "metrics": metrics})

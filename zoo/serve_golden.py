@@ -4,7 +4,9 @@ This file is run by its path in a process of its own, in which neither zoo nor K
 """
 
 import json
+import statistics
 import sys
+import time
 from pathlib import Path
 
 sys.modules["keras"] = sys.modules["zoo"] = None  # TensorFlow imports Keras of itself where it is installed
@@ -27,6 +29,18 @@ def difference(served, golden):
     return gap if gap == gap else float("inf")  # NaN is as wrong as can be
 
 
+def latency(signature, inputs, calls=30):
+    """The median time of a call with one example, in milliseconds."""
+    inputs = {name: tf.constant(value) for name, value in inputs.items()}
+    seconds = []
+    for _ in range(calls):
+        start = time.perf_counter()
+        for value in signature(**inputs).values():
+            value.numpy()
+        seconds.append(time.perf_counter() - start)
+    return 1000 * statistics.median(seconds)
+
+
 def serve(directory):
     loaded = tf.saved_model.load(directory)
     cases = {}
@@ -44,12 +58,14 @@ def serve(directory):
             continue
         for name, value in outputs.items():
             differences[f"{signature} {name} at {count} examples"] = difference(value.numpy(), case["outputs"][name])
+    single = [value["inputs"] for (name, count), value in cases.items() if (name, count) == ("serving_default", "1")]
     worst = max(differences, key=differences.get)
     return {
         "path": directory,
         "difference": differences[worst],
         "worst": worst,
         "signatures": sorted(loaded.signatures),
+        "milliseconds": latency(loaded.signatures["serving_default"], single[0]) if single else None,
     }
 
 

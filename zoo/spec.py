@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
-from zoo.errors import unknown
+from zoo.errors import ZooError, unknown
 from zoo.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ class ModelSpec:
         scores: what the network puts out: `logits` (softmax follows), `sigmoid` (divided by their sum) or
             `distances` (softmax of their negative).
         arguments: the builder's further arguments for this variant.
+        recipes: ways to train it, the first the default; none for an ensemble.
         notes: what a reader should know of this variant, such as a mistake of the source and which form is built.
     """
 
@@ -83,7 +84,13 @@ class ModelSpec:
     builder: Callable[..., keras.Model] | None = None
 
     def recipe(self, name: str | None = None) -> Recipe:
-        """The recipe of that name; the first of the spec where none is named."""
+        """The recipe of that name; the first of the spec where none is named.
+
+        Raises:
+            ZooError: for an unknown name, and for a network that is joined from trained ones.
+        """
+        if not self.recipes:
+            raise ZooError(f"{self.name} is not trained itself: train its members and join them with `zoo ensemble`")
         name = name or next(iter(self.recipes))
         if name not in self.recipes:
             raise unknown(f"recipe of {self.name}", name, self.recipes)

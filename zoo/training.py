@@ -20,8 +20,7 @@ from zoo.errors import ZooError
 from zoo.files import read_json, write_json
 from zoo.recipe import Recipe
 from zoo.runs import RUN_FILE, WEIGHTS_FILE, Run, describe_run, open_run
-from zoo.spec import ModelSpec
-from zoo.tasks.base import image_shape
+from zoo.tasks.base import picture_size
 from zoo.weights import assign, named_weights, save_arrays
 
 with epy.lazy_imports():
@@ -62,12 +61,12 @@ def train(
             that is no longer a number.
     """
     spec = registry.get_spec(name)
-    recipe_name = recipe if isinstance(recipe, str) else next(iter(spec.recipes)) if recipe is None else "own"
-    recipe = (recipe if isinstance(recipe, Recipe) else spec.recipe(recipe)).replace(**changes)
+    recipe_name = "own" if isinstance(recipe, Recipe) else recipe or next(iter(spec.recipes), None)
+    recipe = (recipe if isinstance(recipe, Recipe) else spec.recipe(recipe_name)).replace(**changes)
     devices_strategy = strategy(devices)
     dataset = zoo_data.load(data, image_size=picture_size(spec, input_shape))
     tasks.get_task(spec.task).check_inputs(dataset)
-    task = tasks.get_task(spec.task).from_data(spec, dataset, input_shape, **(arguments or {}))
+    task = tasks.get_task(spec.task).from_data(spec, dataset, input_shape, **{**recipe.arguments, **(arguments or {})})
     directory = Path(out or Path("runs") / f"{spec.name}.{dataset.name}.{recipe_name}-{seed}")
     record = describe_run(task, dataset, recipe, seed=seed, deterministic=deterministic, devices=devices)
     record["recipe_name"] = recipe_name
@@ -151,16 +150,6 @@ def evaluate(task: tasks.Task, model: keras.Model, split: zoo_data.Split, recipe
     trainer = task.compile(model, recipe, keras.optimizers.SGD)
     figures = trainer.evaluate(evaluation_batches(task, split), verbose=0, return_dict=True)
     return {name: float(value) for name, value in figures.items()}
-
-
-def picture_size(spec: ModelSpec, input_shape: tuple | None) -> tuple[int, int] | None:
-    """Height and width, in pixels, to which picture files of other sizes are brought as they are read: what the
-    serving graph brings them to. None for texts, and for networks that take any size."""
-    if len(spec.input_shape) != 3:
-        return None
-    shape, preprocessing = image_shape(spec, input_shape)
-    size = preprocessing.size or shape[:2]
-    return None if None in size else tuple(size)
 
 
 def start_randomness(seed: int, deterministic: bool) -> None:

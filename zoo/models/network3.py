@@ -53,6 +53,7 @@ DROPOUT = replace(
     ),
 )
 MODERN = Recipe(
+    arguments={"initialisation": "he"},
     epochs=60,
     batch_size=256,
     learning_rate=2e-3,
@@ -78,6 +79,7 @@ MODERN_SHALLOW = replace(
     targets={"mnist": 0.983},
 )
 
+INITIALISATIONS = ("n_out", "n_in", "he")
 ONE = {"filters": (20,), "activation": "sigmoid"}
 TWO = {"filters": (20, 40), "activation": "relu"}
 
@@ -212,13 +214,16 @@ def network3(
         filters: feature maps of each layer of 5 x 5 convolution and 2 x 2 max-pooling.
         hidden: units of each fully connected layer.
         dropout: share of the inputs of every fully connected layer, the output layer's too, dropped in training.
-        initialisation: weights start with variance 1 / `n_out` as in network3.py, or 1 / `n_in` as in chapter 3;
-            biases with variance 1.
+        initialisation: weights start with variance 1 / `n_out` as in network3.py, or 1 / `n_in` as in chapter 3,
+            both with biases of variance 1; or with 2 / `n_in` and biases of 0 (`he`: He et al. 2015, section 2.2),
+            which leaves no ReLU dead at the start.
     """
-    if initialisation not in ("n_in", "n_out"):
-        raise unknown("initialisation", initialisation, ("n_in", "n_out"))
+    if initialisation not in INITIALISATIONS:
+        raise unknown("initialisation", initialisation, INITIALISATIONS)
 
     def normal(n_in: int, n_out: int) -> dict[str, Any]:
+        if initialisation == "he":
+            return {"kernel_initializer": "he_normal"}
         fan = {"n_in": n_in, "n_out": n_out}[initialisation]
         return {
             "kernel_initializer": keras.initializers.RandomNormal(stddev=1 / math.sqrt(fan)),

@@ -67,6 +67,12 @@ class Task(abc.ABC):
         if not cls.takes_text and dtype != np.uint8:
             raise ZooError(f"data set {data.name} has {dtype.name} pictures: give uint8, from 0 to 255")
 
+    def check_data(self, data: Dataset) -> None:
+        """Raises ZooError for a data set that the task's network cannot be measured on."""
+        self.check_inputs(data)
+        if self.classes and data.classes and data.classes != self.classes:
+            raise ZooError(f"{data.name} has the classes {data.classes[:10]}, the network {self.classes[:10]}")
+
     @abc.abstractmethod
     def examples(self, split: Split) -> tuple[np.ndarray, ...]:
         """The split as numeric arrays of one length, an example a row: what is shuffled and batched."""
@@ -207,6 +213,16 @@ def image_shape(spec: ModelSpec, input_shape: tuple | None, channels: int | None
     shape = tuple(input_shape or spec.input_shape)
     pre.check_channels(channels or shape[-1], shape[-1])
     return shape, pre.for_input(spec.preprocessing, spec.input_shape, shape)
+
+
+def picture_size(spec: ModelSpec, input_shape: tuple | None) -> tuple[int, int] | None:
+    """Height and width, in pixels, to which picture files of other sizes are brought as they are read: what the
+    serving graph brings them to. None for texts, and for networks that take any size."""
+    if len(spec.input_shape) != 3:
+        return None
+    shape, preprocessing = image_shape(spec, input_shape)
+    size = preprocessing.size or shape[:2]
+    return None if None in size else tuple(size)
 
 
 def restore(description: Mapping[str, Any]) -> Task:

@@ -20,14 +20,8 @@ with epy.lazy_imports():
     import keras
     import tensorflow as tf
 
+    from zoo import layers as zoo_layers
     from zoo.tasks import losses
-
-# How each kind of score becomes probabilities that sum to 1 (`ModelSpec.scores`).
-PROBABILITIES: dict[str, Callable] = {
-    "logits": lambda scores: tf.nn.softmax(scores),
-    "sigmoid": lambda scores: tf.math.divide_no_nan(scores, tf.reduce_sum(scores, -1, keepdims=True)),
-    "distances": lambda scores: tf.nn.softmax(-scores),
-}
 
 LOSSES: dict[str, Callable] = {
     "cross_entropy": lambda smoothing: keras.losses.CategoricalCrossentropy(
@@ -48,7 +42,7 @@ def require_labels(split: Split, dims: int, what: str) -> np.ndarray:
 
 def class_outputs(task: Any, scores: tf.Tensor) -> dict[str, tf.Tensor]:
     """Scores [B, K] to `probabilities`, `class_ids` and `class_names`."""
-    probabilities = PROBABILITIES[task.spec.scores](scores)
+    probabilities = zoo_layers.probabilities(scores, task.spec.scores)
     class_ids = tf.argmax(probabilities, -1, output_type=tf.int64)
     return {
         "probabilities": probabilities,
@@ -61,7 +55,7 @@ def compile_classifier(task: Any, model: keras.Model, recipe: Recipe, make_optim
     """`model` compiled with the recipe's loss and the accuracy of its probabilities."""
 
     def accuracy(y_true: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
-        return keras.metrics.categorical_accuracy(y_true, PROBABILITIES[task.spec.scores](scores))
+        return keras.metrics.categorical_accuracy(y_true, zoo_layers.probabilities(scores, task.spec.scores))
 
     loss = loss_named(recipe.loss, LOSSES, task.spec.task)(recipe.label_smoothing)
     metrics = [keras.metrics.MeanMetricWrapper(accuracy, name="accuracy")]

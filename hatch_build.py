@@ -1,0 +1,39 @@
+"""What a wheel carries of `saved_models/`: the index whole, and of what it lists the artifacts that are small.
+
+The larger ones are fetched by name from the address in ZOO_HUB. Whatever else lies in the folder stays out.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+INDEX = "published.json"
+MANIFEST = "assets.extra/manifest.json"
+LIMIT = 2_000_000  # bytes of one artifact: LeNet-5 and its like go along, a dozen of them are still a small download
+
+
+def carried(folder: Path, limit: int = LIMIT) -> list[str]:
+    """The files of `saved_models/` that go into the wheel, relative to it: of each artifact its newest version only."""
+    index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+    files = [INDEX]
+    for name, entry in sorted(index["models"].items()):
+        for tag, row in sorted(entry["tags"].items()):
+            if row["bytes"] <= limit:
+                version = f"{name}.{tag}/{row['version']}"
+                manifest = json.loads((folder / version / MANIFEST).read_text(encoding="utf-8"))
+                files += [f"{version}/{relative}" for relative in (MANIFEST, *manifest["files"])]
+    return files
+
+
+class SmallWeights(BuildHookInterface):
+    """Adds the files to the wheel; an editable install reads the checkout's own folder and needs none."""
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        if version == "editable":
+            return
+        folder = Path(self.root) / "saved_models"
+        build_data["force_include"] |= {str(folder / file): f"zoo/saved_models/{file}" for file in carried(folder)}

@@ -1,0 +1,89 @@
+"""Several trained networks as one: the mean of what they say, or their vote.
+
+Michael Nielsen, "Neural Networks and Deep Learning" (2015), chapter 6, section "Convolutional neural networks in
+practice", "using an ensemble of networks": five networks with dropout vote.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from etils import epy
+
+from zoo import registry
+from zoo.errors import unknown
+from zoo.recipe import from_dict
+from zoo.spec import ModelSpec, Preprocessing, Published
+
+with epy.lazy_imports():
+    import keras
+    from keras import layers, ops
+
+    from zoo import layers as zoo_layers
+
+BOOK = "Nielsen 2015, Neural Networks and Deep Learning, chapter 6"
+METHODS = ("mean", "vote")
+
+GENERIC = ModelSpec(
+    name="ensemble",
+    task="classification",
+    summary="trained networks joined by create_ensemble; three of mlp_784_30_10 where none are named",
+    year=2015,
+    sources=(BOOK,),
+    input_shape=(28, 28, 1),
+    classes=10,
+    params=3 * 23_860,
+    recipes={},
+    preprocessing=Preprocessing(size=(28, 28)),
+    arguments={"members": ({"spec": "mlp_784_30_10"},) * 3, "method": "mean"},
+)
+
+
+@registry.register(
+    GENERIC,
+    replace(
+        GENERIC,
+        name="network3_dropout_ensemble",
+        summary="five of network3_dropout, joined",
+        params=5 * 1_672_570,
+        published=(Published("mnist", "accuracy", 0.9967, f"{BOOK}: five networks, voting"),),
+        arguments={"members": ({"spec": "network3_dropout"},) * 5, "method": "vote"},
+    ),
+)
+def ensemble(
+    input_shape: tuple, classes: int, *, members: Sequence[Mapping[str, Any]], method: str = "mean"
+) -> keras.Model:
+    """Images [B, H, W, C] in 0..1 to the logarithms [B, classes] of the probabilities that the members agree on.
+
+    Args:
+        members: for each network its `spec` by name and, where they differ from the spec's, its `input_shape`,
+            `arguments` and `preprocessing`. Each is a sub-model, `member1` and so on.
+        method: `mean` of the members' probabilities, or `vote`: the share of members whose most probable class it is.
+    """
+    if method not in METHODS:
+        raise unknown("method", method, METHODS)
+    inputs = keras.Input(input_shape, name="images")
+    opinions = []
+    for number, member in enumerate(members, start=1):
+        spec = registry.get_spec(member["spec"])
+        network = registry.build(spec, member.get("input_shape"), classes, **member.get("arguments", {}))
+        network.name = f"member{number}"
+        preprocessing = from_dict(Preprocessing, member["preprocessing"]) if "preprocessing" in member else None
+        x = _own_range(inputs, preprocessing or spec.preprocessing)
+        probabilities = zoo_layers.probabilities(network(x), spec.scores)
+        opinions.append(ops.one_hot(ops.argmax(probabilities, -1), classes) if method == "vote" else probabilities)
+    joined = layers.Average(name="joined")(opinions)
+    # without the bound, the logarithm of a class that nobody votes for is no number
+    return keras.Model(inputs, ops.log(ops.maximum(joined, 1e-7)), name="ensemble")
+
+
+def _own_range(images: keras.KerasTensor, preprocessing: Preprocessing) -> keras.KerasTensor:
+    """Images in 0..1, of the size that all members read, with a member's own margin and range."""
+    if preprocessing.pad_to is not None:
+        margins = [whole - inner for whole, inner in zip(preprocessing.pad_to, preprocessing.size, strict=True)]
+        images = layers.ZeroPadding2D([(margin // 2, margin - margin // 2) for margin in margins])(images)
+    if (preprocessing.low, preprocessing.high) == (0.0, 1.0):
+        return images
+    return layers.Rescaling(preprocessing.high - preprocessing.low, preprocessing.low)(images)

@@ -1,0 +1,114 @@
+"""Trained weights made again by their manifest's recipe, and held against the figures that it states."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from zoo import artifacts
+from zoo.data import Dataset
+from zoo.errors import ZooError
+from zoo.loading import Predictor
+from zoo.recipe import Schedule
+from zoo.runs import Run, data_of
+from zoo.training import evaluate, train
+
+DEVIATIONS = 3  # how many standard deviations a figure may lie from the stored mean
+SAME = 1e-4  # how far the stored weights' figure may lie from the manifest's: one picture of 10,000
+SMOKE_EXAMPLES = 10_000
+SMOKE_EPOCHS = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Reproduction:
+    """What came of it: `measured`, the test figure of `metric`, lies in the stored range from `low` to `high`. Of a
+    smoke test, `measured` is the stored weights' figure and `run` the short training."""
+
+    name: str
+    metric: str
+    measured: float
+    low: float
+    high: float
+    run: Run
+
+
+def reproduce(
+    source: str | os.PathLike,
+    *,
+    data: str | os.PathLike | Dataset | None = None,
+    smoke: bool = False,
+    seed: int | None = None,
+    out: str | os.PathLike | None = None,
+    devices: str = "auto",
+) -> Reproduction:
+    """Train exported weights again by their manifest, from scratch on the same data, and compare the test figure.
+
+    Args:
+        data: where the data set is, if not under the name that the manifest gives; it must have the same
+            fingerprint.
+        smoke: measure the stored weights anew, and train for two epochs on at most 10,000 examples only: the loss
+            must fall, and a classifier be right twice as often as chance.
+        seed: another than the manifest's.
+        out: the run's directory, `runs/NAME.TAG.reproduced-SEED` by default; a broken-off run in it goes on.
+
+    Raises:
+        ZooError: where the figure is outside the stored range, and for weights that were not trained from scratch.
+    """
+    artifact = artifacts.open_artifact(source)
+    predictor, training, figures = Predictor(source), artifact.manifest["training"], artifact.manifest["figures"]
+    task = predictor.task
+    if not training or "members" in training or "origin" in training:
+        raise ZooError(f"{artifact.name} was not trained from scratch by a recipe: reproduce what it was made from")
+    if figures["metric"] is None:
+        raise ZooError(f"{artifact.name} states no figure to reproduce")
+    dataset = data_of(training, task, data)
+    recipe, seed = predictor.recipe, training["seed"] if seed is None else seed
+    if smoke:
+        dataset, whole = _slice(dataset), dataset
+        changes = {"epochs": SMOKE_EPOCHS, "ema": None, "schedule": dataclasses.asdict(Schedule())}
+        recipe = recipe.replace(**changes)
+    name = f"{artifact.name}.{'smoke' if smoke else 'reproduced'}-{seed}"
+    run = train(
+        task.spec.name, dataset, recipe=recipe, out=out or Path("runs") / name, devices=devices, seed=seed,
+        input_shape=task.input_shape, arguments=task.arguments,
+    )  # fmt: skip
+    if smoke:
+        _check_learning(artifact.name, run)
+        measured = evaluate(task, predictor.model, whole.splits["test"], predictor.recipe)[figures["metric"]]
+        low, high = figures["test"] - SAME, figures["test"] + SAME
+    else:
+        measured = run.metrics["test"][figures["metric"]]
+        low, high = stored_range(figures, len(dataset.splits["test"]))
+    if not low <= measured <= high:
+        raise ZooError(
+            f"{artifact.name} is not reproduced: test {figures['metric']} {measured:.4f} is outside "
+            f"{low:.4f} to {high:.4f}; the run is in {run.directory}"
+        )
+    return Reproduction(artifact.name, figures["metric"], measured, low, high, run)
+
+
+def stored_range(figures: Mapping[str, Any], examples: int) -> tuple[float, float]:
+    """Where another run's test figure may lie: three standard deviations about the mean of the stored runs, that of
+    the runs or that of a share of so many examples (binomial), whichever is larger."""
+    centre = figures.get("mean") or figures["test"]
+    deviation = max(figures.get("deviation") or 0.0, artifacts.binomial(centre, examples))
+    return centre - DEVIATIONS * deviation, centre + DEVIATIONS * deviation
+
+
+def _slice(dataset: Dataset) -> Dataset:
+    """The data set with fewer examples to train on and to validate."""
+    splits = {name: split.head(SMOKE_EXAMPLES) for name, split in dataset.splits.items()}
+    return dataclasses.replace(dataset, splits=splits, fingerprint="")
+
+
+def _check_learning(name: str, run: Run) -> None:
+    """Raises ZooError unless the loss fell, and a classifier is right twice as often as chance."""
+    first, last = run.history[0], run.history[-1]
+    chance = 1 / len(run.task.classes) if run.task.metric == "accuracy" else 0.0
+    if not last["loss"] < first["loss"] or not last.get("val_accuracy", 1.0) > 2 * chance:
+        raise ZooError(
+            f"{name} does not learn: loss {first['loss']:.4f}, then {last['loss']:.4f}; the run is in {run.directory}"
+        )
