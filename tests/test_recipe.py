@@ -58,6 +58,7 @@ recipes = st.builds(
     clip_norm=st.none() | st.floats(0.01, 10),
     augmentation=augmentations,
     patience=st.none() | st.integers(1, 9),
+    arguments=st.dictionaries(st.text(max_size=5), st.text(max_size=5)),
     targets=st.dictionaries(st.text(max_size=5), small),
     deviations=st.lists(st.text(max_size=9)).map(tuple),
 )
@@ -74,7 +75,7 @@ def test_any_recipe_survives_json(recipe):
     [
         ({"learning_rat": 0.1}, ["recipe key 'learning_rat'", "did you mean learning_rate?"]),
         ({"epoch": 5}, ["recipe key 'epoch'", "did you mean epochs?"]),
-        ({"zzz": 1}, ["recipe key 'zzz'", "known: augmentation, batch_size"]),
+        ({"zzz": 1}, ["recipe key 'zzz'", "known: arguments, augmentation"]),
     ],
 )
 def test_an_unknown_key_names_the_nearest(changes, words):

@@ -202,6 +202,8 @@ def ensemble(
     export_to: ExportTo = None,
 ) -> None:
     """Join trained classifiers into one, export it and prove the export."""
+    if export_to is not None:  # refused before the members are measured
+        artifacts.check_name(export_to, zoo.get_spec(name).name)
     whole = zoo.create_ensemble(members, data=data, method=method, name=name)
     if data is not None:
         table = Table("", "validation error", "test error", box=None)
@@ -306,6 +308,7 @@ def results(
     if write is None:
         print(zoo_results.table())
     else:
+        _import_tensorflow_quietly()
         zoo_results.write(write)
 
 

@@ -63,6 +63,10 @@ def create_ensemble(
     spec = registry.get_spec(name)
     if spec.recipes:
         raise ZooError(f"{name} is a network, no ensemble: leave name= out")
+    given = [predictor.task.spec.name for predictor in predictors]
+    named = [member["spec"] for member in spec.arguments["members"]]
+    if spec.name != "ensemble" and given != named:
+        raise ZooError(f"{name} joins {', '.join(named)}, not {', '.join(given)}: leave name= out")
     joined = get_task(spec.task)(
         spec,
         (*task.preprocessing.size, task.channels),
@@ -89,9 +93,10 @@ def create_ensemble(
         record["disagreement"] = {}
         for split_name in record["metrics"]:
             split = dataset.splits[split_name]
-            said = np.stack([predictor.class_ids(split.inputs) for predictor in predictors])
+            images, labels = joined.examples(split)
+            said = np.stack([predictor.class_ids(images) for predictor in predictors])
             for row, ids in zip(record["members"], said, strict=True):
-                row[split_name] = float(np.mean(ids == split.targets))
+                row[split_name] = float(np.mean(ids == labels))
             record["disagreement"][split_name] = {
                 "any": float(np.mean((said != said[0]).any(axis=0))),
                 "pairs": float(np.mean([np.mean(a != b) for a, b in itertools.combinations(said, 2)])),
@@ -103,7 +108,7 @@ def create_ensemble(
 def _load(member: str | os.PathLike | Run) -> tuple[str, Predictor]:
     """What a member is called, and the member."""
     if isinstance(member, Run):
-        return member.directory.name, Predictor(member)
+        return member.directory.name or member.task.spec.name, Predictor(member)
     if Path(member, RUN_FILE).is_file():
-        return Path(member).name, Predictor(load_run(member))
+        return Path(member).resolve().name, Predictor(load_run(member))
     return artifacts.open_artifact(member).name, Predictor(member)

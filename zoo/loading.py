@@ -13,6 +13,7 @@ from etils import epy
 from zoo import artifacts, registry, tasks
 from zoo.data import load as load_data
 from zoo.errors import ZooError
+from zoo.preprocessing import to_channels
 from zoo.recipe import Recipe, from_dict
 from zoo.runs import Run
 from zoo.tasks.base import picture_size
@@ -121,8 +122,8 @@ class Predictor:
 
     def class_ids(self, inputs: np.ndarray, batch_size: int = 256) -> np.ndarray:
         """The most probable class of each of many examples, int64 [N], batch by batch."""
-        parts = range(0, len(inputs), batch_size)
-        return np.concatenate([self(inputs[start : start + batch_size])["class_ids"] for start in parts])
+        parts = (inputs[start : start + batch_size] for start in range(0, len(inputs), batch_size))
+        return np.concatenate([self(to_channels(part, self.task.channels))["class_ids"] for part in parts])
 
 
 def load(source: str | os.PathLike | Run) -> Predictor:

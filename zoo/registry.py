@@ -130,6 +130,8 @@ def build(
         return spec.builder(
             tuple(input_shape or spec.input_shape), spec.classes if classes is None else classes, **arguments
         )
+    except ZooError:
+        raise
     except TypeError as error:
         raise ZooError(f"model {spec.name}: {error}") from error
     except ValueError as error:

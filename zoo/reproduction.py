@@ -50,7 +50,7 @@ def reproduce(
         data: where the data set is, if not under the name that the manifest gives; it must have the same
             fingerprint.
         smoke: measure the stored weights anew, and train for two epochs on at most 10,000 examples only: the loss
-            must fall, and a classifier be right twice as often as chance.
+            must fall, and a classifier be right twice as often as chance (of two classes, three times in four).
         seed: another than the manifest's.
         out: the run's directory, `runs/NAME.TAG.reproduced-SEED` by default; a broken-off run in it goes on.
 
@@ -105,10 +105,12 @@ def _slice(dataset: Dataset) -> Dataset:
 
 
 def _check_learning(name: str, run: Run) -> None:
-    """Raises ZooError unless the loss fell, and a classifier is right twice as often as chance."""
+    """Raises ZooError unless the loss fell, and a classifier is right twice as often as chance, which nobody is with
+    two classes: half way from chance to always is enough."""
     first, last = run.history[0], run.history[-1]
     chance = 1 / len(run.task.classes) if run.task.metric == "accuracy" else 0.0
-    if not last["loss"] < first["loss"] or not last.get("val_accuracy", 1.0) > 2 * chance:
+    enough = min(2 * chance, (1 + chance) / 2)
+    if not last["loss"] < first["loss"] or not last.get("val_accuracy", 1.0) > enough:
         raise ZooError(
             f"{name} does not learn: loss {first['loss']:.4f}, then {last['loss']:.4f}; the run is in {run.directory}"
         )

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from zoo import registry
-from zoo.artifacts import published_index, roots, verify
+from zoo.artifacts import INDEX, published_index, roots, verify
 from zoo.errors import ZooError
+from zoo.files import read_json
 
 BEGIN, END = "<!-- results -->", "<!-- end of results -->"
 CSV = "results.csv"
@@ -21,11 +22,16 @@ COLUMNS = (
 HEADER = "| model | year | parameters | source says | weights | validation | test | all runs | size | latency |"
 
 
-def rows() -> list[dict[str, Any]]:
+def rows(folder: Path | None = None) -> list[dict[str, Any]]:
     """For each model's weights a row of `COLUMNS`, one with an empty `tag` for a model without; figures from the
     manifests, on the data sets that sources report on. `deviation` is the standard deviation over the runs, or of a
-    share of the test examples (binomial) where there was one run."""
-    index, times = published_index(), latencies()
+    share of the test examples (binomial) where there was one run.
+
+    Args:
+        folder: only weights of this `saved_models`; of all that are known by name where None.
+    """
+    index = read_json(folder / INDEX)["models"] if folder else published_index()
+    times = latencies(folder)
     reported = {figure.dataset for name in registry.list_models() for figure in registry.get_spec(name).published}
     table = []
     for name in registry.list_models():
@@ -42,10 +48,10 @@ def rows() -> list[dict[str, Any]]:
     return table
 
 
-def table() -> str:
+def table(folder: Path | None = None) -> str:
     """The rows in Markdown."""
     lines = [HEADER, "|---|---|---|---|---|---|---|---|---|---|"]
-    for row in rows():
+    for row in rows(folder):
         weights = f"`{row['name']}.{row['tag']}`" if row["tag"] else ""
         cells = (f"`{row['name']}`", str(row["year"]), f"{row['parameters']:,}", _figure(row["published"]), weights)
         cells += (_figure(row["validation"]), _figure(row["test"]), _spread(row))
@@ -70,22 +76,24 @@ def write(readme: Path) -> None:
     _, end, after = rest.partition(END)
     if not (begin and end):
         raise ZooError(f"{readme} has no lines {BEGIN} and {END} to put the table between")
-    measured = [f"{row['name']}.{row['tag']}" for row in rows() if row["tag"]]
-    times = dict(zip(measured, (result["milliseconds"] for result in verify(*measured)), strict=True))
+    folder = readme.parent / "saved_models"
+    measured = [f"{row['name']}.{row['tag']}" for row in rows(folder) if row["tag"]]
+    results = verify(*(folder / name for name in measured))
+    times = {name: result["milliseconds"] for name, result in zip(measured, results, strict=True)}
     sheet = io.StringIO()
     writer = csv.DictWriter(sheet, COLUMNS, lineterminator="\n")
     writer.writeheader()
-    for row in rows():
+    for row in rows(folder):
         if row["tag"]:
             writer.writerow({**row, "milliseconds": round(times[f"{row['name']}.{row['tag']}"], 2)})
-    (readme.parent / "saved_models" / CSV).write_text(sheet.getvalue(), encoding="utf-8")
-    readme.write_text(f"{before}{begin}\n{table()}\n{end}{after}", encoding="utf-8")
+    (folder / CSV).write_text(sheet.getvalue(), encoding="utf-8")
+    readme.write_text(f"{before}{begin}\n{table(folder)}\n{end}{after}", encoding="utf-8")
 
 
-def latencies() -> dict[str, float]:
+def latencies(folder: Path | None = None) -> dict[str, float]:
     """By `name.tag` the milliseconds that `write` measured."""
     times = {}
-    for root in reversed(roots()):
+    for root in [folder] if folder else reversed(roots()):
         if (root / CSV).is_file():
             with (root / CSV).open(encoding="utf-8", newline="") as file:
                 times |= {f"{row['name']}.{row['tag']}": float(row["milliseconds"]) for row in csv.DictReader(file)}

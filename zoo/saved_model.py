@@ -218,23 +218,21 @@ def best_of(runs: Sequence[Run]) -> Run:
     """The run that is best on validation, the first of equals.
 
     Raises:
-        ZooError: for runs that differ in more than their seed.
+        ZooError: for runs that differ in more than their seed, or not in that.
     """
-    same = ("model", "data", "recipe", "backend")
+    same = ("model", "data", "recipe", "backend", "origin", "stages")
     for run in runs[1:]:
         other = [key for key in same if run.record.get(key) != runs[0].record.get(key)]
         if other:
             raise ZooError(
                 f"{run.directory} and {runs[0].directory} are no runs of one training: other {', '.join(other)}"
             )
-    return max(runs, key=lambda run: run.task.goodness(_best_row(run)))
-
-
-def _best_row(run: Run) -> Mapping[str, Any]:
-    """The row of the history whose weights the run has; of an ensemble, which has none, its validation figures."""
-    if run.history:
-        return run.history[run.best_epoch - 1]
-    return {f"val_{name}": value for name, value in run.metrics["validation"].items()} | {"epoch": 0}
+    seeds = [run.record.get("seed") for run in runs]
+    if len(set(seeds)) < len(seeds):
+        raise ZooError(f"the runs have the seeds {', '.join(map(str, seeds))}: each must have another")
+    if len(runs) == 1:  # also an ensemble, which has no epochs
+        return runs[0]
+    return max(runs, key=lambda run: run.task.goodness(run.history[run.best_epoch - 1]))
 
 
 def _figures(task: tasks.Task, run: Run | None, runs: Sequence[Run]) -> dict[str, Any]:

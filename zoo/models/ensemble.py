@@ -84,6 +84,5 @@ def _own_range(images: keras.KerasTensor, preprocessing: Preprocessing) -> keras
     if preprocessing.pad_to is not None:
         margins = [whole - inner for whole, inner in zip(preprocessing.pad_to, preprocessing.size, strict=True)]
         images = layers.ZeroPadding2D([(margin // 2, margin - margin // 2) for margin in margins])(images)
-    if (preprocessing.low, preprocessing.high) == (0.0, 1.0):
-        return images
-    return layers.Rescaling(preprocessing.high - preprocessing.low, preprocessing.low)(images)
+    scale = (preprocessing.high - preprocessing.low) * GENERIC.preprocessing.full_scale / preprocessing.full_scale
+    return images if (scale, preprocessing.low) == (1.0, 0.0) else layers.Rescaling(scale, preprocessing.low)(images)

@@ -54,7 +54,7 @@ DROPOUT = replace(
 )
 MODERN = Recipe(
     arguments={"initialisation": "he"},
-    epochs=60,
+    epochs=40,
     batch_size=256,
     learning_rate=2e-3,
     optimizer="adamw",
@@ -68,10 +68,25 @@ MODERN = Recipe(
     ),
     targets={"mnist": 0.994},
 )
+# Dropout is distortion enough: with the elastic one the network fits neither split as well (of 12 epochs' runs on
+# validation: 0.9924 with it, 0.9932 without; AdamW and SGD alike, and SGD's epoch is a third shorter).
+MODERN_DROPOUT = replace(
+    MODERN,
+    epochs=80,
+    optimizer="sgd",
+    optimizer_arguments={"momentum": 0.9, "nesterov": True},
+    learning_rate=0.1,
+    label_smoothing=0.0,
+    weight_decay=1e-4,
+    augmentation=replace(MODERN.augmentation, elastic=None),
+    targets={"mnist": 0.995},
+)
 # A hundred hidden units cannot follow distortions as wide as those that convolutions can.
 MODERN_SHALLOW = replace(
     MODERN,
+    epochs=150,
     batch_size=128,
+    label_smoothing=0.0,
     precision="float32",
     augmentation=Augmentation(
         affine=Affine(rotation=6.0, translation=0.04, scale=0.06, skew=5.0), elastic=Elastic(alpha=12.0, sigma=4.0)
@@ -145,7 +160,7 @@ VARIANTS: dict[str, tuple[dict[str, Any], int, dict[str, tuple[Recipe, float | N
         20_560 + 641_000 + 1_001_000 + 10_010,
         {
             "paper": (replace(DROPOUT, targets={"mnist": 0.993}), 0.9960),
-            "modern": (replace(MODERN, epochs=120, targets={"mnist": 0.995}), None),
+            "modern": (MODERN_DROPOUT, None),
         },
     ),
 }

@@ -1,0 +1,404 @@
+"""Ensembles: what joined networks say, as NumPy computes it from the members, how they are measured and written."""
+
+import itertools
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import zoo
+from zoo import artifacts, cli, testing
+from zoo import data as zoo_data
+from zoo.data import Dataset, Split
+from zoo.weights import named_weights
+
+NAMES = ("network3_shallow", "mlp_784_30_10", "lenet5")  # logits, sigmoid, distances with a margin and a range
+DIGITS = tuple("0123456789")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A folder with trained members `runs/NAME` and `saved_models/NAME.a`, and with others that do not fit them."""
+    folder = tmp_path_factory.mktemp("made")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(artifacts, "prove_served", lambda paths: [])
+        for name in NAMES:
+            run = zoo.train(name, "digits", out=f"runs/{name}", epochs=2, batch_size=16)
+            zoo.export(run, f"saved_models/{name}.a")
+
+        def bare(path, classes=DIGITS, **options):
+            name = Path(path).name.partition(".")[0]
+            model = zoo.create_model(name, classes=len(classes), **options)
+            zoo.export(model, path, spec=zoo.get_spec(name), classes=classes, **options)
+
+        bare("saved_models/mlp_784_30_10.letters", tuple("abcdefghij"))
+        bare("saved_models/mlp_784_30_10.turned", DIGITS[::-1])
+        bare("saved_models/mlp_784_30_10.small", input_shape=(14, 14, 1))
+        bare("saved_models/mlp_784_30_10.colour", input_shape=(28, 28, 3))
+        bare("saved_models/unet_tiny.masks", ("0", "1"))
+        whole = zoo.create_ensemble(["mlp_784_30_10.a", "network3_shallow.a"])
+        zoo.export(whole, "saved_models/ensemble.whole")
+        images = np.zeros((20, 8, 8, 1), np.uint8)
+        np.savez("masks.npz", x_train=images, y_train=np.zeros((20, 8, 8), np.int64), classes=DIGITS)
+        np.savez("unlabelled.npz", x_train=images)
+        np.savez("letters.npz", x_train=images, y_train=np.arange(20) % 10, classes=tuple("abcdefghij"))
+    return folder
+
+
+@pytest.fixture
+def folder(made, monkeypatch):
+    """The folder itself, not a copy: a test writes nothing there."""
+    monkeypatch.chdir(made)
+    monkeypatch.delenv("ZOO_DATA_DIR", raising=False)
+    return made
+
+
+@pytest.fixture
+def members(made):
+    return [made / "saved_models" / f"{name}.a" for name in NAMES]
+
+
+@pytest.fixture
+def unproven(monkeypatch):
+    """Exports without the process that proves them, where something else is tested."""
+    monkeypatch.setattr(artifacts, "prove_served", lambda paths: [])
+
+
+def pictures(*shape):
+    return np.random.default_rng(3).integers(0, 256, shape, dtype=np.uint8)
+
+
+def expected(members, images, method):
+    """The joined probabilities, from what each member says alone."""
+    each = np.stack([zoo.load(member)(images)["probabilities"] for member in members])
+    return (np.eye(each.shape[-1])[each.argmax(-1)] if method == "vote" else each).mean(0)
+
+
+def served(path, signature="serving_default", **inputs):
+    function = tf.saved_model.load(str(path)).signatures[signature]
+    return {key: v.numpy() for key, v in function(**{key: tf.constant(v) for key, v in inputs.items()}).items()}
+
+
+# --- what they say ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(40, 28, 28, 1), (3, 9, 33, 1)])
+@pytest.mark.parametrize("method", ["mean", "vote"])
+def test_the_whole_says_what_numpy_computes_from_the_members(method, shape, members):
+    images = np.concatenate([pictures(*shape), np.zeros((1, *shape[1:]), np.uint8)])
+    outputs = zoo.load(zoo.create_ensemble(members, method=method))(images)
+    probabilities = expected(members, images, method)
+    np.testing.assert_allclose(outputs["probabilities"], probabilities, atol=1e-5)
+    clear = np.sort(probabilities, -1)[:, -1] - np.sort(probabilities, -1)[:, -2] > 1e-4
+    assert clear.any()
+    np.testing.assert_array_equal(outputs["class_ids"][clear], probabilities.argmax(-1)[clear])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_member_alone_is_seen_through_its_own_preprocessing_and_scores(name, made):
+    path = made / "saved_models" / f"{name}.a"
+    images = pictures(20, 28, 28, 1)
+    whole = zoo.load(zoo.create_ensemble([path, path]))(images)["probabilities"]
+    np.testing.assert_allclose(whole, zoo.load(path)(images)["probabilities"], atol=1e-5)
+
+
+def test_members_with_another_range_shape_and_arguments(unproven):
+    """A perceptron of 14 x 14 pictures, other units, and a range from -1 to 1 in sixteenths."""
+    spec, images = zoo.get_spec("mlp_784_30_10"), pictures(20, 14, 14, 1)
+    options = {"input_shape": (14, 14, 1), "arguments": {"hidden": (5, 4), "initialisation": "glorot"}}
+    model = zoo.create_model("mlp_784_30_10", input_shape=(14, 14, 1), **options["arguments"])
+    ranges = [zoo.Preprocessing(size=(14, 14), low=-1.0), zoo.Preprocessing(size=(14, 14), full_scale=16.0)]
+    paths = [f"mlp_784_30_10.{number}" for number in range(2)]
+    for path, preprocessing in zip(paths, ranges, strict=True):
+        zoo.export(model, path, spec=spec, classes=DIGITS, preprocessing=preprocessing, **options)
+    predictor = zoo.load(zoo.create_ensemble(paths))
+    assert predictor.task.input_shape == (14, 14, 1)
+    np.testing.assert_allclose(predictor(images)["probabilities"], expected(paths, images, "mean"), atol=1e-5)
+
+
+def constant(path, tops):
+    """A perceptron that says the same of each picture: all classes `tops` alike, the first of them."""
+    model = zoo.create_model("mlp_784_10")
+    weights = {"output/kernel": np.zeros((784, 10)), "output/bias": np.full(10, -5.0)}
+    weights["output/bias"][list(tops)] = 5.0
+    zoo.load_weights(model, weights)
+    zoo.export(model, path, spec=zoo.get_spec("mlp_784_10"), classes=DIGITS)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("said", "wins", "shares"),
+    [
+        ([8, 3], 3, {3: 0.5, 8: 0.5}),  # of equals the first class, whoever voted first
+        ([9, 4, 7], 4, {4: 1 / 3, 7: 1 / 3, 9: 1 / 3}),
+        ([2, 9, 9], 9, {2: 1 / 3, 9: 2 / 3}),
+        ([0, 5, 0, 5], 0, {0: 0.5, 5: 0.5}),
+    ],
+)
+def test_votes_and_ties(said, wins, shares, unproven):
+    paths = [constant(f"m/mlp_784_10.{number}", [one]) for number, one in enumerate(said)]
+    whole = zoo.create_ensemble(paths, method="vote")
+    path = zoo.export(whole, "m/ensemble.tie")
+    for outputs in (zoo.load(whole)(pictures(2, 28, 28, 1)), served(path, images=pictures(2, 28, 28, 1))):
+        assert outputs["class_ids"].tolist() == [wins, wins]
+        wanted = [shares.get(number, 0.0) for number in range(10)]
+        np.testing.assert_allclose(outputs["probabilities"], [wanted] * 2, atol=1e-5)
+
+
+def test_a_member_that_is_undecided_has_one_vote(unproven):
+    paths = [constant("m/mlp_784_10.undecided", [4, 6]), constant("m/mlp_784_10.decided", [6])]
+    votes = zoo.load(zoo.create_ensemble(paths, method="vote"))(pictures(1, 28, 28, 1))
+    np.testing.assert_allclose(votes["probabilities"][0, [4, 6]], [0.5, 0.5], atol=1e-5)
+    assert zoo.load(zoo.create_ensemble(paths))(pictures(1, 28, 28, 1))["class_ids"] == [6]
+
+
+def test_an_ensemble_of_ensembles(folder, members):
+    parts = [zoo.create_ensemble(members[:2]), "ensemble.whole"]
+    images = pictures(5, 28, 28, 1)
+    whole = zoo.create_ensemble(parts)
+    assert [row["name"] for row in whole.record["members"]] == ["ensemble", "ensemble.whole"]
+    np.testing.assert_allclose(
+        zoo.load(whole)(images)["probabilities"], expected(members[:2], images, "mean"), atol=1e-5
+    )
+
+
+# --- how they are measured and written --------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def proven(made):
+    """The mean of all three, measured on digits, exported and proven by TensorFlow alone; the vote in float16."""
+    names = [f"{made}/saved_models/{name}.a" for name in NAMES]
+    whole = zoo.create_ensemble(names, data="digits")
+    vote = zoo.create_ensemble(names, data="digits", method="vote")
+    half = zoo.export(vote, made / "proven" / "ensemble.half", storage="float16")
+    return whole, zoo.export(whole, made / "proven" / "ensemble.digits"), vote, half
+
+
+def test_figures_of_the_members_and_their_disagreement(proven, members):
+    whole, path, vote, _ = proven
+    manifest = json.loads((path / artifacts.MANIFEST).read_text())
+    training, dataset = manifest["training"], zoo_data.load("digits")
+    assert [row["name"] for row in training["members"]] == [f"{name}.a" for name in NAMES]
+    assert training["data"]["fingerprint"] == dataset.fingerprint
+    for name in ("validation", "test"):
+        split = dataset.splits[name]
+        outputs = [zoo.load(member)(split.inputs) for member in members]
+        said = np.stack([output["class_ids"] for output in outputs])
+        right = (said == split.targets).mean(-1)
+        assert [row[name] for row in training["members"]] == pytest.approx(right.tolist(), abs=1e-9)
+        alone = [zoo.evaluate(member, dataset, split=name)["accuracy"] for member in members]
+        assert right.tolist() == pytest.approx(alone, abs=1e-6)
+
+        different = sum(len(set(column)) > 1 for column in said.T.tolist()) / said.shape[1]
+        pairs = [sum(a != b for a, b in zip(*two, strict=True)) for two in itertools.combinations(said.tolist(), 2)]
+        assert 0 < training["disagreement"][name]["pairs"] < different < 1  # a test of numbers that differ
+        assert training["disagreement"][name] == pytest.approx(
+            {"any": different, "pairs": sum(pairs) / 3 / said.shape[1]}, abs=1e-9
+        )
+
+        joined = expected(members, split.inputs, "mean")
+        figures = training["metrics"][name]
+        assert figures["accuracy"] == pytest.approx((joined.argmax(-1) == split.targets).mean(), abs=1e-6)
+        assert figures["loss"] == pytest.approx(
+            -np.log(joined[np.arange(len(joined)), split.targets]).mean(), rel=1e-3
+        )
+        votes = expected(members, split.inputs, "vote").argmax(-1)
+        assert vote.metrics[name]["accuracy"] == pytest.approx((votes == split.targets).mean(), abs=1e-6)
+        assert manifest["figures"][name] == figures["accuracy"]
+    assert manifest["figures"]["dataset"] == "digits"
+    assert [run["metrics"] for run in manifest["runs"]] == [whole.metrics]
+
+
+def test_the_export_is_one_as_of_any_classifier(proven, made):
+    whole, path, _, _ = proven
+    (result,) = zoo.verify(path)
+    assert result["difference"] <= 1e-5
+    assert result["signatures"] == ["encoded_images", "serving_default"]
+    images = pictures(3, 28, 28, 1)
+    wanted = zoo.load(whole)(images)
+    single = served(made / "saved_models" / "lenet5.a" / "1", images=images)
+    for outputs in (
+        served(path, images=images),
+        served(path, "encoded_images", encoded=np.array([tf.io.encode_png(image).numpy() for image in images])),
+        zoo.load(path)(images),
+    ):
+        assert {key: value.shape for key, value in outputs.items()} == {k: v.shape for k, v in single.items()}
+        np.testing.assert_allclose(outputs["probabilities"], wanted["probabilities"], atol=1e-5)
+        np.testing.assert_array_equal(outputs["class_ids"], wanted["class_ids"])
+        np.testing.assert_array_equal(outputs["class_names"], wanted["class_names"])
+    np.testing.assert_allclose(
+        served(path, images=pictures(2, 40, 50, 1))["probabilities"],
+        expected([made / "saved_models" / f"{name}.a" for name in NAMES], pictures(2, 40, 50, 1), "mean"),
+        atol=1e-5,
+    )
+    assert zoo.evaluate(path, "digits")["accuracy"] == pytest.approx(whole.metrics["test"]["accuracy"], abs=1e-6)
+    (row,) = zoo.predict(path, made / "runs" / "lenet5" / "example.png")
+    assert row["class"] in DIGITS
+
+
+def test_weights_of_each_member_are_there_once(proven, members):
+    arrays = artifacts.open_artifact(proven[1]).arrays()
+    for number, member in enumerate(members, start=1):
+        for key, value in artifacts.open_artifact(member).arrays().items():
+            np.testing.assert_array_equal(arrays.pop(f"member{number}/{key}"), value)
+    assert not arrays
+
+
+def test_create_model_gives_the_same_network(proven, made, monkeypatch):
+    monkeypatch.setattr(artifacts, "roots", lambda: [made / "proven"])
+    images = pictures(4, 28, 28, 1)
+    model = zoo.create_model("ensemble.digits")
+    scores = model(images / np.float32(255)).numpy()
+    for path in ("ensemble.digits", proven[1]):
+        np.testing.assert_allclose(np.exp(scores), zoo.load(path)(images)["probabilities"], atol=1e-5)
+    fresh = zoo.create_model("ensemble")
+    assert fresh.count_params() == zoo.get_spec("ensemble").params == 3 * 23_860
+    assert fresh(images / np.float32(255)).shape == (4, 10)
+
+
+def test_half_the_storage(proven, members):
+    _, path, vote, half = proven
+    data = "variables/variables.data-00000-of-00001"
+    assert 0.4 < (half / data).stat().st_size / (path / data).stat().st_size < 0.6
+    for key, variable in named_weights(vote.model).items():
+        rounded = variable.numpy().astype(np.float16).astype(np.float32)
+        np.testing.assert_array_equal(artifacts.open_artifact(half).arrays()[key], rounded)
+    images = pictures(10, 28, 28, 1)
+    np.testing.assert_allclose(
+        served(half, images=images)["probabilities"], zoo.load(half)(images)["probabilities"], atol=1e-5
+    )
+    assert json.loads((half / artifacts.MANIFEST).read_text())["model"]["arguments"]["method"] == "vote"
+
+
+def test_members_as_names_directories_and_runs(folder):
+    run = zoo.load_run("runs/network3_shallow")
+    images, (first, second) = pictures(5, 28, 28, 1), ("mlp_784_30_10.a", "network3_shallow.a")
+    wanted = expected([first, second], images, "mean")
+    for other in (second, Path("saved_models", second), f"saved_models/{second}/1", "runs/network3_shallow", run):
+        whole = zoo.create_ensemble([first, other])
+        label = second if other == second or "saved_models" in str(other) else "network3_shallow"
+        assert [row["name"] for row in whole.record["members"]] == [first, label]
+        np.testing.assert_allclose(zoo.load(whole)(images)["probabilities"], wanted, atol=1e-5)
+
+
+def test_colour_pictures_for_grey_members(folder):
+    """As evaluate does, the ensemble brings them to what the members read."""
+    data = zoo_data.load("digits")
+    splits = {name: Split(split.inputs.repeat(3, -1), split.targets) for name, split in data.splits.items()}
+    names = ["mlp_784_30_10.a", "network3_shallow.a"]
+    colour = zoo.create_ensemble(names, data=Dataset("digits", splits, data.classes))
+    grey = zoo.create_ensemble(names, data=data)
+    for one, other in zip(colour.record["members"], grey.record["members"], strict=True):
+        assert one["test"] == pytest.approx(other["test"], abs=0.01)
+
+
+def test_not_measured_where_no_data_are_named(folder, unproven, tmp_path):
+    whole = zoo.create_ensemble(["mlp_784_30_10.a", "network3_shallow.a"])
+    manifest = json.loads((zoo.export(whole, tmp_path / "ensemble.x") / artifacts.MANIFEST).read_text())
+    assert manifest["training"]["members"] == [{"name": "mlp_784_30_10.a"}, {"name": "network3_shallow.a"}]
+    assert (manifest["figures"]["test"], manifest["figures"]["runs"]) == (None, 0)
+    entry = json.loads((tmp_path / artifacts.INDEX).read_text())["models"]["ensemble"]["tags"]["x"]
+    assert (entry["value"], entry["deviation"]) == (None, None)
+
+
+# --- the command line -------------------------------------------------------------------------------------------
+
+
+def command(line, monkeypatch, capsys):
+    """Run a command line in this process; returns the exit code, and both outputs."""
+    monkeypatch.setattr(sys, "argv", ["zoo", *line.split()])
+    capsys.readouterr()
+    code = 0
+    try:
+        cli.main()
+    except SystemExit as stopped:
+        code = stopped.code or 0
+    return code, *capsys.readouterr()
+
+
+def test_the_command_line(made, unproven, monkeypatch, capsys):
+    shutil.copytree(made / "saved_models", "saved_models")
+    line = "ensemble mlp_784_30_10.a network3_shallow.a --data digits --method vote --storage auto"
+    code, out, err = command(line, monkeypatch, capsys)
+    assert code == 0, err
+    rows = {line.rsplit(maxsplit=2)[0].strip(): line.split()[-2:] for line in out.splitlines()[1:-1]}
+    record = json.loads(Path("saved_models/ensemble.digits/1", artifacts.MANIFEST).read_text())["training"]
+    for row in record["members"]:
+        assert rows[row["name"]] == [f"{1 - row['validation']:.4f}", f"{1 - row['test']:.4f}"]
+    split_figures = [record["disagreement"][split] for split in ("validation", "test")]
+    assert rows["not all agree"] == [f"{figures['any']:.4f}" for figures in split_figures]
+    assert rows["two differ, on average"] == [f"{figures['pairs']:.4f}" for figures in split_figures]
+    errors = [1 - record["metrics"][split]["accuracy"] for split in ("validation", "test")]
+    assert rows["together"] == [f"{error:.4f}" for error in errors]
+    assert "exported to saved_models/ensemble.digits/1" in out.splitlines()[-1]
+    code, out, _ = command("evaluate ensemble.digits --data digits --json", monkeypatch, capsys)
+    assert json.loads(out)["accuracy"] == pytest.approx(record["metrics"]["test"]["accuracy"], abs=1e-6)
+
+
+PAIR = "ensemble mlp_784_30_10.a network3_shallow.a"
+
+WRONG = {
+    "ensemble mlp_784_30_10.a": "an ensemble needs two members or more, not 1",
+    "ensemble mlp_784_30_10.a mlp_784_30_10.letters": "mlp_784_30_10.letters and mlp_784_30_10.a do not fit",
+    "ensemble mlp_784_30_10.a mlp_784_30_10.turned": "must tell the same 10 classes apart",
+    "ensemble mlp_784_30_10.a mlp_784_30_10.small": "read pictures of 28 x 28 x 1",
+    "ensemble lenet5.a mlp_784_30_10.colour": "mlp_784_30_10.colour and lenet5.a do not fit",
+    "ensemble mlp_784_30_10.a unet_tiny.masks": "unet_tiny.masks is no classifier of pictures of one size",
+    "ensemble unet_tiny.masks unet_tiny.masks": "unet_tiny.masks is no classifier of pictures of one size",
+    "ensemble mlp_784_30_10.a lenet5.b": "unknown artifact 'lenet5.b': did you mean lenet5.a",
+    "ensemble runs/lenet5 runs/nothing": "unknown artifact 'runs/nothing'",
+    f"{PAIR} --method meen": "error: unknown method 'meen': did you mean mean",
+    f"{PAIR} --name lenet5": "lenet5 is a network, no ensemble: leave name= out",
+    f"{PAIR} --name ensembel": "unknown model 'ensembel': did you mean ensemble",
+    f"{PAIR} --name network3_dropout_ensemble": "network3_dropout_ensemble joins network3_dropout, ",
+    f"{PAIR} --data letters.npz": "letters has the classes ('a', 'b', ",
+    f"{PAIR} --data unlabelled.npz": "needs a label for each image as targets",
+    f"{PAIR} --data masks.npz": "needs a label for each image as targets",
+    f"{PAIR} --data nothing": "unknown data set 'nothing'",
+    f"{PAIR} --storage int8": "unknown storage 'int8'",
+    f"{PAIR} --export saved_models/lenet5.x": "the directory must be named ensemble.TAG",
+    "fine-tune ensemble.whole --data digits": "ensemble.whole is an ensemble: fine-tune its members",
+    "train ensemble --data digits": "ensemble is not trained itself: train its members",
+    "train network3_dropout_ensemble --data digits": "network3_dropout_ensemble is not trained itself",
+    "reproduce ensemble.whole": "ensemble.whole was not trained from scratch by a recipe",
+}
+
+
+@pytest.mark.parametrize("line", WRONG)
+def test_one_line_and_nothing_written(line, folder, monkeypatch, capsys):
+    before = {file: file.stat().st_mtime_ns for file in folder.rglob("*")}
+    code, out, err = command(line, monkeypatch, capsys)
+    assert code == 2, out + err
+    (told,) = err.splitlines()
+    assert told.startswith("error: ")
+    assert WRONG[line] in told
+    assert "Traceback" not in out + err
+    assert {file: file.stat().st_mtime_ns for file in folder.rglob("*")} == before
+
+
+def test_a_wrong_place_is_told_before_members_are_measured(folder, monkeypatch, capsys):
+    monkeypatch.setattr(zoo, "create_ensemble", lambda *arguments, **options: pytest.fail("it is measured first"))
+    code, _, err = command(f"{PAIR} --data digits --export saved_models/lenet5.x", monkeypatch, capsys)
+    assert (code, "must be named ensemble.TAG" in err) == (2, True)
+
+
+def test_a_registered_ensemble_has_the_members_that_it_names(unproven):
+    """The published figure of the book's five stands beside no others."""
+    members = [constant(f"m/mlp_784_10.{number}", [number]) for number in range(5)]
+    with pytest.raises(zoo.ZooError, match="joins network3_dropout, .* not mlp_784_10, "):
+        zoo.create_ensemble(members, name="network3_dropout_ensemble")
+
+
+def test_the_contract_of_the_smallest(monkeypatch):
+    model = testing.check_spec("ensemble")
+    assert [layer.name for layer in model.layers if layer.name.startswith("member")] == [
+        "member1",
+        "member2",
+        "member3",
+    ]
