@@ -438,6 +438,13 @@ def test_a_download_with_another_sha256_is_refused(imitation, site, monkeypatch,
     assert not [path for path in (bare / "XDG_CACHE_HOME").rglob("*") if path.is_file()]
 
 
+def test_offline_nothing_is_fetched(imitation, site, monkeypatch):
+    monkeypatch.setenv("ZOO_OFFLINE", "1")
+    with pytest.raises(ZooError, match=r"could not be downloaded.*ZOO_OFFLINE"):
+        load("mnist")
+    assert not site
+
+
 @pytest.mark.parametrize("separator", "-.")
 @pytest.mark.parametrize("pack", [None, gzip.compress])
 def test_mnist_from_idx_files(imitation, bare, separator, pack):

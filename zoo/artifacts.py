@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from zoo.errors import ZooError, unknown
-from zoo.files import write_json
+from zoo.files import cache_folder, write_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,16 +37,6 @@ def package_folder() -> Path:
     package = Path(__file__).parent
     inside = package / "saved_models"
     return inside if inside.is_dir() else package.parent / "saved_models"
-
-
-def cache_folder() -> Path:
-    """Where what the hub gave is kept: ZOO_CACHE, or the folder that the system has for caches."""
-    folder = os.environ.get("ZOO_CACHE")
-    if not folder:
-        import pooch
-
-        folder = pooch.os_cache("zoo")
-    return Path(folder).expanduser().absolute()
 
 
 def roots() -> list[Path]:

@@ -1,4 +1,4 @@
-"""JSON files that are there wholly or not at all."""
+"""JSON files that are there wholly or not at all, whether files may be fetched, and where they are kept."""
 
 from __future__ import annotations
 
@@ -25,3 +25,18 @@ def write_json(path: Path, content: Any) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")  # two processes may write at once
     temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     temporary.replace(path)
+
+
+def is_offline() -> bool:
+    """Whether ZOO_OFFLINE forbids to fetch anything."""
+    return os.environ.get("ZOO_OFFLINE", "0") not in ("", "0")
+
+
+def cache_folder() -> Path:
+    """Where what was fetched is kept: ZOO_CACHE, or the folder that the system has for caches."""
+    folder = os.environ.get("ZOO_CACHE")
+    if not folder:
+        import pooch
+
+        folder = pooch.os_cache("zoo")
+    return Path(folder).expanduser().absolute()

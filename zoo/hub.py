@@ -18,6 +18,7 @@ import requests
 
 from zoo import artifacts
 from zoo.errors import ZooError
+from zoo.files import cache_folder, is_offline
 
 TIMEOUT = 20  # seconds to connect, and between two pieces of an answer
 BAR = 2**20  # bytes from which on a file gets a progress bar: the small ones are there at once
@@ -35,7 +36,7 @@ def fetch(name_tag: str, version: str, manifest_sha256: str) -> Path:
     """
     if not _stays_inside(f"{name_tag}/{version}"):
         raise ZooError(f"{artifacts.INDEX} lists {name_tag!r} with version {version!r}, which is no name of a folder")
-    cache = artifacts.cache_folder()
+    cache = cache_folder()
     target = cache / name_tag / version
     if _is_there(target, manifest_sha256):
         return target
@@ -44,7 +45,7 @@ def fetch(name_tag: str, version: str, manifest_sha256: str) -> Path:
     by_hand = f"put its folder at {target}"
     if not address:
         raise ZooError(f"{missing}: set ZOO_HUB to an address that serves {name_tag}/{version}/, or {by_hand}")
-    if os.environ.get("ZOO_OFFLINE", "0") not in ("", "0"):
+    if is_offline():
         raise ZooError(f"{missing}, and ZOO_OFFLINE forbids to fetch it: unset ZOO_OFFLINE, or {by_hand}")
     part = cache / f".{name_tag}.{version}.part"  # hidden: no root's names begin with a dot
     try:

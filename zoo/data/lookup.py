@@ -20,6 +20,7 @@ import numpy as np
 from etils import epy
 
 from zoo.errors import ZooError, unknown
+from zoo.files import cache_folder, is_offline
 
 with epy.lazy_imports():
     import pooch
@@ -89,8 +90,10 @@ def mnist_arrays() -> dict[str, np.ndarray]:
             return _checked(folder / "mnist.npz")
         if _idx_files(folder):
             return _checked(folder)
-    cache = Path(pooch.os_cache("zoo"))
+    cache = cache_folder()
     try:
+        if is_offline() and not (cache / "mnist.npz").exists():
+            raise OSError("ZOO_OFFLINE forbids to fetch it")
         downloader = pooch.HTTPDownloader(progressbar=True, timeout=TIMEOUT, chunk_size=2**16)
         path = pooch.retrieve(MNIST_URL, f"sha256:{MNIST_SHA256}", "mnist.npz", cache, downloader=downloader)
     except (OSError, ValueError) as error:  # no network or no such address; another sha256
@@ -181,6 +184,8 @@ def tfds_builder(name: str) -> tfds.core.DatasetBuilder:
 
 
 def _online() -> bool:
+    if is_offline():
+        return False
     try:
         with urllib.request.urlopen(PROBE_URL, timeout=TIMEOUT):
             return True
