@@ -30,11 +30,11 @@ from common import interleaved, ratios, write_results
 from torch.nn import functional as F
 
 import zoo
+from zoo import layers as zoo_layers
 from zoo import preprocessing, tasks, training
 from zoo.data import Dataset
 from zoo.models.lenet5 import TABLE, bitmap_codes
 from zoo.recipe import Affine, Augmentation, Recipe
-from zoo import layers as zoo_layers
 from zoo.tasks.classification import LOSSES
 
 MODELS = ("network3_relu", "lenet5")
