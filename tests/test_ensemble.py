@@ -390,7 +390,7 @@ def test_a_wrong_place_is_told_before_members_are_measured(folder, monkeypatch, 
 def test_a_registered_ensemble_has_the_members_that_it_names(unproven):
     """The published figure of the book's five stands beside no others."""
     members = [constant(f"m/mlp_784_10.{number}", [number]) for number in range(5)]
-    with pytest.raises(zoo.ZooError, match="joins network3_dropout, .* not mlp_784_10, "):
+    with pytest.raises(zoo.ZooError, match=r"joins network3_dropout, .* not mlp_784_10, "):
         zoo.create_ensemble(members, name="network3_dropout_ensemble")
 
 

@@ -1,5 +1,6 @@
 """The weights in `saved_models/`: proven, loadable by name without a network, and as good as their manifests say."""
 
+import csv
 import json
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 import zoo
-from zoo import artifacts
+from zoo import artifacts, results
 
 ROOT = Path(__file__).parent.parent
 INDEX = json.loads((ROOT / "saved_models" / artifacts.INDEX).read_text(encoding="utf-8"))["models"]
@@ -46,12 +47,15 @@ def test_golden_outputs_of_the_keras_network(name):
 def test_manifest_says_how_it_came_about(name):
     manifest = artifacts.open_artifact(name).manifest
     training, figures = manifest["training"], manifest["figures"]
-    assert len(training["history"]) >= training["best_epoch"] >= 1
     assert training["data"]["fingerprint"]
     assert figures["test"] == training["metrics"]["test"][figures["metric"]]
+    assert manifest["provenance"]["versions"]["tensorflow"]
+    if "members" in training:  # an ensemble has no epochs of its own
+        assert all(0 < row["test"] <= 1 for row in training["members"])
+        return
+    assert len(training["history"]) >= training["best_epoch"] >= 1
     best = max(row[f"val_{figures['metric']}"] for row in training["history"])
     assert training["history"][training["best_epoch"] - 1][f"val_{figures['metric']}"] == best
-    assert manifest["provenance"]["versions"]["tensorflow"]
 
 
 def test_a_data_sets_name_is_the_tag_that_is_best_on_validation():
@@ -67,6 +71,29 @@ def test_measured_figure_is_measured_again(name):
     figures = artifacts.open_artifact(name).manifest["figures"]
     measured = zoo.evaluate(name, figures["dataset"])[figures["metric"]]
     assert measured == pytest.approx(figures["test"], abs=1e-4), "one picture of 10,000 is 1e-4"
+
+
+def test_the_table_of_the_readme_is_what_the_manifests_say():
+    """`zoo results --write README.md` makes both anew."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    table = text.partition(f"{results.BEGIN}\n")[2].partition(f"\n{results.END}")[0]
+    assert table == results.table(ROOT / "saved_models")
+    with (ROOT / "saved_models" / results.CSV).open(encoding="utf-8", newline="") as file:
+        sheet = {f"{row['name']}.{row['tag']}": row for row in csv.DictReader(file)}
+    assert sorted(sheet) == PUBLISHED
+    for name, row in sheet.items():
+        artifact = artifacts.open_artifact(ROOT / "saved_models" / name)
+        figures, spec = artifact.manifest["figures"], zoo.get_spec(name)
+        assert (row["dataset"], row["metric"]) == (figures["dataset"], figures["metric"])
+        assert (float(row["validation"]), float(row["test"])) == (figures["validation"], figures["test"])
+        assert row["published"] == ("" if figures["published"] is None else str(figures["published"]))
+        assert (int(row["parameters"]), int(row["year"]), int(row["bytes"])) == (spec.params, spec.year, artifact.size)
+        tested = [run["metrics"]["test"][figures["metric"]] for run in artifact.manifest.get("runs", [])]
+        mean, examples = np.mean(tested or [figures["test"]]), artifact.manifest["training"]["data"]["examples"]["test"]
+        deviation = np.std(tested, ddof=1) if len(tested) > 1 else artifacts.binomial(figures["test"], examples)
+        assert int(row["runs"]) == max(len(tested), 1)
+        assert (float(row["mean"]), float(row["deviation"])) == pytest.approx((mean, deviation), abs=1e-9)
+        assert 0 < float(row["milliseconds"]) < 1000
 
 
 def test_notebook_runs(tmp_path):

@@ -325,8 +325,9 @@ def _conclude(run: zoo.Run, export_to: Path | None) -> None:
         gap = row[run.task.metric] - row[f"val_{run.task.metric}"]
         print(f"gap between training and validation {run.task.metric} there: {gap:+.4f}")
     target = run.recipe.targets.get(run.record["data"]["name"])
-    if target is not None:
-        reached = run.task.goodness({f"val_{key}": value for key, value in run.metrics["validation"].items()}) >= target
+    if target is not None and run.task.monitor:
+        measured = {f"val_{key}": value for key, value in run.metrics["validation"].items()}
+        reached = run.task.goodness(measured) >= run.task.goodness({run.task.monitor: target})
         print(f"validation target {target} of the recipe: {'reached' if reached else 'missed'}")
     spec, data = run.task.spec, run.record["data"]["name"]
     path = zoo.export(run, export_to or Path("saved_models") / f"{spec.name}.{data}")
