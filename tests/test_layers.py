@@ -6,6 +6,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from zoo import layers as zoo_layers
 
@@ -126,3 +128,34 @@ def test_crop_like_follows_sizes_known_only_when_running():
     x = RNG.normal(size=(1, 6, 5, 1)).astype("float32")
     run = tf.function(model, input_signature=[[tf.TensorSpec((None, None, None, c)) for c in (1, 2)]])
     np.testing.assert_array_equal(run([x, np.zeros((1, 5, 4, 2), "float32")]), x[:, :5, :4])
+
+
+def test_crop_like_keeps_the_middle():
+    x = RNG.normal(size=(1, 7, 6, 1)).astype("float32")
+    cropped = zoo_layers.CropLike("middle")([x, np.zeros((1, 3, 2, 1), "float32")])
+    np.testing.assert_array_equal(cropped, x[:, 2:5, 2:4])
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    height=st.integers(1, 9), width=st.integers(1, 9), margin=st.integers(0, 20), divisor=st.integers(1, 8),
+    remainder=st.integers(0, 7),
+)  # fmt: skip
+def test_mirror_padding_is_numpys(height, width, margin, divisor, remainder):
+    remainder %= divisor
+    x = RNG.normal(size=(1, height, width, 2)).astype("float32")
+    layer = zoo_layers.MirrorPadding2D(margin, divisor, remainder)
+    padded = np.array(layer(x))
+    ends = [next(e for e in range(divisor) if (side + 2 * margin + e) % divisor == remainder) for side in x.shape[1:3]]
+    pads = [(0, 0), *((margin, margin + end) for end in ends), (0, 0)]
+    np.testing.assert_array_equal(padded, np.pad(x, pads, mode="reflect"))
+    assert layer.compute_output_shape(x.shape) == padded.shape
+    assert layer.compute_output_shape((None, None, 4, 2))[:2] == (None, None)
+
+
+def test_mirror_padding_follows_sizes_known_only_when_running():
+    image = keras.Input((None, None, 1))
+    model = keras.Model(image, zoo_layers.MirrorPadding2D(3, 4)(image))
+    run = tf.function(model, input_signature=[tf.TensorSpec((None, None, None, 1))])
+    assert run(np.zeros((2, 5, 6, 1), "float32")).shape == (2, 12, 12, 1)
+    assert run(np.zeros((2, 1, 9, 1), "float32")).shape == (2, 8, 16, 1)

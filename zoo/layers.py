@@ -188,16 +188,55 @@ class LocalResponseNormalization(keras.layers.Layer):
 
 @register
 class CropLike(keras.layers.Layer):
-    """Images [B, H, W, C] cropped at the bottom and the right to the height and width of a second one."""
+    """Images [B, H, W, C] cropped to the height and width of a second one: at the bottom and the right (`start`), or
+    on all sides alike (`middle`)."""
+
+    def __init__(self, keep: str = "start", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.keep = keep
 
     def call(self, inputs: Sequence[Any]) -> Any:
         image, like = inputs
-        height, width = ops.shape(like)[1:3]
-        return image[:, :height, :width]
+        (height, width), (inner_height, inner_width) = ops.shape(image)[1:3], ops.shape(like)[1:3]
+        top, left = (0, 0) if self.keep == "start" else ((height - inner_height) // 2, (width - inner_width) // 2)
+        return image[:, top : top + inner_height, left : left + inner_width]
 
     def compute_output_shape(self, input_shape: Sequence[tuple]) -> tuple:
         (batch, _, _, channels), (_, height, width, _) = input_shape
         return batch, height, width, channels
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "keep": self.keep}
+
+
+@register
+class MirrorPadding2D(keras.layers.Layer):
+    """Images [B, H, W, C] continued beyond their edges by their mirror image, however small they are: by `margin`
+    pixels above and to the left; below and to the right by as many, and then by the fewest after which the height and
+    the width leave the remainder `remainder` when divided by `divisor`."""
+
+    def __init__(self, margin: int, divisor: int = 1, remainder: int = 0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.margin, self.divisor, self.remainder = margin, divisor, remainder
+
+    def call(self, inputs: Any) -> Any:
+        for axis in (1, 2):
+            size = ops.shape(inputs)[axis]
+            whole = size + 2 * self.margin
+            whole = whole + (self.remainder - whole) % self.divisor
+            period = ops.maximum(2 * (size - 1), 1)  # there and back, without the edge twice
+            place = (ops.arange(whole) - self.margin) % period
+            inputs = ops.take(inputs, ops.minimum(place, period - place), axis=axis)
+        return inputs
+
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
+        batch, *sides, channels = input_shape
+        whole = [None if side is None else side + 2 * self.margin for side in sides]
+        return batch, *(w and w + (self.remainder - w) % self.divisor for w in whole), channels
+
+    def get_config(self) -> dict[str, Any]:
+        own = {"margin": self.margin, "divisor": self.divisor, "remainder": self.remainder}
+        return {**super().get_config(), **own}
 
 
 def probabilities(scores: Any, kind: str) -> Any:

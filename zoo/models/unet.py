@@ -1,12 +1,20 @@
-"""U-Net: Ronneberger, Fischer and Brox 2015, "U-Net: Convolutional Networks for Biomedical Image Segmentation"."""
+"""U-Net: an encoder and a decoder joined at every scale, for one class, or several masks, a pixel.
+
+Ronneberger, Fischer and Brox 2015, "U-Net: Convolutional Networks for Biomedical Image Segmentation", MICCAI,
+arXiv 1505.04597: section 2 and figure 1 (the network), section 3 (training), section 3.1 (data augmentation).
+"""
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 from etils import epy
 
-from zoo.recipe import Augmentation, Elastic, Recipe
+from zoo.errors import unknown
+from zoo.recipe import Augmentation, Elastic, Recipe, Schedule
 from zoo.registry import register
-from zoo.spec import ModelSpec, Preprocessing, Stage
+from zoo.spec import ModelSpec, Stage
 
 with epy.lazy_imports():
     import keras
@@ -14,73 +22,140 @@ with epy.lazy_imports():
 
     from zoo import layers as zoo_layers
 
-VARIANTS = {"unet_tiny": {"width": 8, "depth": 2}}
+PAPER = "Ronneberger, Fischer, Brox 2015, U-Net, arXiv 1505.04597"
+SKIPS = ("concatenate", "add")
 
-
-def conv_block(x: keras.KerasTensor, width: int, name: str) -> keras.KerasTensor:
-    """Two 3 x 3 convolutions with ReLU (figure 1), padded so that an image and its mask have one size."""
-    for index in (1, 2):
-        x = layers.Conv2D(
-            width, 3, padding="same", activation="relu", kernel_initializer="he_normal", name=f"{name}_conv{index}"
-        )(x)
-    return x
+RECIPE = Recipe(
+    epochs=40,
+    batch_size=4,
+    learning_rate=1e-3,
+    optimizer="adam",
+    schedule=Schedule("cosine"),
+    augmentation=Augmentation(dihedral=True, elastic=Elastic(alpha=60.0, sigma=8.0), fill="reflect"),
+    deviations=("Adam in place of SGD with momentum 0.99", "no border weights"),
+)
+SPEC = ModelSpec(
+    name="unet",
+    task="segmentation",
+    summary="U-Net as published: 64 to 1,024 channels, unpadded convolutions, cropped skips, dropout at the bottom",
+    year=2015,
+    sources=(PAPER,),
+    input_shape=(None, None, 1),
+    classes=2,
+    # A 3 x 3 convolution from a to b channels has 9ab + b parameters, an up-convolution of 2 x 2 4ab + b. 23 in all:
+    # level1 640 + 36,928; level2 73,856 + 147,584; level3 295,168 + 590,080; level4 1,180,160 + 2,359,808;
+    # bottom 4,719,616 + 9,438,208; up4 2,097,664 and 4,719,104 + 2,359,808; up3 524,544 and 1,179,904 + 590,080;
+    # up2 131,200 and 295,040 + 147,584; up1 32,832 and 73,792 + 36,928; output 64 * 2 + 2 = 130
+    params=31_030_658,
+    head=("output",),
+    features=("level1_relu2", "level2_relu2", "level3_relu2", "level4_relu2", "bottom_relu2"),
+    arguments={"width": 64, "depth": 4, "padded": False, "dropout": 0.5},
+    recipes={"paper": replace(RECIPE, batch_size=1)},
+    stages=(
+        Stage("head", ("output",), 1e-3, 5),
+        Stage("decoder", ("up*", "output"), 1e-3, 5),
+        Stage("all", ("*",), 3e-4, 10),
+    ),
+    notes=(
+        "the paper's input of 572 pixels gives 388: here the image is mirrored at its edges by as much as the "
+        "convolutions take, as its section 2 does it, so that every pixel of any image gets its class",
+    ),
+)
 
 
 @register(
-    *(
-        ModelSpec(
-            name=name,
-            task="segmentation",
-            summary="U-Net of two levels, padded, for small pictures and tests",
-            year=2015,
-            sources=("Ronneberger, Fischer, Brox 2015, figure 1; width and depth reduced, padded convolutions",),
-            input_shape=(None, None, 1),
-            classes=2,
-            # level1 80 + 584, level2 1,168 + 2,320, bottom 4,640 + 9,248, up2 2,064 with 4,624 + 2,320,
-            # up1 520 with 1,160 + 584, output 18
-            params=29_330,
-            head=("output",),
-            features=("level1_conv2", "level2_conv2", "bottom_conv2"),
-            preprocessing=Preprocessing(),
-            arguments=arguments,
-            recipes={
-                "paper": Recipe(
-                    epochs=40,
-                    batch_size=4,
-                    learning_rate=1e-3,
-                    optimizer="adam",
-                    augmentation=Augmentation(dihedral=True, elastic=Elastic(alpha=60.0, sigma=8.0), fill="reflect"),
-                    deviations=("Adam in place of SGD with momentum 0.99", "no border weights"),
-                )
-            },
-            stages=(
-                Stage("head", ("output",), 1e-3, 5),
-                Stage("decoder", ("up*", "output"), 1e-3, 5),
-                Stage("all", ("*",), 3e-4, 10),
-            ),
-        )
-        for name, arguments in VARIANTS.items()
-    )
+    SPEC,
+    replace(
+        SPEC,
+        name="unet_small",
+        summary="U-Net of 16 to 256 channels, padded, with batch normalisation",
+        sources=(f"{PAPER}; width reduced, padded convolutions, batch normalisation",),
+        # as above with 16 channels in place of 64: 1,940,834; without the 1,472 biases of the 3 x 3 convolutions, which
+        # normalisation makes idle, and with its 2 for each of their channels
+        params=1_940_834 - 1_472 + 2 * 1_472,
+        arguments={"width": 16, "depth": 4, "normalisation": True},
+        recipes={"paper": RECIPE},
+        notes=(),
+    ),
+    replace(
+        SPEC,
+        name="unet_tiny",
+        summary="U-Net of two levels, padded, for small pictures and tests",
+        sources=(f"{PAPER}; width and depth reduced, padded convolutions",),
+        # level1 80 + 584, level2 1,168 + 2,320, bottom 4,640 + 9,248, up2 2,064 with 4,624 + 2,320,
+        # up1 520 with 1,160 + 584, output 18
+        params=29_330,
+        features=("level1_relu2", "level2_relu2", "bottom_relu2"),
+        arguments={"width": 8, "depth": 2},
+        recipes={"paper": RECIPE},
+        notes=(),
+    ),
 )
-def unet(input_shape: tuple, classes: int, *, width: int, depth: int) -> keras.Model:
+def unet(
+    input_shape: tuple,
+    classes: int,
+    *,
+    width: int,
+    depth: int,
+    padded: bool = True,
+    normalisation: bool = False,
+    dropout: float = 0.0,
+    skip: str = "concatenate",
+) -> keras.Model:
     """Images [B, H, W, C] of any height and width to logits [B, H, W, classes].
 
     Args:
         width: channels of the first level; each level below has twice as many (64 in the paper).
-        depth: how often the image is halved (4 in the paper). Odd sizes are halved upwards, and what is upsampled
-            is cropped to the skip that it joins.
+        depth: how often the image is halved (4 in the paper).
+        padded: convolutions keep the size; otherwise each takes a pixel off every side, and the image is mirrored
+            at its edges first so that the result has its size.
+        normalisation: batch normalisation between each 3 x 3 convolution and its ReLU.
+        dropout: share of the features dropped at the end of the contracting path (section 3.1).
+        skip: how a level joins what comes from below, `concatenate` as in the paper or `add`.
     """
+    if skip not in SKIPS:
+        raise unknown("skip", skip, SKIPS)
+
+    def block(x: keras.KerasTensor, channels: int, name: str) -> keras.KerasTensor:
+        """Two 3 x 3 convolutions, each with ReLU (figure 1), started by He's rule (section 3)."""
+        for index in (1, 2):
+            options: dict[str, Any] = {"padding": "same" if padded else "valid", "use_bias": not normalisation}
+            x = layers.Conv2D(channels, 3, kernel_initializer="he_normal", name=f"{name}_conv{index}", **options)(x)
+            if normalisation:
+                x = layers.BatchNormalization(name=f"{name}_norm{index}")(x)
+            x = layers.ReLU(name=f"{name}_relu{index}")(x)
+        return x
+
     x = inputs = keras.Input(input_shape, name="images")
+    if not padded:
+        x = zoo_layers.MirrorPadding2D(lost_by_convolutions(depth), 2**depth, -4 % 2**depth, name="mirror")(x)
     skips = []
     for level in range(1, depth + 1):
-        x = conv_block(x, width * 2 ** (level - 1), f"level{level}")
+        x = block(x, width * 2 ** (level - 1), f"level{level}")
         skips.append(x)
         x = layers.MaxPooling2D(2, padding="same", name=f"level{level}_pool")(x)
-    x = conv_block(x, width * 2**depth, "bottom")
+    x = block(x, width * 2**depth, "bottom")
+    if dropout:
+        x = layers.Dropout(dropout, name="bottom_dropout")(x)
     for level in range(depth, 0, -1):
         channels = width * 2 ** (level - 1)
-        x = layers.Conv2DTranspose(channels, 2, strides=2, name=f"up{level}")(x)
-        x = zoo_layers.CropLike(name=f"up{level}_crop")([x, skips[level - 1]])
-        x = layers.Concatenate(name=f"up{level}_join")([skips[level - 1], x])
-        x = conv_block(x, channels, f"up{level}")
+        x = layers.Conv2DTranspose(channels, 2, strides=2, kernel_initializer="he_normal", name=f"up{level}")(x)
+        below, beside = skips[level - 1], x
+        if padded:  # an odd size was halved upwards
+            beside = zoo_layers.CropLike(name=f"up{level}_crop")([beside, below])
+        else:
+            below = zoo_layers.CropLike("middle", name=f"level{level}_crop")([below, beside])
+        join = layers.Concatenate if skip == "concatenate" else layers.Add
+        x = block(join(name=f"up{level}_join")([below, beside]), channels, f"up{level}")
+    if not padded:
+        x = zoo_layers.CropLike(name="crop")([x, inputs])
     return keras.Model(inputs, layers.Conv2D(classes, 1, name="output")(x), name="unet")
+
+
+def lost_by_convolutions(depth: int) -> int:
+    """Pixels that unpadded convolutions take off every side of an image, 92 for the paper's depth of 4 (figure 1).
+
+    A block takes 2 off its own level, whose pixel is 2 ** (level - 1) of the image's: twice for each level, on the
+    way down and up, and once at the bottom.
+    """
+    return sum(2 * 2 * 2**level for level in range(depth)) + 2 * 2**depth
