@@ -209,6 +209,7 @@ def test_figures_of_the_members_and_their_disagreement(proven, members):
         assert figures["loss"] == pytest.approx(-np.log(joined[np.arange(len(joined)), split.targets]).mean(), rel=1e-3)
         votes = expected(members, split.inputs, "vote").argmax(-1)
         assert vote.metrics[name]["accuracy"] == pytest.approx((votes == split.targets).mean(), abs=1e-6)
+        assert np.isfinite(vote.metrics[name]["loss"])  # although nobody votes for some classes
         assert manifest["figures"][name] == figures["accuracy"]
     assert manifest["figures"]["dataset"] == "digits"
     assert [run["metrics"] for run in manifest["runs"]] == [whole.metrics]

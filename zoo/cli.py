@@ -196,7 +196,7 @@ def reproduce(
 def ensemble(
     members: Annotated[list[str], typer.Argument(help="NAME.TAG, exported directories, or runs.")],
     data: Annotated[str | None, typer.Option(help="The data set to measure the members and the whole on.")] = None,
-    method: Annotated[str, typer.Option(help="mean of the probabilities, or vote.")] = "mean",
+    method: Annotated[str | None, typer.Option(help="mean of the probabilities (the default), or vote.")] = None,
     name: Annotated[str, typer.Option(help="The registered ensemble of such members.")] = "ensemble",
     storage: Storage = "float32",
     export_to: ExportTo = None,

@@ -26,7 +26,7 @@ def create_ensemble(
     members: Sequence[str | os.PathLike | Run],
     *,
     data: str | os.PathLike | Dataset | None = None,
-    method: Literal["mean", "vote"] = "mean",
+    method: Literal["mean", "vote"] | None = None,
     name: str = "ensemble",
 ) -> Run:
     """Join trained classifiers into one.
@@ -34,7 +34,8 @@ def create_ensemble(
     Args:
         members: `name.tag`, exported directories or runs; pictures of the same size, the same classes in order.
         data: the data set to measure the whole and its members on; not measured where None.
-        method: `mean` of the members' probabilities, or `vote`: the share of members that say a class.
+        method: `mean` of the members' probabilities, or `vote`: the share of members that say a class; the named
+            spec's where None, which is `mean` for `ensemble`.
         name: the registered name; another than `ensemble` where a spec says what its members are.
 
     Returns:
@@ -63,9 +64,10 @@ def create_ensemble(
     spec = registry.get_spec(name)
     if spec.recipes:
         raise ZooError(f"{name} is a network, no ensemble: leave name= out")
+    method = method or spec.arguments["method"]
     given = [predictor.task.spec.name for predictor in predictors]
     named = [member["spec"] for member in spec.arguments["members"]]
-    if spec.name != "ensemble" and given != named:
+    if spec.published and given != named:  # which are those of certain members
         raise ZooError(f"{name} joins {', '.join(named)}, not {', '.join(given)}: leave name= out")
     joined = get_task(spec.task)(
         spec,

@@ -78,6 +78,8 @@ def export(
         task, model = source.task, source.model
     elif spec is None:
         raise ZooError("a bare model needs spec=, the ModelSpec that it was built from")
+    elif not spec.recipes:
+        raise ZooError(f"{spec.name} is exported as what create_ensemble returns, not as a bare model")
     else:
         task, model = _task_of(source, spec, classes, vocabulary, preprocessing, input_shape, arguments or {}), source
     path = Path(path)

@@ -62,7 +62,7 @@ def train(
     """
     spec = registry.get_spec(name)
     recipe_name = "own" if isinstance(recipe, Recipe) else recipe or next(iter(spec.recipes), None)
-    recipe = (recipe if isinstance(recipe, Recipe) else spec.recipe(recipe_name)).replace(**changes)
+    recipe = (recipe if isinstance(recipe, Recipe) and spec.recipes else spec.recipe(recipe_name)).replace(**changes)
     devices_strategy = strategy(devices)
     dataset = zoo_data.load(data, image_size=picture_size(spec, input_shape))
     tasks.get_task(spec.task).check_inputs(dataset)

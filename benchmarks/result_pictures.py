@@ -1,0 +1,75 @@
+"""Draws docs/results.png, the test error of all published weights beside what their sources say, and docs/mistakes.png,
+every test digit that the best of them gets wrong.
+
+ZOO_DATA_DIR=... python benchmarks/result_pictures.py
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+import zoo
+from zoo import data, results
+
+DOCS = Path(__file__).parent.parent / "docs"
+COLOURS = {"paper": "tab:blue", "modern": "tab:orange"}
+
+
+def draw_errors(rows: list[dict]) -> None:
+    """A line a network: the source's error as a cross, the measured ones as dots with their deviation."""
+    names = sorted({row["name"] for row in rows}, key=lambda name: -max(r["test"] for r in rows if r["name"] == name))
+    figure, axes = plt.subplots(figsize=(8, 0.34 * len(names) + 1), layout="constrained")
+    for row in rows:
+        line, recipe = names.index(row["name"]), "modern" if row["tag"].endswith("modern") else "paper"
+        if row["published"] and recipe == "paper":
+            axes.plot(100 * (1 - row["published"]), line, "x", color="black")
+        axes.errorbar(
+            100 * (1 - row["mean"]),
+            line,
+            xerr=100 * (row["deviation"] or 0),
+            fmt="o",
+            color=COLOURS[recipe],
+            markersize=5,
+        )
+    axes.plot([], [], "x", color="black", label="the source")
+    for recipe, colour in COLOURS.items():
+        axes.plot(
+            [], [], "o", color=colour, label={"paper": "the source's recipe", "modern": "the modern recipe"}[recipe]
+        )
+    axes.set_xscale("log")
+    axes.set(xlabel="test error in %, MNIST", yticks=range(len(names)), yticklabels=names)
+    ticks = [0.2, 0.3, 0.5, 1, 2, 5, 10]
+    axes.set_xticks(ticks, [str(tick) for tick in ticks], minor=False)
+    axes.minorticks_off()
+    axes.invert_yaxis()
+    axes.grid(axis="x", alpha=0.3)
+    axes.legend()
+    figure.savefig(DOCS / "results.png", dpi=110)
+
+
+def draw_mistakes(row: dict) -> None:
+    """The digits that these weights get wrong, with the right class and what they say."""
+    name = f"{row['name']}.{row['tag']}"
+    split = data.load(row["dataset"]).splits["test"]
+    said = zoo.load(name).class_ids(split.inputs)
+    wrong = np.flatnonzero(said != split.targets)
+    columns = 12
+    figure, grid = plt.subplots(
+        -(-len(wrong) // columns), columns, figsize=(columns, 1.25 * -(-len(wrong) // columns) + 0.5)
+    )
+    for axes in grid.flat:
+        axes.axis("off")
+    for axes, index in zip(grid.flat, wrong, strict=False):
+        axes.imshow(split.inputs[index, ..., 0], cmap="gray_r")
+        axes.set_title(f"{split.targets[index]}, not {said[index]}", fontsize=8)
+    figure.suptitle(f"{name}: wrong on {len(wrong)} of {len(split):,}", fontsize=10)
+    figure.savefig(DOCS / "mistakes.png", dpi=80)
+
+
+if __name__ == "__main__":
+    rows = [row for row in results.rows() if row["tag"] and row["dataset"] == "mnist"]
+    draw_errors(rows)
+    draw_mistakes(max(rows, key=lambda row: row["validation"]))

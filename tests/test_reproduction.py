@@ -1,0 +1,473 @@
+"""Reproduction: figures that a second training reaches or does not, and several runs in one artifact."""
+
+import dataclasses
+import json
+import math
+import statistics
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import zoo
+from zoo import artifacts, cli, reproduction, testing
+from zoo import data as zoo_data
+from zoo.data import Dataset
+from zoo.reproduction import stored_range
+from zoo.weights import named_weights
+
+NAME = "mlp_784_30_10"
+ARGUMENTS = {"hidden": (20,)}  # a manifest must keep them, or the second training is of another network
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Three runs of one training on digits, and `m/NAME.one`, `m/NAME.three` exported from them."""
+    folder = tmp_path_factory.mktemp("made")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(artifacts, "prove_served", lambda paths: [])
+        recipe = zoo.get_spec(NAME).recipe().replace(epochs=4, batch_size=16, arguments={"initialisation": "glorot"})
+        runs = [
+            zoo.train(NAME, "digits", recipe=recipe, seed=seed, arguments=ARGUMENTS, out=f"runs/{seed}")
+            for seed in range(3)
+        ]
+        zoo.export(runs[1], f"m/{NAME}.one")
+        zoo.export(runs, f"m/{NAME}.three")
+    return types.SimpleNamespace(
+        folder=folder, runs=runs, one=folder / f"m/{NAME}.one", three=folder / f"m/{NAME}.three"
+    )
+
+
+@pytest.fixture(autouse=True)
+def unproven(monkeypatch):
+    """Exports without the process that proves them, which is tested elsewhere."""
+    monkeypatch.setattr(artifacts, "prove_served", lambda paths: [])
+
+
+@pytest.fixture
+def spy(monkeypatch):
+    """What `train` is called with; it trains."""
+    calls = []
+
+    def train(name, data, **options):
+        calls.append({"name": name, "data": data, **options})
+        return zoo.train(name, data, **options)
+
+    monkeypatch.setattr(reproduction, "train", train)
+    return calls
+
+
+def manifest_of(path):
+    return json.loads((artifacts.find(path) / artifacts.MANIFEST).read_text())
+
+
+def doctored(run, *, directory="doctored", test=None, validation=None, best=None, **changes):
+    """The run as it would be with other figures."""
+    record = json.loads(json.dumps(run.record))
+    for name, value in (("test", test), ("validation", validation)):
+        if value is not None:
+            record["metrics"][name]["accuracy"] = value
+    if best is not None:
+        record["history"][record["best_epoch"] - 1]["val_accuracy"] = best
+    return dataclasses.replace(run, directory=Path(directory), record={**record, **changes})
+
+
+# --- a whole training again -------------------------------------------------------------------------------------
+
+
+def test_one_run_is_reproduced(made, spy):
+    done = zoo.reproduce(made.one)
+    figures = manifest_of(made.one)["figures"]
+    assert (done.name, done.metric) == (f"{NAME}.one", "accuracy")
+    assert done.measured == done.run.metrics["test"]["accuracy"]
+    assert done.low <= done.measured <= done.high
+    assert (done.low + done.high) / 2 == pytest.approx(figures["test"])
+    assert done.high - done.low == pytest.approx(6 * math.sqrt(figures["test"] * (1 - figures["test"]) / 270))
+    assert done.run.directory == Path("runs", f"{NAME}.one.reproduced-1")
+
+    (call,) = spy
+    assert (call["name"], call["seed"]) == (NAME, 1)
+    assert call["recipe"] == made.runs[1].recipe
+    assert done.run.task.arguments == {"hidden": [20], "initialisation": "glorot"}
+    assert done.run.record["data"] == made.runs[1].record["data"]
+    assert len(done.run.history) == 4
+    # trained anew, and by the same seed: the same up to rounding, whatever the number of threads
+    assert done.run.record["finished"] != made.runs[1].record["finished"]
+    np.testing.assert_allclose(
+        [row["loss"] for row in done.run.history], [row["loss"] for row in made.runs[1].history], rtol=0.05
+    )
+
+
+def test_several_runs_are_reproduced_by_another_seed(made, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["zoo", "reproduce", str(made.three), "--seed", "7", "--out", "again"])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    out = capsys.readouterr().out.splitlines()[-1]
+    assert not stopped.value.code
+    run = zoo.load_run("again")
+    low, high = stored_range(manifest_of(made.three)["figures"], 270)
+    figure = run.metrics["test"]["accuracy"]
+    assert out == f"{NAME}.three is reproduced: test accuracy {figure:.4f} is within {low:.4f} to {high:.4f}"
+    assert run.record["seed"] == 7
+
+
+def test_another_figure_is_not_reproduced(made, monkeypatch, capsys):
+    """An artifact that claims more than its run reached: the run is right there, and is measured as it is."""
+    run = made.runs[0]
+    figure = run.metrics["test"]["accuracy"]
+    for claim in (figure - 0.3, 1.0):
+        path = zoo.export(doctored(run, test=claim), f"m/{NAME}.claim{claim:.2f}").parent
+        low, high = stored_range({"test": claim}, 270)
+        with pytest.raises(zoo.ZooError) as told:
+            zoo.reproduce(path, out=made.folder / run.directory)
+        assert f"is not reproduced: test accuracy {figure:.4f} is outside {low:.4f} to {high:.4f}" in str(told.value)
+    line = ["zoo", "reproduce", str(path), "--out", str(made.folder / "runs/0")]
+    monkeypatch.setattr(sys, "argv", line)
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert stopped.value.code == 2
+    (told,) = capsys.readouterr().err.splitlines()
+    assert told.startswith(f"error: {NAME}.claim1.00 is not reproduced")
+
+
+@pytest.mark.parametrize("smoke", [False, True])
+def test_what_cannot_be_reproduced(smoke, made, monkeypatch):
+    monkeypatch.setattr(reproduction, "train", lambda *arguments, **options: pytest.fail("it trains"))
+    data = zoo_data.load("digits")
+    fewer = Dataset("digits", {**data.splits, "test": data.splits["test"].head(269)}, data.classes)
+    with pytest.raises(zoo.ZooError, match="digits is not the data set digits of the run: its fingerprint differs"):
+        zoo.reproduce(made.one, data=fewer, smoke=smoke)
+
+    spec, options = zoo.get_spec(NAME), {"classes": tuple("0123456789")}
+    path = zoo.export(zoo.create_model(NAME), f"{NAME}.bare", spec=spec, **options)
+    with pytest.raises(zoo.ZooError, match=rf"{NAME}\.bare was not trained from scratch by a recipe"):
+        zoo.reproduce(path, smoke=smoke)
+    tuned = doctored(made.runs[0], origin={"name": "other", "manifest_sha256": "0"}, stages=[])
+    path = zoo.export(tuned, f"{NAME}.tuned")
+    with pytest.raises(zoo.ZooError, match=rf"{NAME}\.tuned was not trained from scratch by a recipe"):
+        zoo.reproduce(path, smoke=smoke)
+    with pytest.raises(zoo.ZooError, match=r"unknown artifact 'lenet5\.nothing'"):
+        zoo.reproduce("lenet5.nothing", smoke=smoke)
+
+
+def test_fine_tuned_weights_say_where_they_come_from(made):
+    """The record of a real fine-tuning, which the refusal above relies on."""
+    data = testing.example_data("classification", classes=3)
+    run = zoo.fine_tune(made.one, data, out="tuned", epochs=1)
+    path = zoo.export(run, f"{NAME}.tuned")
+    with pytest.raises(zoo.ZooError, match="was not trained from scratch"):
+        zoo.reproduce(path, data=data)
+
+
+def test_a_network_without_a_figure(made):
+    """It is not reproduced, and has no class that rounding could change."""
+    data, arguments = testing.example_data("generation"), {"width": 4}
+    run = zoo.train("gan_mlp", data, out="gan", epochs=1, batch_size=8, arguments=arguments)
+    path = zoo.export(run, "gan_mlp.ex", storage="auto")
+    assert manifest_of(path)["weights"]["storage"] == "float32"
+    with pytest.raises(zoo.ZooError, match=r"gan_mlp\.ex states no figure to reproduce"):
+        zoo.reproduce(path)
+
+
+# --- a smoke test -----------------------------------------------------------------------------------------------
+
+
+def test_smoke_takes_the_recipe_of_the_manifest(made, spy, monkeypatch):
+    monkeypatch.setattr(reproduction, "SMOKE_EXAMPLES", 600)
+    recipe = made.runs[0].recipe.replace(
+        epochs=9, learning_rate=2.5, label_smoothing=0.01, ema=0.9999, schedule={"kind": "cosine", "warmup_epochs": 3},
+        augmentation={"affine": {"rotation": 3.0}}, optimizer_arguments={"momentum": 0.1},
+    )  # fmt: skip
+    plain = json.loads(json.dumps(dataclasses.asdict(recipe)))
+    path = zoo.export(doctored(made.runs[1], recipe=plain), f"{NAME}.recipe")
+    done = zoo.reproduce(path, smoke=True)
+    (call,) = spy
+    assert call["recipe"] == recipe.replace(epochs=2, ema=None, schedule={})
+    assert (call["name"], call["seed"], call["arguments"]["hidden"]) == (NAME, 1, [20])
+    digits = zoo_data.load("digits").splits
+    assert {name: len(split) for name, split in call["data"].splits.items()} == {
+        "train": 600, "validation": 270, "test": 270,
+    }  # fmt: skip
+    np.testing.assert_array_equal(call["data"].splits["train"].inputs, digits["train"].inputs[:600])
+    # measured are the stored weights, on all test examples
+    assert done.measured == pytest.approx(made.runs[1].metrics["test"]["accuracy"], abs=1e-6)
+    assert done.high - done.low == pytest.approx(2 * reproduction.SAME)
+    assert [row["epoch"] for row in done.run.history] == [1, 2]
+    assert done.run.directory == Path("runs", f"{NAME}.recipe.smoke-1")
+
+
+def test_smoke_on_the_command_line(made, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["zoo", "reproduce", str(made.one), "--smoke", "--out", "smoke"])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert not stopped.value.code
+    assert f"{NAME}.one passes: test accuracy " in capsys.readouterr().out
+    assert len(zoo.load_run("smoke").history) == 2
+
+
+def test_smoke_fails_for_a_recipe_that_does_not_learn(made):
+    recipe = json.loads(json.dumps(dataclasses.asdict(made.runs[0].recipe.replace(learning_rate=1e-9))))
+    path = zoo.export(doctored(made.runs[0], recipe=recipe), f"{NAME}.idle")
+    with pytest.raises(zoo.ZooError, match=rf"{NAME}\.idle does not learn: loss \d\.\d{{4}}, then \d\.\d{{4}}"):
+        zoo.reproduce(path, smoke=True)
+
+
+def test_smoke_fails_for_weights_that_are_not_as_good_as_the_manifest_says(made):
+    figure = made.runs[0].metrics["test"]["accuracy"]
+    for difference in (1 / 270, -0.001):
+        path = zoo.export(doctored(made.runs[0], test=figure + difference), f"m/{NAME}.claim")
+        with pytest.raises(zoo.ZooError, match=rf"{NAME}\.claim is not reproduced: test accuracy {figure:.4f} is out"):
+            zoo.reproduce(path, smoke=True, out="smoke")  # the second goes on with the first one's training, done
+
+
+@pytest.mark.parametrize(
+    ("classes", "losses", "accuracy", "learns"),
+    [
+        (10, (2.0, 1.0), 0.21, True),
+        (10, (2.0, 1.0), 0.19, False),  # chance is 0.1
+        (10, (2.0, 2.0), 0.9, False),
+        (10, (2.0, 2.1), 0.9, False),
+        (10, (2.0, math.nan), 0.9, False),
+        (10, (2.0, 1.0), math.nan, False),
+        (2, (0.7, 0.4), 0.8, True),  # twice as often as chance would be more than always
+        (2, (0.7, 0.69), 0.7, False),
+        (3, (1.0, 0.9), 0.68, True),
+        (3, (1.0, 0.9), 0.65, False),
+    ],
+)
+def test_what_counts_as_learning(classes, losses, accuracy, learns):
+    task = types.SimpleNamespace(metric="accuracy", classes=tuple("abcdefghij"[:classes]))
+    rows = [{"loss": losses[0], "val_accuracy": 0.0}, {"loss": losses[1], "val_accuracy": accuracy}]
+    run = types.SimpleNamespace(task=task, history=rows, directory="runs/x")
+    if learns:
+        reproduction._check_learning("name", run)
+    else:
+        with pytest.raises(zoo.ZooError, match="name does not learn"):
+            reproduction._check_learning("name", run)
+
+
+def test_a_task_without_accuracy_needs_a_falling_loss_alone():
+    task = types.SimpleNamespace(metric="loss", classes=())
+    rows = [{"loss": 2.0}, {"loss": 1.9}]
+    reproduction._check_learning("name", types.SimpleNamespace(task=task, history=rows, directory="runs/x"))
+    with pytest.raises(zoo.ZooError, match="name does not learn"):
+        reproduction._check_learning("name", types.SimpleNamespace(task=task, history=rows[::-1], directory="runs/x"))
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize("name", ["mlp_784_30_10.mnist_paper", "network3_relu.mnist_modern", "lenet5.mnist_paper"])
+def test_smoke_of_published_weights(name):
+    done = zoo.reproduce(artifacts.package_folder() / name, smoke=True)
+    assert done.measured == pytest.approx(manifest_of(artifacts.package_folder() / name)["figures"]["test"], abs=1e-4)
+    assert done.run.record["data"]["examples"]["train"] == 10_000
+    assert sum(row["seconds"] for row in done.run.history) < 50  # of the minute that the whole may take
+
+
+# --- the range --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("figures", "examples", "low", "high"),
+    [
+        ({"test": 0.9}, 10_000, 0.891, 0.909),  # binomial: 0.3 / 100
+        ({"test": 0.9, "mean": None, "deviation": None}, 10_000, 0.891, 0.909),
+        ({"test": 0.5}, 100, 0.35, 0.65),
+        ({"test": 0.95, "mean": 0.9, "deviation": 0.001}, 10_000, 0.891, 0.909),  # about the mean; binomial is larger
+        ({"test": 0.95, "mean": 0.9, "deviation": 0.01}, 10_000, 0.87, 0.93),  # that of the runs is larger
+        ({"test": 0.9, "mean": 0.9, "deviation": 0.0}, 10_000, 0.891, 0.909),
+        ({"test": 1.0}, 100, 1.0, 1.0),
+        ({"test": 2.5, "mean": 2.4, "deviation": 0.1}, 100, 2.1, 2.7),  # a loss is no share
+    ],
+)
+def test_the_stored_range(figures, examples, low, high):
+    assert stored_range(figures, examples) == pytest.approx((low, high))
+
+
+@given(
+    mean=st.floats(0.01, 0.99), deviation=st.floats(0, 0.5), examples=st.integers(1, 100_000), more=st.floats(0, 0.5)
+)
+def test_the_range_holds_three_deviations_of_either_kind(mean, deviation, examples, more):
+    low, high = stored_range({"test": 0.0, "mean": mean, "deviation": deviation}, examples)
+    binomial = math.sqrt(mean * (1 - mean) / examples)
+    assert (low + high) / 2 == pytest.approx(mean)
+    assert (high - low) / 6 == pytest.approx(max(deviation, binomial))
+    wider = stored_range({"test": 0.0, "mean": mean, "deviation": deviation + more}, examples)
+    narrower = stored_range({"test": 0.0, "mean": mean, "deviation": deviation}, 2 * examples)
+    assert wider[0] <= low <= narrower[0] <= narrower[1] <= high <= wider[1]
+
+
+# --- several runs in one artifact -------------------------------------------------------------------------------
+
+
+def weights_of(source):
+    return {key: variable.numpy() for key, variable in named_weights(source.model).items()}
+
+
+def test_the_best_on_validation_is_written_with_the_figures_of_all(made):
+    best = max(made.runs, key=lambda run: run.metrics["validation"]["accuracy"])
+    stored = artifacts.open_artifact(made.three).arrays()
+    for key, value in weights_of(best).items():
+        np.testing.assert_array_equal(stored[key], value)
+    manifest = manifest_of(made.three)
+    tested = [run.metrics["test"]["accuracy"] for run in made.runs]
+    figures = manifest["figures"]
+    assert (figures["test"], figures["validation"]) == tuple(
+        best.metrics[split]["accuracy"] for split in ("test", "validation")
+    )
+    assert figures["runs"] == 3
+    assert figures["mean"] == pytest.approx(np.mean(tested))
+    assert figures["deviation"] == pytest.approx(np.std(tested, ddof=1))
+    assert manifest["training"]["seed"] == best.record["seed"]
+    for run, outcome in zip(made.runs, manifest["runs"], strict=True):
+        assert (outcome["seed"], outcome["best_epoch"]) == (run.record["seed"], run.best_epoch)
+        assert outcome["metrics"] == run.metrics
+        assert outcome["seconds"] == pytest.approx(sum(row["seconds"] for row in run.history), abs=0.06)
+        assert outcome["provenance"]["versions"]["tensorflow"]
+    entry = json.loads((made.three.parent / artifacts.INDEX).read_text())["models"][NAME]["tags"]["three"]
+    assert [entry[key] for key in ("value", "runs", "mean", "deviation")] == [
+        figures[key] for key in ("test", "runs", "mean", "deviation")
+    ]
+
+
+def test_one_run_has_no_deviation_of_its_own(made):
+    figures = manifest_of(made.one)["figures"]
+    assert (figures["runs"], figures["mean"], figures["deviation"]) == (1, figures["test"], None)
+    entry = json.loads((made.one.parent / artifacts.INDEX).read_text())["models"][NAME]["tags"]["one"]
+    assert entry["deviation"] == pytest.approx(math.sqrt(figures["test"] * (1 - figures["test"]) / 270))
+
+
+@pytest.mark.parametrize(
+    ("validation", "chosen"), [((0.5, 0.7, 0.6), 1), ((0.7, 0.5, 0.7), 0), ((0.6, 0.7, 0.7), 1), ((0.5, 0.5, 0.5), 0)]
+)
+def test_which_run_is_the_best(validation, chosen, made):
+    """By validation, whatever the test figures are; of equals the first."""
+    test = (0.9, 0.1, 0.5)
+    runs = [
+        doctored(run, best=figure, validation=figure, test=tested)
+        for run, figure, tested in zip(made.runs, validation, test, strict=True)
+    ]
+    path = zoo.export(runs, f"{NAME}.best")
+    np.testing.assert_array_equal(zoo.load(path).model.get_weights()[0], runs[chosen].model.get_weights()[0])
+    figures = manifest_of(path)["figures"]
+    assert (figures["validation"], figures["test"]) == (validation[chosen], test[chosen])
+    assert (figures["mean"], figures["deviation"]) == pytest.approx((0.5, statistics.stdev(test)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data": {"name": "digits", "fingerprint": "other"}}, "are no runs of one training: other data"),
+        ({"recipe": {"epochs": 5}}, "are no runs of one training: other recipe"),
+        ({"model": {"arguments": {}}, "backend": "jax"}, "are no runs of one training: other model, backend"),
+        ({"origin": {"name": "lenet5.other"}}, "are no runs of one training: other origin"),
+        ({"stages": []}, "are no runs of one training: other stages"),
+        ({"seed": 2}, "the runs have the seeds 0, 2, 2: each must have another"),
+    ],
+)
+def test_runs_of_other_trainings_are_refused(changes, message, made):
+    runs = [made.runs[0], doctored(made.runs[1], **changes), made.runs[2]]
+    with pytest.raises(zoo.ZooError, match=message):
+        zoo.export(runs, f"m/{NAME}.mixed")
+    assert not Path("m").exists()
+
+
+def test_several_runs_on_the_command_line(made, monkeypatch, capsys):
+    def command(*words):
+        monkeypatch.setattr(sys, "argv", ["zoo", "export", *words])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        return stopped.value.code or 0, capsys.readouterr()
+
+    folders = [str(made.folder / f"runs/{seed}") for seed in range(3)]
+    code, (out, err) = command(*folders, f"m/{NAME}.three", "--storage", "float16")
+    assert (code, out.split()) == (0, [f"m/{NAME}.three/1"]), err
+    assert {**manifest_of(f"m/{NAME}.three")["figures"]} == manifest_of(made.three)["figures"]
+    code, (_, err) = command(folders[0], folders[0], f"m/{NAME}.three")
+    assert (code, "seeds 0, 0: each must have another" in err) == (2, True)
+    code, (_, err) = command(folders[0], str(made.one), f"m/{NAME}.three")
+    assert (code, f"{made.one} is no run: several sources must be runs" in err) == (2, True)
+
+
+# --- float16 where it changes no class --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def told(made):
+    """A run of the perceptron without hidden layers that says class 1 of each picture, by a bias larger than that of
+    class 0 by `margin`."""
+
+    def with_margin(margin, **figures):
+        run = zoo.train("mlp_784_10", "digits", out=made.folder / "runs/flat", epochs=1, batch_size=200)
+        bias = np.full(10, -1.0)
+        bias[:2] = 1.0, 1.0 + margin
+        zoo.load_weights(run.model, {"output/kernel": np.zeros((784, 10)), "output/bias": bias})
+        return doctored(run, **figures)
+
+    return with_margin
+
+
+def test_auto_takes_float16_where_no_class_changes(told):
+    run = told(0.01, test=0.123, validation=0.321)  # figures that the rounded weights do not have
+    path = zoo.export(run, "mlp_784_10.auto", storage="auto")
+    manifest = manifest_of(path)
+    assert manifest["weights"]["storage"] == "float16"
+    bias = artifacts.open_artifact(path).arrays()["output/bias"]
+    assert bias[1] == np.float16(1.01) != np.float32(1.01)
+    for split in ("validation", "test"):
+        share = np.mean(zoo_data.load("digits").splits[split].targets == 1)
+        assert manifest["figures"][split] == pytest.approx(share, abs=1e-6)
+        assert manifest["training"]["metrics"][split]["accuracy"] == manifest["figures"][split]
+        assert zoo.evaluate(path, "digits", split=split)["accuracy"] == pytest.approx(share, abs=1e-6)
+    assert run.metrics["test"]["accuracy"] == 0.123  # the run itself stays as it was
+    assert run.model.get_weights()[1][1] == np.float32(1.01)
+
+
+def test_auto_takes_float32_where_a_class_changes(told):
+    """Both biases are 1 in float16, and of equals the first class is said."""
+    run = told(1e-4, test=0.123)
+    path = zoo.export(run, "mlp_784_10.auto", storage="auto")
+    manifest = manifest_of(path)
+    assert manifest["weights"]["storage"] == "float32"
+    assert artifacts.open_artifact(path).arrays()["output/bias"][1] == np.float32(1.0001)
+    assert manifest["figures"]["test"] == 0.123
+    assert zoo.load(path)(np.zeros((1, 8, 8, 1), np.uint8))["class_ids"] == [1]
+
+
+def test_auto_of_several_runs_asks_the_best_alone(told):
+    runs = [told(1e-4, best=0.9), told(0.01, best=0.8, seed=1)]
+    assert manifest_of(zoo.export(runs, "mlp_784_10.auto", storage="auto"))["weights"]["storage"] == "float32"
+    runs = [told(1e-4, best=0.8), told(0.01, best=0.9, seed=1)]
+    manifest = manifest_of(zoo.export(runs, "mlp_784_10.auto", storage="auto"))
+    assert (manifest["weights"]["storage"], manifest["figures"]["runs"]) == ("float16", 2)
+
+
+def test_auto_where_pictures_are_brought_to_grey(monkeypatch):
+    data = testing.example_data("classification")
+    splits = {name: dataclasses.replace(s, inputs=s.inputs.repeat(3, -1)) for name, s in data.splits.items()}
+    data = dataclasses.replace(data, splits=splits, fingerprint="")
+    run = zoo.train(NAME, data, out="colour", epochs=1, batch_size=8)
+    monkeypatch.setattr("zoo.saved_model.data_of", lambda record, task: data)
+    assert manifest_of(zoo.export(run, f"{NAME}.auto", storage="auto"))["weights"]["storage"] in ("float16", "float32")
+
+
+def test_auto_without_data():
+    spec, classes = zoo.get_spec("mlp_784_10"), tuple("0123456789")
+    path = zoo.export(zoo.create_model(spec.name), "mlp_784_10.bare", spec=spec, classes=classes, storage="auto")
+    assert manifest_of(path)["weights"]["storage"] == "float32"
+
+
+def test_auto_tells_where_the_data_are_gone(made, monkeypatch):
+    """Rather than to say what was not checked."""
+    monkeypatch.delenv("ZOO_DATA_DIR", raising=False)
+    gone = {**made.runs[0].record["data"], "name": "gone"}
+    with pytest.raises(zoo.ZooError, match="unknown data set 'gone'"):
+        zoo.export(doctored(made.runs[0], data=gone), f"m/{NAME}.auto", storage="auto")
+    other = {**made.runs[0].record["data"], "fingerprint": "0"}
+    with pytest.raises(zoo.ZooError, match="its fingerprint differs"):
+        zoo.export(doctored(made.runs[0], data=other), f"m/{NAME}.auto", storage="auto")
+    assert not Path("m").exists()
