@@ -809,7 +809,7 @@ def test_a_missing_package_is_named(exported, monkeypatch):
         ({"path": "m.onx", "format": "onx"}, "unknown format 'onx': did you mean onnx"),
         ({"path": "m", "format": "litert"}, r"must be named NAME\.tflite"),
         ({"path": "m.h5", "format": "keras"}, r"must be named NAME\.keras"),
-        ({"path": "lenet5.ex", "storage": "int8"}, "unknown storage 'int8': known: float16, float32"),
+        ({"path": "lenet5.ex", "storage": "int8"}, "unknown storage 'int8': known: auto, float16, float32"),
         ({"path": "mlp_784_30_10.ex"}, r"must be named lenet5\.TAG"),
         ({"path": "lenet5"}, r"must be named lenet5\.TAG"),
         ({"path": "lenet5."}, r"must be named lenet5\.TAG"),

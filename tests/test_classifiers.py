@@ -10,7 +10,8 @@ import keras
 import numpy as np
 import pytest
 
-from zoo import registry
+import zoo
+from zoo import registry, testing
 from zoo.errors import ZooError
 from zoo.models import lenet5
 
@@ -91,7 +92,9 @@ def test_figures_and_recipes_belong_together(name):
         assert figure.recipe in spec.recipes
         assert 0.9 < figure.value < 1
     for recipe in spec.recipes.values():
-        assert recipe.loss == {"logits": "cross_entropy", "sigmoid": "quadratic", "distances": "rbf_map"}[spec.scores]
+        assert recipe.loss in {
+            "logits": ("cross_entropy",), "sigmoid": ("quadratic", "binary_cross_entropy"), "distances": ("rbf_map",)
+        }[spec.scores]  # fmt: skip
 
 
 def weights(name: str, layer: str) -> list[np.ndarray]:
@@ -133,6 +136,27 @@ def test_network3_can_start_by_fan_in():
     assert model.get_layer("hidden1").kernel.numpy().std() == pytest.approx(1 / math.sqrt(640), rel=0.03)
     with pytest.raises(ZooError, match="n_in"):
         registry.build(registry.get_spec("network3_relu"), initialisation="n_inn")
+
+
+def test_network3_can_start_by_hes_rule():
+    layer = registry.build(registry.get_spec("network3_relu"), initialisation="he").get_layer("hidden1")
+    assert layer.kernel.numpy().std() == pytest.approx(math.sqrt(2 / 640), rel=0.03)
+    assert not layer.bias.numpy().any()
+
+
+def test_perceptrons_can_start_by_glorots_rule():
+    layer = registry.build(registry.get_spec("mlp_784_100_10"), initialisation="glorot").get_layer("hidden1")
+    assert abs(layer.kernel.numpy()).max() == pytest.approx(math.sqrt(6 / 884), rel=0.01)
+    assert not layer.bias.numpy().any()
+    with pytest.raises(ZooError, match="glorot"):
+        registry.build(registry.get_spec("mlp_784_100_10"), initialisation="gloro")
+
+
+@pytest.mark.parametrize(("arguments", "start"), [({}, "glorot"), ({"initialisation": "normal"}, "normal")])
+def test_a_recipe_says_how_the_network_starts_unless_the_call_does(arguments, start, tmp_path):
+    data = testing.example_data("classification")
+    run = zoo.train("mlp_784_100_10", data, recipe="modern", out=tmp_path / "run", epochs=1, arguments=arguments)
+    assert run.task.arguments["initialisation"] == start
 
 
 def test_dropout_masks_without_scaling_and_halves_in_evaluation():
