@@ -112,7 +112,7 @@ VARIANTS: dict[str, tuple[dict[str, Any], int, dict[str, tuple[Recipe, float | N
         520 + 2_880 * 100 + 100 + 1_010,
         {
             "paper": (replace(SIGMOID, targets={"mnist": 0.985}), 0.9878),
-            "modern": (replace(MODERN, targets={"mnist": 0.990}), None),
+            "modern": (replace(MODERN_SHALLOW, epochs=80, targets={"mnist": 0.990}), None),
         },
     ),
     "sigmoid": (
