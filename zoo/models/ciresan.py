@@ -57,7 +57,7 @@ DEFORMATIONS = Augmentation(
                 ),
             ),
             "modern": Recipe(
-                epochs=60,
+                epochs=45,
                 batch_size=512,
                 learning_rate=5e-4,
                 optimizer="adamw",

@@ -37,22 +37,22 @@ PAPER = "Simard, Steinkraus, Platt 2003, Best Practices for Convolutional Neural
         preprocessing=Preprocessing(size=(28, 28), pad_to=(29, 29)),
         recipes={
             "paper": Recipe(
-                epochs=100,
+                epochs=60,
                 batch_size=10,
                 learning_rate=0.05,
-                schedule=Schedule("step", decay=0.3, every=25),
+                schedule=Schedule("step", decay=0.3, every=15),
                 augmentation=Augmentation(
                     affine=Affine(rotation=10.0, translation=0.05, scale=0.1, skew=10.0), elastic=Elastic(34.0, 4.0)
                 ),
                 deviations=(
-                    "batches of 10 at the rate 0.05, times 0.3 every 25 epochs, in place of single images at 0.005; "
+                    "batches of 10 at the rate 0.05, times 0.3 every 15 epochs, in place of single images at 0.005; "
                     "the number of epochs is chosen here",
                     "distortions are drawn anew in each epoch; the extent of the affine ones is chosen here",
                     "50,000 training images and 10,000 for validation",
                 ),
             ),
             "modern": Recipe(
-                epochs=100,
+                epochs=80,
                 batch_size=128,
                 learning_rate=2e-3,
                 optimizer="adamw",
