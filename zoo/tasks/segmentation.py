@@ -20,8 +20,17 @@ with epy.lazy_imports():
     import keras
     import tensorflow as tf
 
+    from zoo.tasks import losses
+
+# Of masks, one-hot [B, H, W, K], and logits; a recipe's loss may name several, joined by a plus sign.
 LOSSES: dict[str, Callable] = {
-    "cross_entropy": lambda: keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    "cross_entropy": lambda masks, logits: keras.losses.categorical_crossentropy(masks, logits, from_logits=True),
+    # gamma of Lin et al. 2017, Focal Loss for Dense Object Detection, section 4.1; no class weighs more than another
+    "focal": lambda masks, logits: keras.losses.categorical_focal_crossentropy(
+        masks, logits, alpha=1.0, gamma=2.0, from_logits=True
+    ),
+    "dice": lambda masks, logits: losses.dice(masks, logits),
+    "jaccard": lambda masks, logits: losses.jaccard(masks, logits),
 }
 
 
@@ -45,13 +54,13 @@ class Segmentation(ImageTask):
         return split.inputs, require_labels(split, 3, "a mask for each image")
 
     def network_batch(self, images: tf.Tensor, masks: tf.Tensor) -> tuple[Any, Any]:
-        return pre.apply(images, self.preprocessing, self.channels), masks
+        return pre.apply(images, self.preprocessing, self.channels), tf.one_hot(masks, len(self.classes))
 
     def compile(self, model: keras.Model, recipe: Recipe, make_optimizer: Callable, **options: Any) -> Any:
-        loss = loss_named(recipe.loss, LOSSES, self.spec.task)()
+        loss = losses.MaskLoss([loss_named(name, LOSSES, self.spec.task) for name in recipe.loss.split("+")])
         metrics = [
-            keras.metrics.SparseCategoricalAccuracy(name="pixel_accuracy"),
-            keras.metrics.MeanIoU(len(self.classes), sparse_y_pred=False, name="mean_iou"),
+            keras.metrics.CategoricalAccuracy(name="pixel_accuracy"),
+            keras.metrics.OneHotMeanIoU(len(self.classes), name="mean_iou"),
         ]
         model.compile(make_optimizer(), loss=loss, metrics=metrics, jit_compile=False, **options)
         model.optimizer.build(model.trainable_variables)
