@@ -15,7 +15,8 @@ import zoo
 from zoo import data, results
 
 DOCS = Path(__file__).parent.parent / "docs"
-COLOURS = {"paper": "tab:blue", "modern": "tab:orange"}
+RECIPES = {"paper": ("tab:blue", "the source's recipe"), "modern": ("tab:orange", "the modern recipe")}
+COLUMNS = 12  # digits a line
 
 
 def draw_errors(rows: list[dict]) -> None:
@@ -26,19 +27,11 @@ def draw_errors(rows: list[dict]) -> None:
         line, recipe = names.index(row["name"]), "modern" if row["tag"].endswith("modern") else "paper"
         if row["published"]:
             axes.plot(100 * (1 - row["published"]), line, "x", color="black")
-        axes.errorbar(
-            100 * (1 - row["mean"]),
-            line,
-            xerr=100 * (row["deviation"] or 0),
-            fmt="o",
-            color=COLOURS[recipe],
-            markersize=5,
-        )
+        error, deviation = 100 * (1 - row["mean"]), 100 * row["deviation"]
+        axes.errorbar(error, line, xerr=deviation, fmt="o", color=RECIPES[recipe][0], markersize=5)
     axes.plot([], [], "x", color="black", label="the source")
-    for recipe, colour in COLOURS.items():
-        axes.plot(
-            [], [], "o", color=colour, label={"paper": "the source's recipe", "modern": "the modern recipe"}[recipe]
-        )
+    for colour, label in RECIPES.values():
+        axes.plot([], [], "o", color=colour, label=label)
     axes.set_xscale("log")
     axes.set(xlabel="test error in %, MNIST", yticks=range(len(names)), yticklabels=names)
     ticks = [0.2, 0.3, 0.5, 1, 2, 5, 10]
@@ -54,12 +47,10 @@ def draw_mistakes(row: dict) -> None:
     """The digits that these weights get wrong, with the right class and what they say."""
     name = f"{row['name']}.{row['tag']}"
     split = data.load(row["dataset"]).splits["test"]
-    said = zoo.load(name).class_ids(split.inputs)
+    said = zoo.load(name).class_ids(split)
     wrong = np.flatnonzero(said != split.targets)
-    columns = 12
-    figure, grid = plt.subplots(
-        -(-len(wrong) // columns), columns, figsize=(columns, 1.25 * -(-len(wrong) // columns) + 0.5)
-    )
+    lines = -(-len(wrong) // COLUMNS)
+    figure, grid = plt.subplots(lines, COLUMNS, figsize=(COLUMNS, 1.25 * lines + 0.5))
     for axes in grid.flat:
         axes.axis("off")
     for axes, index in zip(grid.flat, wrong, strict=False):

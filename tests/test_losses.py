@@ -8,7 +8,7 @@ import tensorflow as tf
 import zoo
 from zoo import testing
 from zoo.tasks import segmentation
-from zoo.tasks.losses import MapCriterion, MaskLoss, QuadraticCost
+from zoo.tasks.losses import MapCriterion, QuadraticCost
 
 RANDOM = np.random.default_rng(7)
 TARGETS = np.eye(4, dtype=np.float32)[[0, 3, 1, 1, 2]]
@@ -100,7 +100,7 @@ OF_MASKS = {
 )
 def test_losses_of_masks(names):
     parts = names.split("+")
-    loss = MaskLoss([segmentation.LOSSES[name] for name in parts])
+    loss = segmentation.mask_loss(names, "segmentation")
     assert float(loss(MASKS, LOGITS)) == pytest.approx(sum(OF_MASKS[name] for name in parts), rel=1e-4)
     assert float(loss(MASKS, 50 * MASKS)) == pytest.approx(0, abs=1e-3)  # all right
 
@@ -108,14 +108,7 @@ def test_losses_of_masks(names):
 def test_a_class_that_no_pixel_has_is_no_reason_for_nan():
     masks = np.eye(3, dtype=np.float32)[np.zeros((1, 4, 4), int)]
     for name in OF_MASKS:
-        assert np.isfinite(float(MaskLoss([segmentation.LOSSES[name]])(masks, 100 * masks))), name
-
-
-def test_an_ignored_pixel_weighs_nothing():
-    loss = MaskLoss([segmentation.LOSSES["cross_entropy"]])
-    weights = np.ones(MASKS.shape[:3], np.float32)
-    weights[:, 2:] = 0
-    assert float(loss(MASKS, LOGITS, weights)) == pytest.approx(-np.log(RIGHT[:, :2]).sum() / weights.size, rel=1e-4)
+        assert np.isfinite(float(segmentation.mask_loss(name, "segmentation")(masks, 100 * masks))), name
 
 
 def test_a_recipe_may_sum_losses_and_an_unknown_one_is_named(tmp_path):

@@ -95,8 +95,8 @@ def create_ensemble(
         record["disagreement"] = {}
         for split_name in record["metrics"]:
             split = dataset.splits[split_name]
-            images, labels = joined.examples(split)
-            said = np.stack([predictor.class_ids(images) for predictor in predictors])
+            labels = joined.examples(split)[1]
+            said = np.stack([predictor.class_ids(split) for predictor in predictors])
             for row, ids in zip(record["members"], said, strict=True):
                 row[split_name] = float(np.mean(ids == labels))
             record["disagreement"][split_name] = {

@@ -57,7 +57,7 @@ def fine_tune(
     """
     artifact = artifacts.open_artifact(source)
     origin = tasks.restore(artifact.manifest["model"])
-    if not origin.spec.stages:
+    if not origin.spec.recipes:
         raise ZooError(f"{artifact.name} is an ensemble: fine-tune its members and join them anew")
     devices_strategy = strategy(devices)
     shape = input_shape or origin.input_shape

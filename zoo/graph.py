@@ -31,10 +31,9 @@ ALLOWED = frozenset(
     "Unpack Where ZerosLike "
     # arithmetic
     "Abs Add AddN AddV2 All Any ArgMax ArgMin BatchMatMulV2 BiasAdd Bitcast BitwiseAnd Cumsum Div DivNoNan Einsum Elu "
-    "Equal Erf Exp "
-    "Floor FloorDiv FloorMod Greater GreaterEqual Inv IsFinite IsNan LeakyRelu Less LessEqual Log Log1p LogSoftmax "
-    "LogicalAnd LogicalNot LogicalOr MatMul Max Maximum Mean Min Minimum Mod Mul MulNoNan Neg NotEqual Pow Prod "
-    "RealDiv Reciprocal Relu Relu6 Round Rsqrt Selu Sigmoid Sign Softmax Softplus Softsign Sqrt Square "
+    "Equal Erf Exp Floor FloorDiv FloorMod Greater GreaterEqual Inv IsFinite IsNan LeakyRelu Less LessEqual Log Log1p "
+    "LogSoftmax LogicalAnd LogicalNot LogicalOr MatMul Max Maximum Mean Min Minimum Mod Mul MulNoNan Neg NotEqual Pow "
+    "Prod RealDiv Reciprocal Relu Relu6 Round Rsqrt Selu Sigmoid Sign Softmax Softplus Softsign Sqrt Square "
     "SquaredDifference Sub Sum Tanh TopKV2 "
     # networks and pictures
     "AvgPool Conv2D Conv2DBackpropInput DecodeImage DecodeJpeg DecodePng DepthwiseConv2dNative FusedBatchNormV3 LRN "

@@ -11,9 +11,9 @@ import numpy as np
 from etils import epy
 
 from zoo import artifacts, registry, tasks
+from zoo.data import Split
 from zoo.data import load as load_data
 from zoo.errors import ZooError
-from zoo.preprocessing import to_channels
 from zoo.recipe import Recipe, from_dict
 from zoo.runs import Run
 from zoo.tasks.base import picture_size
@@ -120,10 +120,16 @@ class Predictor:
             raise ZooError(f"{spec.name} must be of shape {spec.shape}, not {inputs.shape}")
         return {name: value.numpy() for name, value in self.function(tf.constant(inputs)).items()}
 
-    def class_ids(self, inputs: np.ndarray, batch_size: int = 256) -> np.ndarray:
-        """The most probable class of each of many examples, int64 [N], batch by batch."""
+    @property
+    def tells_classes(self) -> bool:
+        """Whether `class_ids` are among its outputs."""
+        return "class_ids" in self.function.get_concrete_function().structured_outputs
+
+    def class_ids(self, split: Split, batch_size: int = 256) -> np.ndarray:
+        """The most probable class of each example, int64 [N], or of each of its pixels, computed batch by batch."""
+        inputs = self.task.serving_inputs(split)
         parts = (inputs[start : start + batch_size] for start in range(0, len(inputs), batch_size))
-        return np.concatenate([self(to_channels(part, self.task.channels))["class_ids"] for part in parts])
+        return np.concatenate([self(part)["class_ids"] for part in parts])
 
 
 def load(source: str | os.PathLike | Run) -> Predictor:

@@ -158,6 +158,25 @@ class Recipe:
         return from_dict(Recipe, {**dataclasses.asdict(self), **changes})
 
 
+# What the `modern` recipes for small grey pictures vary: each says in its family's file what it changes.
+MODERN_PICTURES = Recipe(
+    epochs=40,
+    batch_size=128,
+    learning_rate=2e-3,
+    optimizer="adamw",
+    schedule=Schedule("cosine", warmup_epochs=1),
+    weight_decay=0.02,
+    ema=0.999,
+    augmentation=Augmentation(
+        affine=Affine(rotation=10.0, translation=0.07, scale=0.1, skew=5.0), elastic=Elastic(alpha=20.0, sigma=4.0)
+    ),
+)
+# For networks with few units, which cannot follow wide distortions.
+MILD_DISTORTIONS = Augmentation(
+    affine=Affine(rotation=6.0, translation=0.04, scale=0.06, skew=5.0), elastic=Elastic(alpha=12.0, sigma=4.0)
+)
+
+
 def from_dict(cls: type[T], data: Mapping[str, Any]) -> T:
     """The frozen dataclass `cls` from plain (JSON) data.
 

@@ -60,7 +60,7 @@ def export(
             format than `tensorflow` a file.
         format: `tensorflow` (SavedModel), `onnx`, `litert` or `keras`.
         storage: `float16` halves the weights; the served graph computes in float32 on the rounded weights. `auto` is
-            that where it changes no class on the validation split of the data that a classifier was trained on.
+            that where it changes no class on the validation split of the data that the network was trained on.
 
     Raises:
         ZooError: for a path that cannot be written or is named otherwise, a full disk, a format that cannot hold
@@ -272,16 +272,17 @@ def _training(run: Run) -> dict[str, Any]:
 
 def _rounded(run: Run) -> Run | None:
     """The run with its weights rounded to float16 and its figures measured anew, where that changes no class on the
-    validation split of the data that it was trained on; None where it does, for other tasks than classification,
-    and where the run has no data."""
-    if not isinstance(run.task, tasks.TASKS["classification"]) or run.record["data"]["name"] is None:
+    validation split of the data that it was trained on; None where it does, where it tells no classes, and where the
+    run has no data."""
+    predictor = Predictor(run)
+    if run.record["data"]["name"] is None or not predictor.tells_classes:
         return None
     dataset = data_of(run.record, run.task)
     rounded = dataclasses.replace(run, model=run.task.build())
     values = {key: v.numpy().astype(np.float16).astype(np.float32) for key, v in named_weights(run.model).items()}
     assign(named_weights(rounded.model), values)
-    images = dataset.splits["validation"].inputs
-    if not np.array_equal(Predictor(run).class_ids(images), Predictor(rounded).class_ids(images)):
+    before, after = (one.class_ids(dataset.splits["validation"]) for one in (predictor, Predictor(rounded)))
+    if not np.array_equal(before, after):
         return None
     metrics = {name: evaluate(run.task, rounded.model, dataset.splits[name], run.recipe) for name in run.metrics}
     return dataclasses.replace(rounded, record={**run.record, "metrics": metrics})

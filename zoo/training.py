@@ -61,8 +61,10 @@ def train(
             that is no longer a number.
     """
     spec = registry.get_spec(name)
-    recipe_name = "own" if isinstance(recipe, Recipe) else recipe or next(iter(spec.recipes), None)
-    recipe = (recipe if isinstance(recipe, Recipe) and spec.recipes else spec.recipe(recipe_name)).replace(**changes)
+    own = isinstance(recipe, Recipe)
+    named = spec.recipe(None if own else recipe)  # also with a recipe of one's own: not every spec can be trained
+    recipe_name = "own" if own else recipe or next(iter(spec.recipes))
+    recipe = (recipe if own else named).replace(**changes)
     devices_strategy = strategy(devices)
     dataset = zoo_data.load(data, image_size=picture_size(spec, input_shape))
     tasks.get_task(spec.task).check_inputs(dataset)

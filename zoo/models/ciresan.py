@@ -6,9 +6,11 @@ Recognition", Neural Computation 22(12), arXiv 1003.0358: section 2 (data, archi
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from etils import epy
 
-from zoo.recipe import Affine, Augmentation, Elastic, Recipe, Schedule
+from zoo.recipe import MODERN_PICTURES, Affine, Augmentation, Elastic, Recipe, Schedule
 from zoo.registry import register
 from zoo.spec import ModelSpec, Preprocessing, Published, Stage
 
@@ -56,15 +58,13 @@ DEFORMATIONS = Augmentation(
                     "the two, and for 1 and 7 up to 7.5 degrees",
                 ),
             ),
-            "modern": Recipe(
+            "modern": replace(
+                MODERN_PICTURES,
                 epochs=45,
                 batch_size=512,
                 learning_rate=5e-4,
-                optimizer="adamw",
                 schedule=Schedule("cosine", warmup_epochs=2),
                 label_smoothing=0.1,
-                weight_decay=0.02,
-                ema=0.999,
                 clip_norm=1.0,
                 precision="mixed_bfloat16",
                 augmentation=DEFORMATIONS,

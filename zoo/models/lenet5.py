@@ -12,7 +12,7 @@ from typing import Any
 
 from etils import epy
 
-from zoo.recipe import Affine, Augmentation, Elastic, Recipe, Schedule
+from zoo.recipe import MODERN_PICTURES, Affine, Augmentation, Recipe, Schedule
 from zoo.registry import register
 from zoo.spec import ModelSpec, Preprocessing, Published, Stage
 
@@ -78,19 +78,7 @@ DISTORTED = replace(
         "(translation, scaling, squeezing, shearing) but not their extent",
     ),
 )
-MODERN = Recipe(
-    epochs=40,
-    batch_size=128,
-    learning_rate=2e-3,
-    optimizer="adamw",
-    schedule=Schedule("cosine", warmup_epochs=1),
-    weight_decay=0.02,
-    ema=0.999,
-    augmentation=Augmentation(
-        affine=Affine(rotation=10.0, translation=0.07, scale=0.1, skew=5.0), elastic=Elastic(alpha=20.0, sigma=4.0)
-    ),
-    targets={"mnist": 0.988},
-)
+MODERN = replace(MODERN_PICTURES, targets={"mnist": 0.988})
 
 
 def bitmap_codes() -> list[list[float]]:

@@ -6,9 +6,11 @@ Analysis", ICDAR: section 2 (distortions), section 3 (the network), section 5 (r
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from etils import epy
 
-from zoo.recipe import Affine, Augmentation, Elastic, Recipe, Schedule
+from zoo.recipe import MODERN_PICTURES, Affine, Augmentation, Elastic, Recipe, Schedule
 from zoo.registry import register
 from zoo.spec import ModelSpec, Preprocessing, Published, Stage
 
@@ -51,15 +53,10 @@ PAPER = "Simard, Steinkraus, Platt 2003, Best Practices for Convolutional Neural
                     "50,000 training images and 10,000 for validation",
                 ),
             ),
-            "modern": Recipe(
+            "modern": replace(
+                MODERN_PICTURES,
                 epochs=80,
-                batch_size=128,
-                learning_rate=2e-3,
-                optimizer="adamw",
-                schedule=Schedule("cosine", warmup_epochs=1),
                 label_smoothing=0.1,
-                weight_decay=0.02,
-                ema=0.999,
                 augmentation=Augmentation(
                     affine=Affine(rotation=10.0, translation=0.05, scale=0.1, skew=5.0), elastic=Elastic(34.0, 4.0)
                 ),

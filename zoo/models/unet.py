@@ -59,6 +59,7 @@ SPEC = ModelSpec(
     notes=(
         "the paper's input of 572 pixels gives 388: here the image is mirrored at its edges by as much as the "
         "convolutions take, as its section 2 does it, so that every pixel of any image gets its class",
+        "the paper names dropout at the end of the contracting path but no rate: 0.5 is chosen here",
     ),
 )
 
@@ -140,13 +141,13 @@ def unet(
     for level in range(depth, 0, -1):
         channels = width * 2 ** (level - 1)
         x = layers.Conv2DTranspose(channels, 2, strides=2, kernel_initializer="he_normal", name=f"up{level}")(x)
-        below, beside = skips[level - 1], x
+        encoded = skips[level - 1]
         if padded:  # an odd size was halved upwards
-            beside = zoo_layers.CropLike(name=f"up{level}_crop")([beside, below])
+            x = zoo_layers.CropLike(name=f"up{level}_crop")([x, encoded])
         else:
-            below = zoo_layers.CropLike("middle", name=f"level{level}_crop")([below, beside])
+            encoded = zoo_layers.CropLike("middle", name=f"level{level}_crop")([encoded, x])
         join = layers.Concatenate if skip == "concatenate" else layers.Add
-        x = block(join(name=f"up{level}_join")([below, beside]), channels, f"up{level}")
+        x = block(join(name=f"up{level}_join")([encoded, x]), channels, f"up{level}")
     if not padded:
         x = zoo_layers.CropLike(name="crop")([x, inputs])
     return keras.Model(inputs, layers.Conv2D(classes, 1, name="output")(x), name="unet")

@@ -93,6 +93,10 @@ class Task(abc.ABC):
     def golden_inputs(self, count: int) -> dict[str, dict[str, np.ndarray]]:
         """Inputs of `count` examples for each signature: fixed, drawn from a seed."""
 
+    def serving_inputs(self, split: Split) -> np.ndarray:
+        """The split's inputs as `serving_default` takes them."""
+        return split.inputs
+
     def read(self, words: str) -> np.ndarray:
         """One input of `serving_default`, with a batch axis, from what a user types: a picture's path, or a text."""
         return np.array([words])
@@ -160,6 +164,9 @@ class ImageTask(Task):
     @property
     def channels(self) -> int:
         return self.input_shape[-1]
+
+    def serving_inputs(self, split: Split) -> np.ndarray:
+        return np.asarray(pre.to_channels(split.inputs, self.channels))
 
     def augment(self, batch: tuple, seed: tf.Tensor, augmentation: Augmentation) -> tuple:
         images, masks, rest = self._pictures(batch)

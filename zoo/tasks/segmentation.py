@@ -20,18 +20,26 @@ with epy.lazy_imports():
     import keras
     import tensorflow as tf
 
-    from zoo.tasks import losses
-
-# Of masks, one-hot [B, H, W, K], and logits; a recipe's loss may name several, joined by a plus sign.
+# Of masks, one-hot [B, H, W, K], and logits: a loss a pixel, or one a class of all pixels.
 LOSSES: dict[str, Callable] = {
     "cross_entropy": lambda masks, logits: keras.losses.categorical_crossentropy(masks, logits, from_logits=True),
     # gamma of Lin et al. 2017, Focal Loss for Dense Object Detection, section 4.1; no class weighs more than another
     "focal": lambda masks, logits: keras.losses.categorical_focal_crossentropy(
         masks, logits, alpha=1.0, gamma=2.0, from_logits=True
     ),
-    "dice": lambda masks, logits: losses.dice(masks, logits),
-    "jaccard": lambda masks, logits: losses.jaccard(masks, logits),
+    "dice": lambda masks, logits: keras.losses.dice(masks, tf.nn.softmax(logits), axis=(0, 1, 2)),
+    # 1 - intersection over union: Tversky's index counts what is missed and what is too much alike then
+    "jaccard": lambda masks, logits: keras.losses.tversky(
+        masks, tf.nn.softmax(logits), alpha=1.0, beta=1.0, axis=(0, 1, 2)
+    ),
 }
+
+
+def mask_loss(names: str, task: str) -> Callable:
+    """The sum of the losses whose names a plus sign joins: each the mean over pixels, or over classes, which count
+    alike then, however few pixels they have."""
+    parts = [loss_named(name, LOSSES, task) for name in names.split("+")]
+    return lambda masks, logits: sum(tf.reduce_mean(part(masks, logits)) for part in parts)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +65,7 @@ class Segmentation(ImageTask):
         return pre.apply(images, self.preprocessing, self.channels), tf.one_hot(masks, len(self.classes))
 
     def compile(self, model: keras.Model, recipe: Recipe, make_optimizer: Callable, **options: Any) -> Any:
-        loss = losses.MaskLoss([loss_named(name, LOSSES, self.spec.task) for name in recipe.loss.split("+")])
+        loss = mask_loss(recipe.loss, self.spec.task)
         metrics = [
             keras.metrics.CategoricalAccuracy(name="pixel_accuracy"),
             keras.metrics.OneHotMeanIoU(len(self.classes), name="mean_iou"),
