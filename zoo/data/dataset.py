@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from etils import epy
 
-from zoo.errors import ZooError
+from zoo.errors import ZooError, unknown
 
 with epy.lazy_imports():
     import tensorflow as tf
@@ -18,6 +18,7 @@ with epy.lazy_imports():
 
 SPLITS = ("train", "validation", "test")
 HELD_OUT = 0.15  # share of train for each split that a data set does not bring
+IGNORED = 255  # in masks: pixels that count for nothing
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -26,7 +27,8 @@ class Split:
 
     Args:
         inputs: images [N, H, W, C] of uint8, uint16 or float32, or texts [N].
-        targets: class ids int64 [N], class ids of pixels int64 [N, H, W], or None.
+        targets: class ids int64 [N]; masks of exclusive classes, uint8 [N, H, W], a class id or `IGNORED` a pixel;
+            masks of classes that may overlap, uint8 [N, H, W, K], each 0, 1 or `IGNORED`; or None.
     """
 
     inputs: np.ndarray
@@ -46,6 +48,9 @@ class Split:
         """Single examples as pairs (input, target), as (input,) where there are no targets."""
         arrays = (self.inputs,) if self.targets is None else (self.inputs, self.targets)
         return tf.data.Dataset.from_tensor_slices(arrays)
+
+
+Parts = tuple[dict[str, Split], tuple[str, ...]]  # the splits that a source brings, and its class names
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -93,6 +98,43 @@ class Dataset:
         """(H, W, C) of one image; () for texts."""
         return self.splits["train"].inputs.shape[1:]
 
+    def without_class(self, name: str) -> Dataset:
+        """The data set with the pixels of one class `IGNORED` and the ids above moved down by one; it has a fingerprint
+        of its own.
+
+        Raises:
+            ZooError: for an unknown class, and for targets that are no masks of exclusive classes.
+        """
+        number = self._class_number(name, 3, "masks of exclusive classes, of which one can be ignored")
+
+        def change(masks: np.ndarray) -> np.ndarray:
+            lowered = masks - ((masks > number) & (masks != IGNORED))
+            return np.where(masks == number, IGNORED, lowered).astype(masks.dtype)
+
+        return self._changed(change, self.classes[:number] + self.classes[number + 1 :])
+
+    def only_class(self, name: str) -> Dataset:
+        """The data set with the masks of one of several classes that may overlap, [N, H, W, 1]; it has a fingerprint of
+        its own.
+
+        Raises:
+            ZooError: for an unknown class, and for targets that are no masks of such classes.
+        """
+        number = self._class_number(name, 4, "masks of overlapping classes, of which one can be taken")
+        return self._changed(lambda masks: masks[..., number : number + 1], (name,))
+
+    def _class_number(self, name: str, axes: int, needed: str) -> int:
+        targets = self.splits["train"].targets
+        if targets is None or targets.ndim != axes:
+            raise ZooError(f"data set {self.name} has no {needed}")
+        if name not in self.classes:
+            raise unknown(f"class of {self.name}", name, self.classes)
+        return self.classes.index(name)
+
+    def _changed(self, change: Callable[[np.ndarray], np.ndarray], classes: tuple[str, ...]) -> Dataset:
+        splits = {split: Split(part.inputs, change(part.targets)) for split, part in self.splits.items()}
+        return Dataset(self.name, splits, classes)
+
 
 def _fingerprint(splits: Mapping[str, Split], classes: tuple[str, ...]) -> str:
     digest = hashlib.sha256()
@@ -125,8 +167,8 @@ def _held_out(split: Split, count: int, seed: int) -> tuple[np.ndarray, np.ndarr
     if rest <= 0:
         return np.arange(0), np.arange(len(split))
     if labels is not None:
-        sizes = np.unique(labels, return_counts=True)[1]
-        if labels.ndim > 1 or min(sizes) < 2 or min(count, rest) < len(sizes):  # masks; not one of each class a side
+        sizes = np.unique(labels, return_counts=True)[1] if labels.ndim == 1 else [0]  # masks have many classes each
+        if min(sizes) < 2 or min(count, rest) < len(sizes):  # not one of each class a side
             labels = None
     parts = model_selection.train_test_split(np.arange(len(split)), test_size=count, random_state=seed, stratify=labels)
     return np.sort(parts[0]), np.sort(parts[1])

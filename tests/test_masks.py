@@ -1,0 +1,643 @@
+"""Images with masks: every kind of file, exclusive and overlapping classes, and what is said of pairs that are none."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from PIL import Image
+from test_data import real, savez, sizes, write
+
+from zoo.data import Dataset, decoding, load, scenes
+from zoo.data.dataset import IGNORED
+from zoo.errors import ZooError
+
+GREY = np.arange(30, dtype=np.uint8).reshape(5, 6) * 8
+ODD = np.arange(30, dtype=np.uint8).reshape(5, 6) % 2
+DEEP = np.arange(30, dtype=np.uint16).reshape(5, 6) * 2000
+BANDS = np.stack([DEEP + band for band in range(7)], axis=-1)
+COLOUR = np.stack([GREY, GREY + 1, GREY + 2], axis=-1)
+HALF = np.array([[0, 255, 255]] * 4, np.uint8)
+
+
+def picture(values, kind="PNG", mode=None) -> bytes:
+    file = io.BytesIO()
+    image = Image.fromarray(values)
+    (image.convert(mode) if mode else image).save(file, kind)
+    return file.getvalue()
+
+
+def palette(indices, colours) -> bytes:
+    file = io.BytesIO()
+    image = Image.fromarray(indices).convert("P")
+    image.putdata(indices.ravel().tolist())
+    image.putpalette(colours)
+    image.save(file, "PNG")
+    return file.getvalue()
+
+
+def npy(values) -> bytes:
+    file = io.BytesIO()
+    np.save(file, values)
+    return file.getvalue()
+
+
+def tiff(values, names=(), overviews=(), **options) -> bytes:
+    """[H, W] or [H, W, K]."""
+    from rasterio.io import MemoryFile
+
+    bands = np.atleast_3d(values)
+    shape = dict(zip(("height", "width", "count"), bands.shape, strict=True))
+    with MemoryFile() as file:
+        with file.open(driver="GTiff", dtype=bands.dtype, **shape, **options) as image:
+            image.write(np.moveaxis(bands, -1, 0))
+            if names:
+                image.descriptions = names
+            if overviews:
+                image.build_overviews(overviews)
+        return file.read()
+
+
+def pairs(images, masks, suffix="npy", prefix="") -> dict[str, bytes]:
+    """Arrays, or files' bytes, as the files of two folders, or of three and more where masks are named by class."""
+    data = [value if isinstance(value, bytes) else npy(value) for value in images]
+    files = {f"{prefix}images/{number}.{suffix}": value for number, value in enumerate(data)}
+    for folder, values in masks.items() if isinstance(masks, dict) else [("", masks)]:
+        place = f"{prefix}labels/{folder}/" if folder else f"{prefix}labels/"
+        files |= {
+            f"{place}{number}.x": value if isinstance(value, bytes) else npy(value)
+            for number, value in enumerate(values)
+        }
+    return files
+
+
+def everything(data: Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """All images and all targets, in the order of the images' first values."""
+    inputs = np.concatenate([split.inputs for split in data.splits.values()])
+    targets = np.concatenate([split.targets for split in data.splits.values()])
+    order = np.argsort(inputs[:, 0, 0, 0], kind="stable")
+    return inputs[order], targets[order]
+
+
+def refused(path, **options) -> str:
+    with pytest.raises(ZooError) as caught:
+        load(path, **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+IMAGES = {
+    "grey PNG": (picture(GREY), GREY),
+    "colour PNG": (picture(COLOUR), COLOUR),
+    "16-bit PNG": (picture(DEEP), DEEP),
+    "16-bit colour PNG": (tf.io.encode_png(BANDS[..., :3]).numpy(), BANDS[..., :3]),
+    "16-bit transparent PNG": (tf.io.encode_png(BANDS[..., :4]).numpy(), BANDS[..., :3]),
+    "transparent PNG": (picture(np.dstack([COLOUR, GREY])), COLOUR),
+    "JPEG": (picture(np.full((5, 6), 9, np.uint8), "JPEG"), np.full((5, 6), 9, np.uint8)),
+    "BMP": (picture(COLOUR, "BMP"), COLOUR),
+    "GIF": (picture(GREY, "GIF"), GREY),
+    "1-bit PNG": (picture(GREY > 99), (GREY > 99) * np.uint8(255)),
+    "TIFF": (tiff(GREY), GREY),
+    "bands": (tiff(BANDS, compress="deflate"), BANDS),
+    "big-endian TIFF": (tiff(BANDS, ENDIANNESS="BIG"), BANDS),
+    "BigTIFF": (tiff(BANDS, BIGTIFF="YES"), BANDS),
+    "float TIFF": (tiff(BANDS / np.float32(7)), BANDS / np.float32(7)),
+    "double TIFF": (tiff(BANDS / 7), (BANDS / 7).astype(np.float32)),
+    "signed TIFF": (tiff(DEEP.astype(np.int16)), DEEP.astype(np.int16).astype(np.float32)),
+    "npy": (npy(GREY), GREY),
+    "16-bit npy": (npy(BANDS), BANDS),
+    "bool npy": (npy(GREY > 9), (GREY > 9).astype(np.uint8)),
+    "32-bit npy": (npy(DEEP.astype(np.uint32)), DEEP.astype(np.float32)),
+    "half npy": (npy(GREY.astype(np.float16)), GREY.astype(np.float32)),
+    "Fortran npy": (npy(np.asfortranarray(COLOUR)), COLOUR),
+}
+
+
+@pytest.mark.parametrize("kind", IMAGES)
+def test_images_of_every_kind(kind, tmp_path):
+    data, expected = IMAGES[kind]
+    loaded = load(write(tmp_path / "set", pairs([data] * 3, [ODD] * 3, suffix="anything")))
+    inputs, targets = everything(loaded)
+    assert inputs.dtype == expected.dtype
+    assert np.array_equal(inputs, np.stack([np.atleast_3d(expected)] * 3))
+    assert targets.dtype == np.uint8
+    assert np.array_equal(targets, [ODD] * 3)
+
+
+@pytest.mark.parametrize(
+    ("types", "expected"),
+    [
+        (("uint8", "uint8"), "uint8"),
+        (("uint8", "uint16"), "uint16"),
+        (("uint16", "uint16"), "uint16"),
+        (("uint16", "int16"), "float32"),
+        (("uint8", "float64"), "float32"),
+    ],
+)
+def test_one_type_for_the_whole_data_set(types, expected, tmp_path):
+    images = [GREY.astype(types[number % 2]) for number in range(4)]
+    inputs, _ = everything(load(write(tmp_path / "set", pairs(images, [ODD] * 4))))
+    assert inputs.dtype == expected
+    assert (inputs == GREY[..., None]).all()
+
+
+MASKS = {
+    "0 and 255": (picture(HALF), HALF),
+    "other grey values": (picture(HALF // 5), HALF // 5),
+    "palette": (palette(HALF // 85, [9, 9, 9] * 3 + [200, 0, 0]), HALF // 85),
+    "equal bands": (picture(HALF, mode="RGB"), HALF),
+    "transparent": (picture(HALF, mode="RGBA"), HALF),
+    "1 bit": (picture(HALF > 0), HALF),
+    "GIF": (picture(HALF, "GIF"), HALF),
+    "16 bits": (picture(HALF.astype(np.uint16) * 100), HALF.astype(int) * 100),
+    "TIFF": (tiff(HALF), HALF),
+    "named TIFF": (tiff(HALF, ["the mask"]), HALF),
+    "float TIFF": (tiff(HALF / np.float32(5)), HALF // 5),
+    "negative": (npy(HALF.astype(np.int64) - 7), HALF.astype(int) - 7),
+    "one band": (npy(HALF[..., None]), HALF),
+    "bool": (npy(HALF > 0), HALF // 255),
+    "flat JPEG": (picture(np.full((16, 16), 255, np.uint8), "JPEG"), np.full((16, 16), 255)),
+}
+
+
+@pytest.mark.parametrize("kind", MASKS)
+def test_masks_of_every_kind_name_their_classes_by_label_value(kind, tmp_path):
+    data, values = MASKS[kind]
+    image = np.zeros(values.shape, np.uint8)
+    loaded = load(write(tmp_path / "set", pairs([image] * 4, [data] * 4)))
+    labels, ids = np.unique(values, return_inverse=True)
+    assert loaded.classes == tuple(map(str, labels))
+    assert np.array_equal(everything(loaded)[1], [ids.reshape(values.shape)] * 4)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    arrays(st.sampled_from(["u1", "u2", "i2", "i4", "f4"]), (4, 5, 6), elements=st.integers(0, 99), fill=st.nothing())
+)
+def test_labels_map_to_classes_one_to_one_and_in_order(tmp_path_factory, masks):
+    path = tmp_path_factory.mktemp("masks") / "set.zip"
+    images = [np.full((5, 6), number, np.uint8) for number in range(4)]
+    data = load(write(path, pairs(images, list(masks))))
+    names = [int(name) for name in data.classes]
+    assert names == sorted(set(masks.ravel().tolist()))
+    assert np.array_equal(np.array(names)[everything(data)[1]], masks)
+
+
+def test_as_many_classes_as_there_are_ids(tmp_path):
+    values = np.arange(256).reshape(16, 16)
+    most = np.minimum(values, 254) * 3
+    data = load(write(tmp_path / "most", pairs([values.astype(np.uint8)] * 3, [most] * 3)))
+    assert len(data.classes) == 255
+    assert data.classes[-1] == str(254 * 3)
+    assert everything(data)[1].max() == 254
+    message = refused(write(tmp_path / "more", pairs([values.astype(np.uint8)] * 3, [values] * 3)))
+    assert "256 label values, more than 255: are these pictures, not masks?" in message
+    assert "JPEG" in message
+
+
+LAYERS = (np.arange(60).reshape(5, 6, 2) % np.array([2, 3])).astype(np.uint8)
+
+
+def test_a_folder_a_class(tmp_path):
+    masks = {"road": [picture(LAYERS[..., 1] * 100)] * 4, "building": [tiff(LAYERS[..., 0])] * 4}
+    data = load(write(tmp_path / "set", pairs([GREY] * 4, masks)))
+    assert data.classes == ("building", "road")
+    _, targets = everything(data)
+    assert targets.dtype == np.uint8
+    assert np.array_equal(targets, [LAYERS != 0] * 4)
+
+
+@pytest.mark.parametrize(
+    ("mask", "classes"),
+    [
+        (npy(LAYERS), ("1", "2")),
+        (npy(LAYERS.astype(np.float64)), ("1", "2")),
+        (tiff(LAYERS), ("1", "2")),
+        (tiff(LAYERS, ["road", "building"]), ("road", "building")),
+        (tiff(LAYERS, ["road", ""]), ("1", "2")),
+        (tiff(LAYERS, ["road", "road"]), ("1", "2")),
+    ],
+)
+def test_a_band_a_class(mask, classes, tmp_path):
+    data = load(write(tmp_path / "set", pairs([BANDS] * 4, [mask] * 4)))
+    assert data.classes == classes
+    inputs, targets = everything(data)
+    assert inputs.shape[1:] == data.shape == (5, 6, 7)
+    assert np.array_equal(targets, [LAYERS != 0] * 4)
+
+
+@pytest.mark.parametrize("overlapping", [False, True])
+def test_images_of_several_sizes_are_padded_and_the_margin_is_ignored(overlapping, tmp_path):
+    shapes = [(5, 6), (3, 9), (8, 2), (8, 9)]
+    images = [np.full(shape, number + 1, np.uint8) for number, shape in enumerate(shapes)]
+    masks = [np.stack([image % 2, image // 2], -1) if overlapping else image for image in images]
+    data = load(write(tmp_path / "set", pairs(images, masks)))
+    inputs, targets = everything(data)
+    assert data.shape == (8, 9, 1)
+    for number, (height, width) in enumerate(shapes):
+        inside = np.zeros((8, 9), bool)
+        inside[:height, :width] = True
+        assert (inputs[number, inside] == number + 1).all()
+        assert (inputs[number, ~inside] == 0).all()
+        expected = [(number + 1) % 2, number > 0] if overlapping else number
+        assert (targets[number, inside] == expected).all()
+        assert (targets[number, ~inside] == IGNORED).all()
+
+
+def test_a_given_size_is_for_images_and_masks(tmp_path):
+    images = [GREY, GREY[:4], DEEP, DEEP]
+    masks = [np.eye(*image.shape, dtype=np.uint8) * 255 for image in images]
+    data = load(write(tmp_path / "set", pairs(images, masks)), image_size=(7, 9))
+    inputs, targets = everything(data)
+    assert data.shape == (7, 9, 1)
+    assert data.classes == ("0", "255")
+    assert set(targets.ravel()) == {0, 1}  # resizing leaves no value in between
+    expected = tf.image.resize(np.eye(5, 6, dtype=np.uint8)[..., None], (7, 9), "nearest")[..., 0]
+    assert np.array_equal(targets[0], expected)
+    assert inputs.dtype == np.uint16
+    overlapping = pairs(images, [np.stack([mask, 255 - mask], -1) for mask in masks])
+    _, targets = everything(load(write(tmp_path / "layers", overlapping), image_size=(7, 9)))
+    assert (targets.sum(-1) == 1).all()
+
+
+def split_files(prefix="") -> dict[str, bytes]:
+    """Images of the values 1 to 3, 4 and 5 for the three splits; labels are 0 and the value's remainder by 3."""
+    counts = {"train": (1, 2, 3), "val": (4,), "test": (5,)}
+    files = {}
+    for split, values in counts.items():
+        images = [np.full((4, 5), value, np.uint8) for value in values]
+        masks = [np.full((4, 5), value % 3, np.uint8) for value in values]
+        files |= pairs(images, masks, prefix=f"{prefix}{split}/")
+    return files
+
+
+@pytest.mark.parametrize("prefix", ["", "wrapped/"])
+def test_folders_of_splits(prefix, tmp_path):
+    data = load(write(tmp_path / "set", split_files(prefix)))
+    assert data.classes == ("0", "1", "2")
+    assert [split.inputs[:, 0, 0, 0].tolist() for split in data.splits.values()] == [[1, 2, 3], [4], [5]]
+    assert [split.targets[:, 0, 0].tolist() for split in data.splits.values()] == [[1, 2, 0], [1], [2]]
+
+
+def test_sizes_types_and_names_hold_for_all_splits(tmp_path):
+    layers = tiff(LAYERS, ["road", "building"])
+    files = pairs([GREY] * 3, [layers] * 3, prefix="train/") | pairs([DEEP], [layers], prefix="validation/")
+    wide = np.zeros((5, 9), np.float32)
+    files |= pairs([wide], [tiff(np.ones((5, 9, 2), np.uint8), ["road", "building"])], prefix="test/")
+    data = load(write(tmp_path / "set", files))
+    assert data.classes == ("road", "building")
+    assert {split.inputs.dtype.name for split in data.splits.values()} == {"float32"}
+    assert {split.inputs.shape[1:] for split in data.splits.values()} == {(5, 9, 1)}
+    assert {split.targets.shape[1:] for split in data.splits.values()} == {(5, 9, 2)}
+
+
+def test_held_out_splits_share_nothing_and_follow_the_seed(tmp_path):
+    images = [np.full((4, 5), number, np.uint8) for number in range(20)]
+    for masks in ([image % 4 for image in images], [np.stack([image % 2, image % 3], -1) for image in images]):
+        path = write(tmp_path / f"{masks[0].ndim}.zip", pairs(images, masks))
+        data = load(path, seed=1)
+        assert sizes(data) == [14, 3, 3]
+        numbers = [split.inputs[:, 0, 0, 0].tolist() for split in data.splits.values()]
+        assert sorted(itertools.chain(*numbers)) == list(range(20))
+        assert load(path, seed=1).fingerprint == data.fingerprint != load(path, seed=2).fingerprint
+
+
+FILES = {
+    "exclusive": pairs([DEEP] * 4, [ODD] * 4),
+    "folders": pairs([tiff(BANDS)] * 4, {"a": [GREY] * 4, "b": [ODD] * 4}),
+    "bands": pairs([GREY] * 4, [tiff(LAYERS)] * 4),
+    "splits": split_files(),
+}
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_a_folder_and_its_zip_hold_the_same_data(kind, tmp_path):
+    folder, archive = write(tmp_path / "set", FILES[kind]), write(tmp_path / "set.zip", FILES[kind])
+    data = load(folder)
+    assert load(archive).fingerprint == data.fingerprint
+    assert load(archive).classes == data.classes
+
+
+def test_what_lies_beside_the_files_is_passed_over(tmp_path):
+    files = FILES["bands"] | {"images/0.tif.aux.xml": b"<PAMDataset/>", "labels/.hidden": b"x", "README": b"x"}
+    assert (
+        load(write(tmp_path / "set", files)).fingerprint == load(write(tmp_path / "bare", FILES["bands"])).fingerprint
+    )
+
+
+def test_a_tiff_with_overviews_is_of_one_page(tmp_path):
+    large = np.arange(2**16, dtype=np.uint16).reshape(256, 256)
+    data = tiff(large, overviews=[2, 4])
+    inputs, _ = everything(load(write(tmp_path / "set", pairs([data] * 3, [large % 2] * 3))))
+    assert np.array_equal(inputs[0, ..., 0], large)
+
+
+GOOD = pairs([GREY] * 4, [ODD] * 4)
+CLASSES = pairs([GREY] * 4, {"a": [GREY] * 4, "b": [GREY] * 4})
+NAMED = pairs([GREY] * 4, [tiff(LAYERS, ["a", "b"])] * 4)
+
+
+def without(files, *names):
+    return {name: data for name, data in files.items() if name not in names}
+
+
+def pages(*values) -> bytes:
+    file = io.BytesIO()
+    first, *others = map(Image.fromarray, values)
+    first.save(file, "TIFF", save_all=True, append_images=others)
+    return file.getvalue()
+
+
+def image(data) -> dict[str, bytes]:
+    return GOOD | {"images/1.npy": data}
+
+
+def mask(data) -> dict[str, bytes]:
+    return GOOD | {"labels/1.x": data}
+
+
+CUT = "unreadable or cut short"
+WHOLE = "label values must be whole numbers of at most 32 bits"
+VRT = b'<VRTDataset rasterXSize="6" rasterYSize="5"/>'
+FAULTS = {
+    "no mask": (without(GOOD, "labels/2.x"), "images/2.npy (no mask in labels)"),
+    "no image": (without(GOOD, "images/2.npy"), "labels/2.x (no image)"),
+    "like an image": (GOOD | {"images/1.png": b""}, "images/1.png (named like images/1.npy)"),
+    "like a mask": (GOOD | {"labels/1.y": b""}, "labels/1.y (named like labels/1.x)"),
+    "folder": (GOOD | {"images/deep/1.png": picture(GREY)}, "images/deep (a folder)"),
+    "cut PNG": (image(picture(GREY)[:-40]), f"images/1.npy ({CUT})"),
+    "cut 16-bit PNG": (image(picture(DEEP)[:-9]), f"images/1.npy ({CUT})"),
+    "cut TIFF": (image(pages(GREY)[:-20]), f"images/1.npy ({CUT})"),
+    "cut npy": (mask(npy(GREY)[:-1]), f"labels/1.x ({CUT})"),
+    "empty file": (mask(b""), f"labels/1.x ({CUT})"),
+    "pickle": (image(npy(np.array([{}], object))), f"images/1.npy ({CUT})"),
+    "file of addresses": (image(VRT), f"images/1.npy ({CUT})"),
+    "pages": (image(pages(GREY, GREY)), "images/1.npy (2 pages: write each to a file of its own)"),
+    "one axis": (image(npy(GREY[0])), "images/1.npy (shape (6,), neither [H, W] nor [H, W, C])"),
+    "four axes": (mask(npy(GREY[..., None, None])), "labels/1.x (shape (5, 6, 1, 1), neither [H, W] nor [H, W, C])"),
+    "no pixels": (image(npy(GREY[:0])), "images/1.npy (shape (0, 6, 1), neither [H, W] nor [H, W, C])"),
+    "complex": (image(npy(GREY * 1j)), "images/1.npy (complex128 values, no real numbers)"),
+    "NaN": (image(npy(np.where(GREY, GREY, np.nan))), "images/1.npy (NaN or infinite values)"),
+    "infinite": (image(npy(GREY * 1e300)), "images/1.npy (NaN or infinite values)"),
+    "NaN label": (mask(npy(np.where(GREY, GREY, np.nan))), f"labels/1.x ({WHOLE})"),
+    "half a label": (mask(npy(GREY / 16)), f"labels/1.x ({WHOLE})"),
+    "huge label": (mask(npy(GREY.astype(np.uint32) + 2**31)), f"labels/1.x ({WHOLE})"),
+    "colours": (
+        mask(picture(COLOUR)),
+        "labels/1.x (a colour mask: give label values, as a grey picture or one with a palette)",
+    ),
+    "mask size": (mask(npy(GREY.T)), "labels/1.x (6 x 5 pixels, its image 5 x 6)"),
+    "bands": (image(npy(COLOUR)), "images/1.npy (3 bands, images/0.npy has 1)"),
+    "bands of a split": (
+        pairs([GREY] * 3, [ODD] * 3, prefix="train/") | pairs([COLOUR], [ODD], prefix="test/"),
+        "test/images/0.npy (3 bands, train/images/0.npy has 1)",
+    ),
+    "mask bands": (mask(npy(LAYERS)), "labels/1.x (2 bands, not 1 as labels/0.x)"),
+    "fewer bands": (NAMED | {"labels/1.x": npy(GREY)}, "labels/1.x (1 bands, not 2 as labels/0.x)"),
+    "other names": (
+        NAMED | {"labels/1.x": tiff(LAYERS, ["b", "a"])},
+        "labels/1.x (its bands are not named as those of labels/0.x)",
+    ),
+    "no mask of a class": (without(CLASSES, "labels/b/2.x"), "images/2.npy (no mask in labels/b)"),
+    "no image of a class": (without(CLASSES, "images/2.npy"), "labels/a/2.x (no image), labels/b/2.x (no image)"),
+    "beside classes": (CLASSES | {"labels/1.x": npy(GREY)}, "labels/1.x (beside the classes' folders)"),
+    "bands of a class": (CLASSES | {"labels/a/1.x": npy(LAYERS)}, "labels/a/1.x (2 bands, not 1)"),
+    "nested class": (CLASSES | {"labels/a/b/1.x": npy(GREY)}, "labels/a/b (a folder)"),
+    "all at once": (
+        without(GOOD, "images/0.npy") | {"images/1.npy": b"", "labels/2.x": npy(GREY.T), "images/7.png": b""},
+        f"images/1.npy ({CUT}), images/7.png (no mask in labels), labels/0.x (no image), "
+        "labels/2.x (6 x 5 pixels, its image 5 x 6)",
+    ),
+    "many": (
+        pairs([b""] * 13, [GREY] * 13),
+        ", ".join(f"images/{number}.npy ({CUT})" for number in (0, 1, 10, 11, 12, 2, 3, 4, 5, 6)) + ", and 3 more",
+    ),
+    "unknown label": (
+        split_files() | pairs([GREY[:4, :5]], [GREY[:4, :5] // 80 + 1], prefix="test/"),
+        "test/labels/0.x (unknown label value 3, not in train)",
+    ),
+    "unknown labels": (
+        split_files() | pairs([GREY[:4, :5]], [GREY[:4, :5] // 40], prefix="val/"),
+        "validation/labels/0.x (unknown label value 3, 4, not in train)",
+    ),
+    "unknown class": (
+        pairs([GREY] * 3, {"a": [GREY] * 3}, prefix="train/") | pairs([GREY], {"b": [GREY]}, prefix="test/"),
+        ", ".join(
+            ["test/images/0.npy (no mask in test/labels/a)"]
+            + [f"train/images/{number}.npy (no mask in train/labels/b)" for number in range(3)]
+        ),
+    ),
+    # the image in val has the label of train's first mask: it may be known
+    "unknown train": (split_files() | {"train/labels/0.x": b""}, f"train/labels/0.x ({CUT})"),
+}
+
+
+@pytest.mark.parametrize("case", FAULTS)
+@pytest.mark.parametrize("suffix", ["", ".zip"])
+def test_files_that_make_no_pair_are_all_named(case, suffix, tmp_path):
+    files, told = FAULTS[case]
+    message = refused(write(tmp_path / f"set{suffix}", files))
+    assert message == f"{tmp_path / 'set'}{suffix}: files that make no pair of an image and its mask: {told}"
+
+
+def test_a_mask_that_was_saved_as_jpeg(tmp_path):
+    sharp = np.kron(np.random.default_rng(0).integers(0, 2, (5, 6)), np.ones((7, 5))).astype(np.uint8) * 255
+    message = refused(write(tmp_path / "set", pairs([sharp] * 3, [sharp, sharp, picture(sharp, "JPEG")])))
+    assert "labels/2.x (a JPEG, which blurs label values" in message
+    assert "save masks as PNG" in message
+
+
+EMPTY = {"images/": b"", "labels/": b""}
+OTHER = {
+    "nothing": (EMPTY, "no images to train on"),
+    "no training": (
+        pairs([GREY], [GREY], prefix="test/") | {f"train/{name}": b"" for name in EMPTY},
+        "no images to train on",
+    ),
+    "empty test": (
+        pairs([GREY] * 4, [GREY] * 4, prefix="train/") | {f"test/{name}": b"" for name in EMPTY},
+        "no example in test",
+    ),
+    "another split": (
+        split_files() | {"test/cats/1.png": picture(GREY)},
+        "train holds images and masks, test does not",
+    ),
+    "only validated": (
+        pairs([GREY] * 4, [GREY] * 4, prefix="val/") | {"train/cats/1.png": picture(GREY)},
+        "validation holds images and masks, train does not",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", OTHER)
+def test_folders_that_make_no_data_set(case, tmp_path):
+    files, told = OTHER[case]
+    assert told in refused(write(tmp_path / "set.zip", files))
+
+
+def test_a_tiff_without_rasterio(tmp_path, monkeypatch):
+    decoding._rasterio.cache_clear()
+    monkeypatch.setitem(sys.modules, "rasterio", None)
+    assert load(write(tmp_path / "arrays", GOOD)).classes == ("0", "1")
+    message = refused(write(tmp_path / "set", image(tiff(GREY))))
+    assert "TIFF files need rasterio" in message
+    assert "pip install 'zoo[geotiff]'" in message
+
+
+def test_folders_a_class_take_pictures_of_8_bits_alone(tmp_path):
+    files = {f"{name}/{n}.png": picture(GREY) for name in "ab" for n in range(4)}
+    for data in (tiff(GREY), npy(GREY), picture(DEEP)):
+        message = refused(write(tmp_path / "set.zip", files | {"b/9.png": data}))
+        assert "1 of 9 files are no 8-bit pictures (PNG, JPEG, BMP, GIF): b/9.png" in message
+
+
+# Changes of classes
+
+
+@pytest.fixture
+def bands(tmp_path):
+    """Four classes, 0, 10, 20, 30, and a margin that is ignored."""
+    images = [GREY, GREY, GREY, GREY[:4]]
+    return write(tmp_path / "bands.zip", pairs(images, [image // 8 % 4 * 10 for image in images]))
+
+
+@pytest.mark.parametrize("name", ["0", "10", "20", "30"])
+def test_a_class_that_is_ignored(name, bands):
+    whole, data = load(bands), load(bands, ignored_class=name)
+    left = [other for other in whole.classes if other != name]
+    assert whole.classes == ("0", "10", "20", "30")
+    assert list(data.classes) == left
+    assert data.fingerprint != whole.fingerprint
+    for split, part in whole.splits.items():
+        assert np.array_equal(data.splits[split].inputs, part.inputs)
+        assert data.splits[split].targets.dtype == np.uint8
+        for before, after in zip(part.targets.ravel(), data.splits[split].targets.ravel(), strict=True):
+            if before == IGNORED or whole.classes[before] == name:
+                assert after == IGNORED
+            else:
+                assert data.classes[after] == whole.classes[before]
+    assert load(whole, ignored_class=name).fingerprint == data.fingerprint == load(data).fingerprint
+
+
+def test_one_of_overlapping_classes(tmp_path):
+    whole = load(write(tmp_path / "set", NAMED))
+    for number, name in enumerate("ab"):
+        data = whole.only_class(name)
+        assert data.classes == (name,)
+        assert data.shape == whole.shape
+        for split, part in whole.splits.items():
+            assert np.array_equal(data.splits[split].targets, part.targets[..., [number]])
+    assert len({whole.fingerprint, whole.only_class("a").fingerprint, whole.only_class("b").fingerprint}) == 3
+
+
+def test_classes_that_cannot_be_taken_or_ignored(bands, tmp_path):
+    exclusive, overlapping = load(bands), load(write(tmp_path / "set", NAMED))
+    assert "unknown class of bands '300': did you mean 30" in refused(bands, ignored_class="300")
+    with pytest.raises(ZooError, match="unknown class of set 'c': known: a, b"):
+        overlapping.only_class("c")
+    assert "data set digits has no masks of exclusive classes" in refused("digits", ignored_class="0")
+    with pytest.raises(ZooError, match="set has no masks of exclusive classes"):
+        overlapping.without_class("a")
+    with pytest.raises(ZooError, match="bands has no masks of overlapping classes"):
+        exclusive.only_class("10")
+    plain = load(savez(tmp_path / "plain.npz", x_train=np.stack([GREY] * 9)))
+    with pytest.raises(ZooError, match="plain has no masks of exclusive"):
+        plain.without_class("10")
+
+
+# Arrays
+
+
+def test_masks_of_an_npz(tmp_path):
+    x, ids = np.zeros((9, 4, 3), np.uint16), np.arange(108).reshape(9, 4, 3) % 3
+    for y in (ids, ids[..., None]):
+        data = load(savez(tmp_path / "ids.npz", x_train=x, y_train=y))
+        assert data.classes == ("0", "1", "2")
+        assert data.splits["train"].targets.shape[1:] == (4, 3)
+        assert data.splits["train"].targets.dtype == np.uint8
+        assert data.splits["train"].inputs.dtype == np.uint16
+    assert load(savez(tmp_path / "one.npz", x_train=x, y_train=ids * 0)).classes == ("0",)
+    highest = np.where(ids == 2, 254, ids)
+    assert len(load(savez(tmp_path / "many.npz", x_train=x, y_train=highest)).classes) == 255
+    ignored = np.where(ids == 2, IGNORED, ids).astype(np.uint8)
+    data = load(savez(tmp_path / "some.npz", x_train=x, y_train=ignored, classes=["no", "yes"]))
+    assert data.classes == ("no", "yes")
+    assert (everything(data)[1] == IGNORED).mean() == 1 / 3
+    nothing = np.where(ids == 2, IGNORED, 0).astype(np.uint8)  # nothing but background in the test images
+    data = load(savez(tmp_path / "own.npz", x_train=x, y_train=ignored, x_test=x, y_test=nothing))
+    assert data.classes == ("0", "1")
+
+
+def test_overlapping_masks_of_an_npz(tmp_path):
+    x, y = np.zeros((9, 4, 3), np.uint8), np.arange(216).reshape(9, 4, 3, 2) % 2
+    y[0, 0, 0] = 1
+    for values in (y, y.astype(bool), y.astype(np.uint8)):
+        data = load(savez(tmp_path / "set.npz", x_train=x, y_train=values))
+        assert data.classes == ("1", "2")
+        _, targets = everything(data)
+        assert targets.dtype == np.uint8
+        assert targets.shape == (9, 4, 3, 2)
+        assert targets.sum() == y.sum()
+    y[0] = IGNORED
+    data = load(savez(tmp_path / "set.npz", x_train=x, y_train=y.astype(np.uint8), classes=["a", "b"]))
+    assert data.classes == ("a", "b")
+    assert (everything(data)[1] == IGNORED).mean() == 1 / 9
+
+
+X, IDS = np.zeros((9, 4, 3), np.uint8), np.arange(108).reshape(9, 4, 3) % 2
+LAYERED = np.stack([IDS, IDS], axis=-1)
+ARRAYS = {
+    "255 as int64": ({"y_train": IDS * 255}, "masks hold 255: give class ids up to 254, and 255 as uint8 for pixels"),
+    "1000": ({"y_train": IDS * 1000}, "masks hold 1000: give class ids up to 254"),
+    "0 and 255": ({"y_train": (IDS * 255).astype(np.uint8)}, "masks hold 0 and 255 alone"),
+    "layers of 0 and 255": ({"y_train": (LAYERED * 255).astype(np.uint8)}, "masks hold 0 and 255 alone"),
+    "layers of ids": ({"y_train": LAYERED * 2}, "masks hold 2: give 0 and 1, as each"),
+    "negative": ({"y_train": -IDS}, "must be class ids from 0 on"),
+    "floats": ({"y_train": IDS / 2}, "must be class ids from 0 on"),
+    "size": ({"y_train": IDS[:, 1:]}, "must be class ids from 0 on"),
+    "size of layers": ({"y_train": LAYERED[:, 1:]}, "must be class ids from 0 on"),
+    "too few names": ({"y_train": LAYERED, "classes": ["a"]}, "names 1 classes and has targets of 2"),
+    "too many names": ({"y_train": LAYERED, "classes": ["a", "b", "c"]}, "names 3 classes and has targets of 2"),
+    "labels and masks": ({"y_train": IDS, "x_test": X, "y_test": IDS[:, 0, 0]}, "x_test, y_test are of another kind"),
+    "masks and layers": ({"y_train": IDS, "x_test": X, "y_test": LAYERED}, "x_test, y_test are of another kind"),
+    "no masks": ({"y_train": IDS, "x_test": X}, "x_test, y_test are of another kind"),
+    "texts": ({"x_train": np.array(["a"] * 9), "y_train": LAYERED}, "must be class ids"),
+}
+
+
+@pytest.mark.parametrize("case", ARRAYS)
+def test_arrays_that_are_no_masks(case, tmp_path):
+    changes, told = ARRAYS[case]
+    assert told in refused(savez(tmp_path / "set.npz", **{"x_train": X} | changes))
+
+
+# Named sets
+
+
+def test_the_scenes_are_found_by_their_name(monkeypatch, bands):
+    data = load(bands)
+    monkeypatch.setattr(scenes, "data", lambda: (dict(data.splits), data.classes))
+    assert load("scenes").fingerprint == data.fingerprint
+    assert load("scenes").name == "scenes"
+
+
+@real("isbi_membrane.zip")
+def test_real_microscopy():
+    data = load("isbi_membrane")
+    assert data.shape == (512, 512, 1)
+    assert sum(sizes(data)) == 25
+    assert data.classes == ("0", "255")
+    for split in data.splits.values():
+        assert split.inputs.dtype == split.targets.dtype == np.uint8
+        assert split.targets.shape == (len(split), 512, 512)
+        assert set(np.unique(split.targets)) == {0, 1}
+    assert 0.7 < data.splits["train"].targets.mean() < 0.85  # cells are 255, membranes 0
+    (alone,) = load("isbi_membrane", ignored_class="0").classes
+    assert alone == "255"

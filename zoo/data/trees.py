@@ -1,0 +1,68 @@
+"""Folders and zip archives alike as trees of files."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import threading
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from zoo.errors import ZooError
+
+Read = Callable[[], bytes]
+Tree = dict[str, "Tree | Read"]  # by name; a leaf gives the file's bytes
+
+
+@contextlib.contextmanager
+def open_tree(path: Path) -> Iterator[Tree]:
+    """What a folder or a zip archive holds, to be read within the context; hidden files are left out.
+
+    Raises:
+        ZooError: for what is no zip archive, or one in which a name is both a file and a folder.
+    """
+    if path.is_dir():
+        yield _folder_tree(path)
+        return
+    try:
+        archive = zipfile.ZipFile(path)
+    except zipfile.BadZipFile as error:
+        raise ZooError(f"{path} is no zip archive or is cut short ({error}): fetch it again") from error
+    with archive:
+        yield _zip_tree(archive, path)
+
+
+def _folder_tree(folder: Path) -> Tree:
+    entries = sorted(entry for entry in folder.iterdir() if not _ignored(entry.name))
+    return {entry.name: _folder_tree(entry) if entry.is_dir() else entry.read_bytes for entry in entries}
+
+
+def _zip_tree(archive: zipfile.ZipFile, path: Path) -> Tree:
+    lock = threading.Lock()  # the archive is one open file
+
+    def read(entry: zipfile.ZipInfo) -> bytes:
+        with lock:
+            return archive.read(entry)
+
+    root: Tree = {}
+    for entry in archive.infolist():
+        *parents, name = entry.filename.removesuffix("/").split("/")
+        if any(map(_ignored, (*parents, name))):
+            continue
+        node = root
+        for parent in parents:
+            node = node.setdefault(parent, {})
+            if not isinstance(node, dict):
+                raise ZooError(f"{path} holds {parent!r} both as a file and as a folder: write it anew")
+        node.setdefault(name, {} if entry.is_dir() else functools.partial(read, entry))
+    return root
+
+
+def _ignored(name: str) -> bool:
+    return name in ("", "__MACOSX") or name.startswith(".") or name.endswith(".aux.xml")  # GDAL's notes beside a TIFF
+
+
+def folders(tree: Tree) -> dict[str, Tree]:
+    """The folders of a tree, without the files beside them, in order of their names."""
+    return {name: entry for name, entry in sorted(tree.items()) if isinstance(entry, dict)}
