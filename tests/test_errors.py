@@ -91,7 +91,7 @@ WRONG = {
     "train mlp_784_30_10 --data unlabelled.npz": "needs a label for each image as targets",
     "train mlp_784_30_10 --data masks.npz": "needs a label for each image as targets",
     "train mlp_784_30_10 --data text.txt": "data set text holds texts, the network takes pictures",
-    "train mlp_784_30_10 --data floats.npz": "data set floats has float32 pictures: give uint8, from 0 to 255",
+    "train mlp_784_30_10 --data floats.npz": "data set floats has float32 pictures: give uint8",
     "train mlp_784_30_10 --data pictures": "class folder 'dog' is empty",
     "train mlp_784_30_10 --data picture.png": "is of no known form",
     "train unet_tiny --data digits": "needs a mask for each image as targets",

@@ -5,9 +5,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import zoo
-from zoo import testing
-from zoo.tasks import segmentation
 from zoo.tasks.losses import MapCriterion, QuadraticCost
 
 RANDOM = np.random.default_rng(7)
@@ -75,46 +72,3 @@ def test_a_loss_is_shared_among_replicas_as_keras_own_are():
         halves = strategy.experimental_distribute_values_from_function(lambda _, rows=rows: tf.constant(next(rows)))
         parts = strategy.run(lambda pair, loss=loss: loss(pair[:1], pair[1:]), args=(halves,))
         assert sum(map(float, strategy.experimental_local_results(parts))) == pytest.approx(whole, rel=1e-6)
-
-
-def soft(logits):
-    exponents = np.exp(logits - logits.max(-1, keepdims=True))
-    return exponents / exponents.sum(-1, keepdims=True)
-
-
-MASKS = np.eye(3, dtype=np.float32)[RANDOM.integers(0, 3, (2, 5, 4))]
-LOGITS = RANDOM.normal(size=MASKS.shape).astype(np.float32)
-BOTH = (MASKS * soft(LOGITS)).sum((0, 1, 2))
-SUM = (MASKS + soft(LOGITS)).sum((0, 1, 2))
-RIGHT = (MASKS * soft(LOGITS)).sum(-1)
-OF_MASKS = {
-    "cross_entropy": -np.log(RIGHT).mean(),
-    "focal": (-((1 - RIGHT) ** 2) * np.log(RIGHT)).mean(),
-    "dice": 1 - (2 * BOTH / SUM).mean(),
-    "jaccard": 1 - (BOTH / (SUM - BOTH)).mean(),
-}
-
-
-@pytest.mark.parametrize(
-    "names", ["cross_entropy", "focal", "dice", "jaccard", "cross_entropy+dice", "focal+jaccard+dice"]
-)
-def test_losses_of_masks(names):
-    parts = names.split("+")
-    loss = segmentation.mask_loss(names, "segmentation")
-    assert float(loss(MASKS, LOGITS)) == pytest.approx(sum(OF_MASKS[name] for name in parts), rel=1e-4)
-    assert float(loss(MASKS, 50 * MASKS)) == pytest.approx(0, abs=1e-3)  # all right
-
-
-def test_a_class_that_no_pixel_has_is_no_reason_for_nan():
-    masks = np.eye(3, dtype=np.float32)[np.zeros((1, 4, 4), int)]
-    for name in OF_MASKS:
-        assert np.isfinite(float(segmentation.mask_loss(name, "segmentation")(masks, 100 * masks))), name
-
-
-def test_a_recipe_may_sum_losses_and_an_unknown_one_is_named(tmp_path):
-    data = testing.example_data("segmentation")
-    run = zoo.train("unet_tiny", data, out=tmp_path / "run", epochs=1, batch_size=8, loss="cross_entropy+dice")
-    plain = zoo.train("unet_tiny", data, out=tmp_path / "plain", epochs=1, batch_size=8)
-    assert run.history[0]["loss"] > plain.history[0]["loss"] + 0.2
-    with pytest.raises(zoo.ZooError, match="dicee"):
-        zoo.train("unet_tiny", data, out=tmp_path / "other", epochs=1, loss="cross_entropy+dicee")

@@ -160,7 +160,8 @@ def evaluate(source: str | os.PathLike | Run, data: Any, *, split: str = "test")
     """
     predictor = Predictor(source)
     task = predictor.task
-    dataset = load_data(data, image_size=picture_size(task.spec, task.input_shape))
+    size = picture_size(task.spec, task.input_shape)
+    dataset = task.narrowed(load_data(data, image_size=size, ignored_class=predictor.recipe.ignored_class))
     task.check_data(dataset)
     if split not in dataset.splits:
         raise ZooError(f"unknown split {split!r}: use train, validation or test")

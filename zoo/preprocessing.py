@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 from etils import epy
 
 from zoo.errors import ZooError
@@ -20,6 +21,20 @@ def for_input(preprocessing: Preprocessing, spec_shape: tuple, input_shape: tupl
     margin = [whole - inner for whole, inner in zip(spec_shape[:2], preprocessing.size, strict=True)]
     size = (input_shape[0] - margin[0], input_shape[1] - margin[1])
     return dataclasses.replace(preprocessing, size=size, pad_to=tuple(input_shape[:2]) if any(margin) else None)
+
+
+def for_bands(preprocessing: Preprocessing, images: np.ndarray, known: np.ndarray) -> Preprocessing:
+    """The preprocessing for images [N, H, W, C] of any type: as it is for pictures of 8 bits and at most three bands;
+    others are served as float32 and each band is brought to mean 0 and variance 1 by what it has in these images where
+    `known`, bool [N, H, W], is true."""
+    if images.dtype == np.uint8 and images.shape[-1] <= 3:
+        return preprocessing
+    mean, deviation = [], []
+    for number in range(images.shape[-1]):  # one at a time: sums in float64 take room
+        band = images[..., number][known]
+        mean.append(float(band.mean(dtype=np.float64)))
+        deviation.append(float(band.std(dtype=np.float64)) or 1.0)
+    return dataclasses.replace(preprocessing, mean=tuple(mean), deviation=tuple(deviation), dtype="float32")
 
 
 def to_channels(images: tf.Tensor, channels: int) -> tf.Tensor:
@@ -49,6 +64,8 @@ def apply(images: tf.Tensor, preprocessing: Preprocessing, channels: int) -> tf.
         (height, width), (inner_height, inner_width) = preprocessing.pad_to, preprocessing.size
         top, left = (height - inner_height) // 2, (width - inner_width) // 2
         images = tf.image.pad_to_bounding_box(images, top, left, height, width)
+    if preprocessing.mean:
+        return (images - tf.constant(preprocessing.mean)) / tf.constant(preprocessing.deviation)
     scale = (preprocessing.high - preprocessing.low) / preprocessing.full_scale
     return images * scale + preprocessing.low
 

@@ -82,6 +82,35 @@ class FlipCrop:
 
 
 @dataclasses.dataclass(frozen=True)
+class Patches:
+    """Windows of `size` x `size` pixels (the whole side of a smaller image) drawn at random from images with masks,
+    `per_image` from each in an epoch: anywhere, or, `balanced`, around a pixel of a class that is drawn first, each as
+    often as the others."""
+
+    size: int = 256
+    per_image: int = 4
+    balanced: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("size", "per_image"):
+            if getattr(self, name) < 1:
+                raise ZooError(f"patches need a {name} of at least 1, not {getattr(self, name)}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Border:
+    """Pixels between touching objects weigh up to `weight` more, the more the nearer both are, by a Gaussian of
+    `sigma` pixels (Ronneberger et al. 2015, section 3, whose constants are the default)."""
+
+    weight: float = 10.0
+    sigma: float = 5.0
+
+    def __post_init__(self) -> None:
+        if self.sigma <= 0 or self.weight < 0:
+            raise ZooError(f"border needs a sigma above 0 and a weight from 0 on, not {self.sigma} and {self.weight}")
+
+
+@dataclasses.dataclass(frozen=True)
 class Augmentation:
     """What is drawn anew for each example in each epoch; all that is set is applied, as one warp.
 
@@ -91,11 +120,16 @@ class Augmentation:
     """
 
     expand_shift: bool = False
+    patches: Patches | None = None
     affine: Affine | None = None
     elastic: Elastic | None = None
     flip_crop: FlipCrop | None = None
     dihedral: bool = False
     fill: Literal["constant", "reflect"] = "constant"
+
+    def __post_init__(self) -> None:
+        if self.expand_shift and self.patches:
+            raise ZooError("augmentation takes expand_shift or patches, not both")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,6 +149,10 @@ class Recipe:
         clip_norm: largest norm of each variable's gradient; with several devices, of each device's share of it.
         ema: momentum of the exponential moving average of the weights that is validated and kept; None for none. The
             average begins at the start's weights: a run needs some 5 / (1 - ema) steps to leave them behind.
+        border: for masks, the extra weight of pixels between objects; None for none.
+        ignored_class: for masks, the class whose pixels count for nothing; None for none.
+        threshold_by: for masks of two classes, and of classes that overlap, the validation figure that chooses from
+            which probability on a pixel is of the (last) class; None, and for more classes, the likeliest.
         patience: epochs without a better validation figure before training stops; None for never.
         targets: by data set, the validation figure that a run of this recipe is expected to reach.
         deviations: where this differs from the source's own training.
@@ -133,6 +171,9 @@ class Recipe:
     clip_norm: float | None = None
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     augmentation: Augmentation = Augmentation()
+    border: Border | None = None
+    ignored_class: str | None = None
+    threshold_by: Literal["iou", "adapted_rand_error"] | None = None
     patience: int | None = None
     arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     targets: Mapping[str, float] = dataclasses.field(default_factory=dict)

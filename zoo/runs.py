@@ -111,7 +111,7 @@ def load_run(directory: str | os.PathLike) -> Run:
     record = read_json(directory / RUN_FILE)
     if "metrics" not in record:
         raise ZooError(f"the run in {directory} is not finished: train it with the same arguments to go on")
-    task = tasks.restore(record["model"])
+    task = tasks.restore(record.get("trained", record["model"]))
     model = task.build()
     assign(named_weights(model), load_arrays(directory / WEIGHTS_FILE))
     return Run(directory, task, model, from_dict(Recipe, record["recipe"]), record)
@@ -124,7 +124,8 @@ def data_of(record: Mapping[str, Any], task: tasks.Task, data: str | os.PathLike
         ZooError: where it is not found, or is another than the record's fingerprint says.
     """
     name, fingerprint = record["data"]["name"], record["data"].get("fingerprint")
-    dataset = load_data(data or name, image_size=picture_size(task.spec, task.input_shape))
+    size, ignored = picture_size(task.spec, task.input_shape), record.get("recipe", {}).get("ignored_class")
+    dataset = task.narrowed(load_data(data or name, image_size=size, ignored_class=ignored))
     if dataset.fingerprint != fingerprint:
         raise ZooError(f"{dataset.name} is not the data set {name} of the run: its fingerprint differs")
     return dataset

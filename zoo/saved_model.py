@@ -267,7 +267,7 @@ def _outcome(run: Run) -> dict[str, Any]:
 
 def _training(run: Run) -> dict[str, Any]:
     """How the weights came about: the run's record and its history."""
-    return {key: value for key, value in run.record.items() if key not in ("model", "example")}
+    return {key: value for key, value in run.record.items() if key not in ("model", "trained", "example")}
 
 
 def _rounded(run: Run) -> Run | None:

@@ -37,13 +37,18 @@ class Stage:
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
     """From pictures to a network's input, inside the graph: resize to `size` (height, width in pixels; None keeps
-    any size), pad with zeros around to `pad_to` (None: none), then map 0..`full_scale` linearly to `low`..`high`."""
+    any size), pad with zeros around to `pad_to` (None: none), then map 0..`full_scale` linearly to `low`..`high`; or,
+    where `mean` and `deviation` are given, subtract the one and divide by the other, a number a band. `dtype` is the
+    type that pictures are served as."""
 
     size: tuple[int, int] | None = None
     pad_to: tuple[int, int] | None = None
     low: float = 0.0
     high: float = 1.0
     full_scale: float = 255.0
+    mean: tuple[float, ...] = ()
+    deviation: tuple[float, ...] = ()
+    dtype: Literal["uint8", "float32"] = "uint8"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,8 +62,8 @@ class ModelSpec:
         params: trainable parameters at `input_shape` and `classes`, counted by hand.
         head: wildcards of the layers that depend on `classes` and are replaced by fine-tuning.
         features: names of the layers whose outputs are of use to others, from input to output.
-        scores: what the network puts out: `logits` (softmax follows), `sigmoid` (divided by their sum) or
-            `distances` (softmax of their negative).
+        scores: what the network puts out: `logits` (softmax follows), `sigmoid` (divided by their sum),
+            `distances` (softmax of their negative) or `masks` (logits of classes that may overlap: a sigmoid each).
         arguments: the builder's further arguments for this variant.
         recipes: ways to train it, the first the default; none for an ensemble.
         notes: what a reader should know of this variant, such as a mistake of the source and which form is built.
@@ -77,7 +82,7 @@ class ModelSpec:
     features: tuple[str, ...] = ()
     stages: tuple[Stage, ...] = ()
     preprocessing: Preprocessing = Preprocessing()
-    scores: Literal["logits", "sigmoid", "distances"] = "logits"
+    scores: Literal["logits", "sigmoid", "distances", "masks"] = "logits"
     published: tuple[Published, ...] = ()
     arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()

@@ -66,7 +66,7 @@ def train(
     recipe_name = "own" if own else recipe or next(iter(spec.recipes))
     recipe = (recipe if own else named).replace(**changes)
     devices_strategy = strategy(devices)
-    dataset = zoo_data.load(data, image_size=picture_size(spec, input_shape))
+    dataset = zoo_data.load(data, image_size=picture_size(spec, input_shape), ignored_class=recipe.ignored_class)
     tasks.get_task(spec.task).check_inputs(dataset)
     task = tasks.get_task(spec.task).from_data(spec, dataset, input_shape, **{**recipe.arguments, **(arguments or {})})
     directory = Path(out or Path("runs") / f"{spec.name}.{dataset.name}.{recipe_name}-{seed}")
@@ -151,7 +151,7 @@ def evaluate(task: tasks.Task, model: keras.Model, split: zoo_data.Split, recipe
     """The recipe's loss and the task's metrics of a model on a split, on one device."""
     trainer = task.compile(model, recipe, keras.optimizers.SGD)
     figures = trainer.evaluate(evaluation_batches(task, split), verbose=0, return_dict=True)
-    return {name: float(value) for name, value in figures.items()}
+    return {name: float(value) for name, value in figures.items()} | task.further_figures(model, split, recipe)
 
 
 def start_randomness(seed: int, deterministic: bool) -> None:
@@ -187,7 +187,11 @@ def finish_run(
     trained, model = model, task.build()  # in float32 and on one device, whatever the training computed in and on
     assign(named_weights(model), {key: v.numpy() for key, v in named_weights(trained).items()})
     record = read_json(directory / RUN_FILE)
-    if "metrics" not in record:
+    if "metrics" in record:
+        task = tasks.restore(record.get("trained", record["model"]))
+    else:
+        task = task.calibrated(model, dataset.splits["validation"], recipe)
+        record["trained"] = task.describe()
         metrics = {name: evaluate(task, model, dataset.splits[name], recipe) for name in ("validation", "test")}
         finished = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         record |= {"example": task.example(dataset.splits["test"], directory), **further}

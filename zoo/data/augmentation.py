@@ -9,13 +9,15 @@ Coordinates are (x, y) in pixels: x along the width, y down along the height, bo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 from etils import epy
 
+from zoo.data.dataset import IGNORED
 from zoo.errors import ZooError
-from zoo.recipe import Augmentation, Elastic
+from zoo.recipe import Augmentation, Elastic, Patches
 
 with epy.lazy_imports():
     import tensorflow as tf
@@ -46,11 +48,11 @@ def augment(
 ) -> tuple[tf.Tensor, tf.Tensor | None]:
     """Images and their masks under one random map for each: bilinear for images, nearest neighbour for masks.
 
-    `expand_shift` is not random and is left to `expansion` and `shift_expansion`.
+    `expand_shift` and `patches` come before it: `expansion`, `shift_expansion`, `random_patches`.
 
     Args:
         images: float32 [batch, height, width, channel] in any range; only the batch may be of unknown size.
-        masks: any integers [batch, height, width], or None.
+        masks: any integers [batch, height, width] or [batch, height, width, class], or None.
         seed: int32 [2]; the same seed gives the same maps, so give each batch of each epoch its own.
         augmentation: what is drawn, and from which ranges.
 
@@ -87,8 +89,61 @@ def augment(
 
 
 def expansion(augmentation: Augmentation) -> int:
-    """How many times the images an epoch has: 5 with `expand_shift`, else 1."""
+    """How many examples of each image an epoch has: 5 with `expand_shift`, `per_image` with `patches`, else 1."""
+    if augmentation.patches:
+        return augmentation.patches.per_image
     return len(_SHIFTS) if augmentation.expand_shift else 1
+
+
+def random_patches(
+    arrays: Sequence[tf.Tensor], index: tf.Tensor, seed: tf.Tensor, patches: Patches, classes: int
+) -> tuple[tf.Tensor, ...]:
+    """A random window of each of some images, the same in every array.
+
+    Where some pixels are ignored, its middle lies on one that is not, as near as the image's edges let it; with
+    `patches.balanced` on one of a class that is drawn first, or on any where the image has none of that class.
+
+    Args:
+        arrays: images [N, H, W, C], masks of integers [N, H, W] or [N, H, W, K], and what else has these axes; the
+            tensors themselves, not a graph's.
+        index: int32 [batch], the images' numbers.
+        seed: int32 [2].
+
+    Returns:
+        Each array's windows, [batch, min(size, H), min(size, W), ...].
+    """
+    masks = arrays[1]
+    whole = np.array(masks.shape[1:3], np.int32)
+    sides = np.minimum(whole, patches.size)
+    by_middle = patches.balanced or bool((masks.numpy() == IGNORED).any())
+
+    def middle(mask: tf.Tensor, place_seed: tf.Tensor, class_seed: tf.Tensor) -> tf.Tensor:
+        known = (mask if mask.shape.rank == 2 else mask[..., 0]) != IGNORED
+        if patches.balanced:
+            drawn = tf.random.stateless_uniform([], class_seed, 0, classes, tf.int32)
+            of_class = (
+                mask == tf.cast(drawn, mask.dtype) if mask.shape.rank == 2 else tf.gather(mask, drawn, axis=2) == 1
+            )
+            known = tf.where(tf.reduce_any(of_class), of_class, known)
+        places = tf.cast(tf.where(known), tf.int32)
+        return places[tf.random.stateless_uniform([], place_seed, 0, tf.shape(places)[0], tf.int32)]
+
+    def cut(drawn: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, ...]:
+        number, key = drawn
+        place_seed, class_seed = tf.unstack(tf.random.split(key, 2))
+        if by_middle:
+            corner = tf.clip_by_value(middle(masks[number], place_seed, class_seed) - sides // 2, 0, whole - sides)
+        else:
+            corner = tf.cast(tf.random.stateless_uniform([2], place_seed) * (whole - sides + 1), tf.int32)
+        (top, left), (bottom, right) = tf.unstack(corner), tf.unstack(corner + sides)
+        return tuple(array[number, top:bottom, left:right] for array in arrays)
+
+    shapes = tuple(tf.TensorSpec([*sides, *array.shape[3:]], array.dtype) for array in arrays)
+    keys = tf.map_fn(
+        lambda number: tf.random.fold_in(seed, number), tf.range(tf.shape(index)[0]), fn_output_signature=tf.int32
+    )
+    windows = tf.map_fn(cut, (index, keys), fn_output_signature=shapes)
+    return tuple(tf.ensure_shape(window, [None, *shape.shape]) for window, shape in zip(windows, shapes, strict=True))
 
 
 def shift_expansion(images: tf.Tensor, masks: tf.Tensor | None, shift: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | None]:
@@ -151,7 +206,8 @@ def warp(
 
     Args:
         images: float32 [batch, height, width, channel], interpolated bilinearly.
-        masks: any integers [batch, height, width], of which the nearest is taken, or None.
+        masks: any integers [batch, height, width] or [batch, height, width, class], of which the nearest is taken,
+            or None.
         linear: float32 [batch, 2, 2].
         shift: float32 [batch, 2] in pixels.
         field: float32 [batch, 2, height, width] in pixels, or None.
@@ -174,7 +230,8 @@ def warp(
         sample = _gather
     images = sample(images, points, fill, False)
     if masks is not None:
-        masks = tf.cast(sample(tf.cast(masks, tf.int32)[..., None], points, fill, True)[..., 0], masks.dtype)
+        layers = tf.cast(masks if masks.shape.rank == 4 else masks[..., None], tf.int32)
+        masks = tf.cast(tf.reshape(sample(layers, points, fill, True), tf.shape(masks)), masks.dtype)
     return images, masks
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from etils import epy
@@ -18,6 +19,8 @@ with epy.lazy_imports():
 if TYPE_CHECKING:
     from zoo.tasks import Task
 
+LARGEST_BATCH = 2**20  # pixels that a network is measured on at once
+
 
 def training_batches(
     task: Task, split: Split, recipe: Recipe, *, seed: int, first_epoch: int = 0, replicas: int = 1
@@ -30,8 +33,10 @@ def training_batches(
     Raises:
         ZooError: where a batch cannot be shared evenly among the replicas.
     """
-    arrays = [tf.constant(array) for array in task.examples(split)]
-    copies = augmentation_ops.expansion(recipe.augmentation)
+    arrays = [tf.constant(array) for array in task.training_examples(split, recipe)]
+    patches, copies = recipe.augmentation.patches, augmentation_ops.expansion(recipe.augmentation)
+    if patches and not task.masked:
+        raise ZooError(f"patches are drawn from images with masks: {task.spec.task} takes whole examples")
     examples = len(arrays[0])
     batch_size = min(recipe.batch_size, examples * copies // replicas * replicas)
     if batch_size % replicas or not batch_size:
@@ -40,7 +45,7 @@ def training_batches(
             "choose another batch_size or fewer devices"
         )
     steps = examples * copies // batch_size  # a shorter last batch would weigh more, and starve a replica
-    varied = recipe.augmentation != type(recipe.augmentation)(fill=recipe.augmentation.fill)
+    varied = recipe.augmentation != type(recipe.augmentation)(fill=recipe.augmentation.fill, patches=patches)
 
     def epoch_batches(epoch: tf.Tensor) -> tf.data.Dataset:
         order = tf.random.experimental.stateless_shuffle(tf.range(examples * copies), tf.stack([seed, epoch]))
@@ -49,11 +54,14 @@ def training_batches(
 
     @tf.autograph.experimental.do_not_convert  # an error of ours stays itself
     def load_batch(epoch: tf.Tensor, step: tf.Tensor, index: tf.Tensor) -> tuple:
-        batch = tuple(tf.gather(array, index % examples) for array in arrays)
-        if copies > 1:
+        key = tf.random.fold_in(tf.random.fold_in(tf.stack([seed, 0]), epoch), step)
+        if patches:
+            batch = augmentation_ops.random_patches(arrays, index % examples, key, patches, len(task.classes))
+        else:
+            batch = tuple(tf.gather(array, index % examples) for array in arrays)
+        if recipe.augmentation.expand_shift:
             batch = task.shift(batch, index // examples)
         if varied:
-            key = tf.random.fold_in(tf.random.fold_in(tf.stack([seed, 0]), epoch), step)
             batch = task.augment(batch, key, recipe.augmentation)
         return task.network_batch(*batch)
 
@@ -63,7 +71,7 @@ def training_batches(
 
 
 def evaluation_batches(task: Task, split: Split, *, batch_size: int = 256, replicas: int = 1) -> tf.data.Dataset:
-    """Batches of the split in its own order, all examples of it.
+    """Batches of the split in its own order, all examples of it: `batch_size`, or fewer where they are large.
 
     The first batch is shared evenly among the replicas, since Keras averages it over them before it begins, and the
     last leaves none of them without an example, since TensorFlow would abort.
@@ -73,6 +81,8 @@ def evaluation_batches(task: Task, split: Split, *, batch_size: int = 256, repli
     """
     arrays = task.examples(split)
     examples = len(arrays[0])
+    pixels = math.prod(arrays[0].shape[1:3])
+    batch_size = max(min(batch_size, LARGEST_BATCH // pixels), replicas)
     fitting = (
         size
         for size in range(min(batch_size, examples) // replicas * replicas, 0, -replicas)

@@ -51,6 +51,8 @@ class Task(abc.ABC):
     mode: ClassVar[str] = "max"
     metric: ClassVar[str | None] = None  # the test metric that stands beside a published figure
     takes_text: ClassVar[bool] = False
+    masked: ClassVar[bool] = False  # whether the second array of an example is a mask that moves with its image
+    dtypes: ClassVar[tuple[str, ...]] = ("uint8",)  # of the pictures that it takes
 
     @classmethod
     @abc.abstractmethod
@@ -59,13 +61,13 @@ class Task(abc.ABC):
 
     @classmethod
     def check_inputs(cls, data: Dataset) -> None:
-        """Raises ZooError for texts where the task takes pictures, the reverse, and pictures that are not uint8."""
+        """Raises ZooError for texts where the task takes pictures, the reverse, and pictures of another type."""
         dtype = data.splits["train"].inputs.dtype
         if (dtype.kind in "OU") != cls.takes_text:
             words = ("pictures", "texts") if cls.takes_text else ("texts", "pictures")
             raise ZooError("data set {} holds {}, the network takes {}".format(data.name, *words))
-        if not cls.takes_text and dtype != np.uint8:
-            raise ZooError(f"data set {data.name} has {dtype.name} pictures: give uint8, from 0 to 255")
+        if not cls.takes_text and dtype.name not in cls.dtypes:
+            raise ZooError(f"data set {data.name} has {dtype.name} pictures: give {' or '.join(cls.dtypes)}")
 
     def check_data(self, data: Dataset) -> None:
         """Raises ZooError for a data set that the task's network cannot be measured on."""
@@ -73,9 +75,17 @@ class Task(abc.ABC):
         if self.classes and data.classes and data.classes != self.classes:
             raise ZooError(f"{data.name} has the classes {data.classes[:10]}, the network {self.classes[:10]}")
 
+    def narrowed(self, data: Dataset) -> Dataset:
+        """The data set as the network can be measured on it, where it holds more than that."""
+        return data
+
     @abc.abstractmethod
     def examples(self, split: Split) -> tuple[np.ndarray, ...]:
         """The split as numeric arrays of one length, an example a row: what is shuffled and batched."""
+
+    def training_examples(self, split: Split, recipe: Recipe) -> tuple[np.ndarray, ...]:
+        """`examples` with what the recipe adds to them for training."""
+        return self.examples(split)
 
     @abc.abstractmethod
     def network_batch(self, *batch: tf.Tensor) -> tuple[Any, Any]:
@@ -109,6 +119,14 @@ class Task(abc.ABC):
     def summary(self, outputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
         """Plain data that tell a user what the outputs of `serving_default` for one example say."""
         raise ZooError(f"{self.spec.task} predicts nothing from a file: export it and call its signatures")
+
+    def calibrated(self, model: keras.Model, split: Split, recipe: Recipe) -> Task:
+        """The task with what the recipe lets the validation split choose once the network is trained."""
+        return self
+
+    def further_figures(self, model: keras.Model, split: Split, recipe: Recipe) -> dict[str, float]:
+        """Figures of a split beside those of `compile`'s metrics: what cannot be computed in the graph."""
+        return {}
 
     def optimizers(self, trainer: keras.Model) -> list[Any]:
         """The optimizers of what `compile` returned."""
@@ -159,14 +177,12 @@ class Task(abc.ABC):
 class ImageTask(Task):
     """What the tasks on images share: their shapes, their augmentation, their golden pictures."""
 
-    masked: ClassVar[bool] = False  # whether the second array of an example is a mask that moves with its image
-
     @property
     def channels(self) -> int:
         return self.input_shape[-1]
 
     def serving_inputs(self, split: Split) -> np.ndarray:
-        return np.asarray(pre.to_channels(split.inputs, self.channels))
+        return np.asarray(pre.to_channels(split.inputs, self.channels)).astype(self.preprocessing.dtype, copy=False)
 
     def augment(self, batch: tuple, seed: tf.Tensor, augmentation: Augmentation) -> tuple:
         images, masks, rest = self._pictures(batch)
@@ -202,10 +218,12 @@ class ImageTask(Task):
         return str(path)
 
     def golden_images(self, count: int) -> np.ndarray:
-        """Random pictures, uint8 [count, H, W, C], of the size that the preprocessing aims at."""
+        """Random pictures [count, H, W, C] of the type and the size that the preprocessing aims at."""
         size = self.preprocessing.size or (20, 28)  # no multiple of 8: odd feature maps are compared too
-        shape = (count, *size, self.channels)
-        return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+        shape, generator = (count, *size, self.channels), np.random.default_rng(0)
+        if self.preprocessing.mean:
+            return generator.normal(self.preprocessing.mean, self.preprocessing.deviation, shape).astype(np.float32)
+        return generator.integers(0, 256, shape, dtype=np.uint8)
 
     def network_inputs(self, count: int) -> np.ndarray:
         return pre.apply(self.golden_images(count), self.preprocessing, self.channels).numpy()
@@ -249,6 +267,7 @@ def restore(description: Mapping[str, Any]) -> Task:
             vocabulary=tuple(description["vocabulary"]),
             preprocessing=from_dict(Preprocessing, description["preprocessing"]),
             arguments=dict(description["arguments"]),
+            **({"thresholds": tuple(description["thresholds"])} if "thresholds" in description else {}),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise ZooError(f"the model's description is not complete: {error}") from None

@@ -1,0 +1,375 @@
+"""Segmentation: losses and scores of masks, border weights, thresholds, bands of any kind."""
+
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+from skimage import metrics
+from sklearn.metrics import accuracy_score, f1_score, jaccard_score
+
+import zoo
+from zoo import tasks, testing
+from zoo.data import Dataset, Split
+from zoo.data.dataset import IGNORED
+from zoo.recipe import Border
+from zoo.tasks import masks as mask_ops
+
+RNG = np.random.default_rng(7)
+SHAPE = (2, 5, 4)
+LOGITS = RNG.normal(size=(*SHAPE, 3)).astype(np.float32)
+CLASS_IDS = RNG.integers(0, 3, SHAPE).astype(np.uint8)
+OVERLAPPING = RNG.integers(0, 2, (*SHAPE, 3)).astype(np.uint8)
+WEIGHTS = RNG.uniform(0.5, 3, SHAPE).astype(np.float32)
+WEIGHTS[0, 1, 1:3] = 0  # ignored
+KNOWN = WEIGHTS > 0
+
+
+def target(overlapping, weights=WEIGHTS):
+    masks = OVERLAPPING if overlapping else np.eye(3)[CLASS_IDS]
+    return np.concatenate([masks, weights[..., None]], -1).astype(np.float32)
+
+
+def probabilities(overlapping):
+    exponents = np.exp(LOGITS)
+    return exponents / (1 + exponents) if overlapping else exponents / exponents.sum(-1, keepdims=True)
+
+
+def expected_loss(name, overlapping):
+    masks, p = target(overlapping)[..., :-1], probabilities(overlapping)
+    if name in ("cross_entropy", "focal"):
+        right = np.where(masks == 1, p, 1 - p)
+        loss = -np.log(right) * ((1 - right) ** 2 if name == "focal" else 1)
+        a_pixel = loss.mean(-1) if overlapping else (loss * masks).sum(-1)
+        return np.mean(WEIGHTS * a_pixel)
+    both, total = ((part * KNOWN[..., None]).sum((0, 1, 2)) for part in (masks * p, masks + p))
+    return np.mean(1 - 2 * both / total) if name == "dice" else np.mean(1 - both / (total - both))
+
+
+@pytest.mark.parametrize("overlapping", [False, True])
+@pytest.mark.parametrize(
+    "names", ["cross_entropy", "focal", "dice", "jaccard", "cross_entropy+dice", "focal+jaccard+dice"]
+)
+def test_losses_weigh_pixels_and_leave_the_ignored_out(names, overlapping):
+    loss = mask_ops.mask_loss(names, overlapping)
+    expected = sum(expected_loss(name, overlapping) for name in names.split("+"))
+    assert float(loss(target(overlapping), LOGITS)) == pytest.approx(expected, rel=1e-3)
+    changed = np.where(KNOWN[..., None], LOGITS, 9.0).astype(np.float32)
+    assert float(loss(target(overlapping), changed)) == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize("overlapping", [False, True])
+def test_a_class_that_no_pixel_has_is_no_reason_for_nan(overlapping):
+    masks = np.zeros((1, 4, 4, 4), np.float32)
+    masks[..., 0] = masks[..., -1] = 1  # all of the first class, all of weight 1
+    for name in mask_ops.PIXEL_LOSSES | mask_ops.REGION_LOSSES:
+        logits = tf.Variable(100 * masks[..., :-1] - 50)
+        with tf.GradientTape() as tape:
+            loss = mask_ops.mask_loss(name, overlapping)(masks, logits)
+        assert np.isfinite(float(loss)), name
+        assert np.isfinite(tape.gradient(loss, logits).numpy()).all(), name
+
+
+@pytest.mark.parametrize("overlapping", [False, True])
+def test_scores_are_scikit_learns(overlapping):
+    classes = ("a", "b", "c")
+    spec = zoo.get_spec("unet_satellite" if overlapping else "unet_tiny")
+    task = tasks.get_task("segmentation")(spec, (None, None, 1), classes)
+    scores = mask_ops.mask_scores(classes, overlapping, lambda x: task._masks(task._probabilities(x)))
+    for score in scores:
+        for number in range(2):  # over batches
+            score.update_state(target(overlapping)[number : number + 1], LOGITS[number : number + 1])
+    measured = {score.name: float(score.result()) for score in scores}
+    if overlapping:
+        true, said = OVERLAPPING[KNOWN], LOGITS[KNOWN] > 0
+        accuracy = accuracy_score(true.ravel(), said.ravel())
+    else:
+        true, said = np.eye(3)[CLASS_IDS[KNOWN]], np.eye(3)[LOGITS[KNOWN].argmax(-1)]
+        accuracy = accuracy_score(true.argmax(-1), said.argmax(-1))
+    ious, dices = (score(true, said, average=None) for score in (jaccard_score, f1_score))
+    expected = {"pixel_accuracy": accuracy, "mean_iou": ious.mean(), "mean_dice": dices.mean()}
+    for name, iou, dice in zip(classes, ious, dices, strict=True):
+        expected |= {f"iou_{name}": iou, f"dice_{name}": dice}
+    assert measured == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_mean_is_over_the_classes_that_occur():
+    masks = np.zeros((1, 2, 2, 4), np.float32)
+    masks[..., 0] = masks[..., -1] = 1
+    scores = mask_ops.mask_scores(("a", "b", "c"), False, lambda logits: logits)
+    for score in scores:
+        score.update_state(masks, masks[..., :-1])
+    assert {float(score.result()) for score in scores if score.name in ("mean_iou", "mean_dice")} == {1.0}
+
+
+def blobs(seed, size=48):
+    noise = np.random.default_rng(seed).random((size, size))
+    return (ndimage.gaussian_filter(noise, 3) > 0.5).astype(np.uint8)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_border_weights_are_the_papers_equation(seed):
+    border, ids = Border(weight=10.0, sigma=2.5), blobs(seed)
+    objects, count = ndimage.label(ids)
+    assert count > 2
+    distances = np.sort([ndimage.distance_transform_edt(objects != one) for one in range(1, count + 1)], axis=0)
+    expected = 1 + 10 * np.exp(-((distances[0] + distances[1]) ** 2) / (2 * 2.5**2)) * (objects == 0)
+    np.testing.assert_allclose(mask_ops.border_weights(ids[None], border)[0], expected, atol=1e-5)
+
+
+def test_ignored_pixels_weigh_nothing_and_one_object_has_no_border():
+    ids = np.zeros((1, 9, 9), np.uint8)
+    ids[0, 2:4, 2:4], ids[0, 8] = 1, IGNORED
+    weights = mask_ops.border_weights(ids, Border())
+    assert set(np.unique(weights[0, :8])) == {1.0}
+    assert not weights[0, 8].any()
+
+
+def test_rand_error_is_that_of_the_objects():
+    true = blobs(1)
+    assert mask_ops.adapted_rand_error(true, true) == 0
+    assert mask_ops.adapted_rand_error(true, np.ones_like(true)) > 0.1  # all cells merged
+    assert mask_ops.adapted_rand_error(np.zeros_like(true), np.zeros_like(true)) == 0
+    assert mask_ops.adapted_rand_error(np.zeros_like(true), true) == 1
+    other = blobs(2)
+    expected = metrics.adapted_rand_error(ndimage.label(true)[0], ndimage.label(other)[0])[0]
+    assert mask_ops.adapted_rand_error(true, other) == pytest.approx(expected)
+    diagonal = np.eye(2, dtype=np.uint8)
+    apart = np.array([[1, 0], [0, 2]])
+    expected = metrics.adapted_rand_error(apart, np.array([[1, 1], [1, 1]]))[0]
+    assert mask_ops.adapted_rand_error(diagonal, np.ones((2, 2))) == pytest.approx(expected)  # 4-connected
+
+
+def scenes(dtype=np.uint16, bands=20, count=12, overlapping=True):
+    """Two classes that differ in a band, of the type and number of bands asked for."""
+    random = np.random.default_rng(0)
+    images = random.normal(1000, 50, (count, 16, 16, bands))
+    masks = random.integers(0, 2, (count, 4, 4, 2)).repeat(4, 1).repeat(4, 2).astype(np.uint8)
+    images[..., 0] += 400.0 * masks[..., 0]
+    images[..., -1] += 400.0 * masks[..., 1]
+    if dtype == np.uint8:
+        images /= 10
+    targets = masks if overlapping else masks[..., 0]
+    parts = {"train": slice(0, 8), "validation": slice(8, 10), "test": slice(10, 12)}
+    splits = {name: Split(images[part].astype(dtype), targets[part]) for name, part in parts.items()}
+    return Dataset("scenes", splits, ("yes", "no"), fingerprint=f"{np.dtype(dtype)} {bands} {overlapping}")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "bands", "served"), [(np.uint8, 3, "uint8"), (np.uint8, 5, "float32"), (np.uint16, 1, "float32"),
+                                   (np.float32, 2, "float32")],
+)  # fmt: skip
+def test_bands_of_any_type_are_standardised_and_served(tmp_path, dtype, bands, served):
+    data = scenes(dtype, bands, overlapping=False)
+    run = zoo.train("unet_tiny", data, out=tmp_path / "run", epochs=1, batch_size=4, threshold_by="iou")
+    assert run.task.preprocessing.dtype == served
+    inputs = run.task.network_batch(*run.task.examples(data.splits["train"]))[0].numpy()
+    if served == "float32":
+        np.testing.assert_allclose(inputs.mean((0, 1, 2)), 0, atol=1e-3)
+        np.testing.assert_allclose(inputs.std((0, 1, 2)), 1, atol=1e-3)
+    path = zoo.export(run, tmp_path / "unet_tiny.bands")
+    signature = tf.saved_model.load(str(path)).signatures["serving_default"]
+    assert signature.structured_input_signature[1]["images"].dtype.name == served
+    images = data.splits["test"].inputs.astype(served)
+    expected = zoo.load(run)(images)
+    for key, value in signature(images=tf.constant(images)).items():
+        np.testing.assert_allclose(value, expected[key], atol=1e-5)
+    assert zoo.evaluate(path, data) == pytest.approx(run.metrics["test"], abs=1e-5)
+
+
+def test_overlapping_classes_have_masks_and_thresholds_of_their_own(tmp_path):
+    data = scenes()
+    run = zoo.train(
+        "unet_satellite", data, out=tmp_path / "run", epochs=6, batch_size=4, learning_rate=0.02,
+        precision="float32", arguments={"width": 4, "depth": 1},
+    )  # fmt: skip
+    assert run.metrics["test"]["mean_iou"] > 0.8
+    assert len(run.task.thresholds) == 2
+    outputs = zoo.load(zoo.export(run, tmp_path / "unet_satellite.scenes"))(
+        data.splits["test"].inputs.astype("float32")
+    )
+    assert outputs.keys() == {"probabilities", "masks"}
+    np.testing.assert_array_equal(outputs["masks"], outputs["probabilities"] >= np.float32(run.task.thresholds))
+    both = outputs["masks"].sum(-1)
+    assert (both == 2).any()
+    assert (both == 0).any()
+
+
+def trained(tmp_path, **changes):
+    data = testing.example_data("segmentation")
+    options = {"epochs": 2, "batch_size": 4} | changes
+    return data, zoo.train("unet_tiny", data, out=tmp_path / "run", **options)
+
+
+@pytest.mark.parametrize("by", ["iou", "adapted_rand_error"])
+def test_the_threshold_is_the_one_that_is_best_on_validation(tmp_path, by):
+    data, run = trained(tmp_path, threshold_by=by)
+    split = data.splits["validation"]
+    p = zoo.load(run)(split.inputs)["probabilities"][..., 1]
+
+    def badness(threshold):
+        pairs = list(zip(split.targets == 1, p >= np.float32(threshold), strict=True))
+        if by == "adapted_rand_error":
+            return np.mean([mask_ops.adapted_rand_error(*pair) for pair in pairs])
+        true, said = (np.concatenate([side.ravel() for side in sides]) for sides in zip(*pairs, strict=True))
+        return 1 - np.mean(jaccard_score(true, said, average=None, labels=[False, True]))
+
+    candidates = [tenth / 10 for tenth in range(1, 10)]
+    assert badness(run.task.thresholds[0]) == pytest.approx(min(map(badness, candidates)), abs=1e-6)
+    assert ("adapted_rand_error" in run.metrics["test"]) == (by == "adapted_rand_error")
+    again = zoo.load_run(run.directory)
+    assert again.task.thresholds == run.task.thresholds
+    path = zoo.export(again, tmp_path / "unet_tiny.cells")
+    ids = zoo.load(path)(split.inputs)["class_ids"]
+    np.testing.assert_array_equal(ids, p >= np.float32(run.task.thresholds[0]))
+    resumed = zoo.train("unet_tiny", data, out=run.directory, epochs=2, batch_size=4, threshold_by=by)
+    assert resumed.metrics == run.metrics
+
+
+def test_without_a_choice_the_likelier_class_is_taken(tmp_path):
+    data, run = trained(tmp_path, threshold_by=None)
+    outputs = zoo.load(run)(data.splits["test"].inputs)
+    np.testing.assert_array_equal(outputs["class_ids"], outputs["probabilities"].argmax(-1))
+
+
+def test_border_weights_move_with_their_image(tmp_path):
+    """Trained with and without: other weights come out; and each weight stays at its pixel under every symmetry."""
+    task = trained(tmp_path)[1].task
+    images = tf.cast(RNG.integers(0, 255, (6, 16, 16, 1)), tf.uint8)
+    weights = tf.cast(images[..., 0], tf.float32) / 51
+    masks = tf.cast(images[..., 0] > 100, tf.uint8)
+    augmentation = zoo.Augmentation(dihedral=True)
+    moved, moved_masks, moved_weights = task.augment((images, masks, weights), tf.constant([1, 2]), augmentation)
+    assert not np.array_equal(moved, images)
+    np.testing.assert_allclose(moved_weights, moved[..., 0] / 51, rtol=1e-5)
+    np.testing.assert_array_equal(moved_masks, moved[..., 0] > 100)
+
+
+def test_training_takes_border_weights_into_its_loss(tmp_path):
+    images = np.zeros((12, 12, 12, 1), np.uint8)
+    images[:, :, :5] = images[:, :, 6:] = 200  # two objects with a gap of a pixel
+    split = Split(images, (images[..., 0] > 0).astype(np.uint8))
+    data = Dataset("gap", {"train": split, "validation": split, "test": split}, ("gap", "object"))
+    rows = {}
+    for name, border in {"none": None, "much": {"weight": 1000.0}}.items():
+        run = zoo.train(
+            "unet_tiny", data, out=tmp_path / name, epochs=1, batch_size=12, border=border, learning_rate=1e-9
+        )
+        rows[name] = run.history[0]
+    assert rows["much"]["loss"] > 20 * rows["none"]["loss"]
+    assert rows["much"]["val_loss"] == pytest.approx(rows["none"]["val_loss"], rel=1e-3)  # measured without
+
+
+def test_an_ignored_class_is_left_out_of_training_and_scores(tmp_path):
+    data = testing.example_data("segmentation", classes=3)
+    np.savez(tmp_path / "bars.npz", **{
+        f"{axis}_{name}": value
+        for name, split in data.splits.items() for axis, value in (("x", split.inputs), ("y", split.targets))
+    })  # fmt: skip
+    run = zoo.train("unet_tiny", tmp_path / "bars.npz", out=tmp_path / "run", epochs=1, batch_size=8, ignored_class="2")
+    assert run.task.classes == ("0", "1")
+    path = zoo.export(run, tmp_path / "unet_tiny.bars")
+    assert json.loads((path / "assets.extra/manifest.json").read_text())["training"]["recipe"]["ignored_class"] == "2"
+    assert zoo.evaluate(path, tmp_path / "bars.npz") == pytest.approx(run.metrics["test"], abs=1e-5)
+
+
+ERRORS = {
+    "unet_tiny": (scenes(), "unet_tiny takes one class a pixel, the data set has masks of classes that overlap"),
+    "unet_satellite": (scenes(overlapping=False), "takes masks of classes that overlap, the data set has one class"),
+    "lenet5": (scenes(), "uint16 pictures: give uint8"),
+}
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_masks_of_another_kind_are_refused(tmp_path, name):
+    data, message = ERRORS[name]
+    with pytest.raises(zoo.ZooError, match=message):
+        zoo.train(name, data, out=tmp_path / "run", epochs=1)
+    assert not (tmp_path / "run").exists()
+
+
+def test_data_of_other_bands_or_type_than_the_network_are_refused(tmp_path):
+    run = zoo.train("unet_tiny", scenes(np.uint8, 3, overlapping=False), out=tmp_path / "run", epochs=1)
+    with pytest.raises(zoo.ZooError, match="images have 2 channels, the network takes 3"):
+        zoo.evaluate(run, scenes(np.uint8, 2, overlapping=False))
+    with pytest.raises(zoo.ZooError, match="has uint16 pictures, the network was trained on uint8"):
+        zoo.evaluate(run, scenes(np.uint16, 3, overlapping=False))
+
+
+def test_an_unknown_loss_is_named(tmp_path):
+    with pytest.raises(zoo.ZooError, match=r"unknown loss of segmentation 'dicee'.*dice"):
+        trained(tmp_path, loss="cross_entropy+dicee")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"border": {"sigma": 0.0}}, {"border": {"weight": -1.0}}, {"augmentation": {"patches": {"size": 0}}},
+     {"augmentation": {"patches": {}, "expand_shift": True}}, {"threshold_by": "best"}],
+)  # fmt: skip
+def test_impossible_recipes_are_refused(tmp_path, changes):
+    with pytest.raises(zoo.ZooError):
+        trained(tmp_path, **changes)
+
+
+def test_patches_are_for_masks(tmp_path):
+    with pytest.raises(zoo.ZooError, match="patches are drawn from images with masks: classification takes whole"):
+        zoo.train("lenet5", out=tmp_path / "run", epochs=1, augmentation={"patches": {"size": 4}})
+
+
+def windows(images, masks, seed=0, count=40, classes=2, **patches):
+    from zoo.data import augmentation
+    from zoo.recipe import Patches
+
+    index = np.arange(count, dtype=np.int32) % len(images)
+    arrays = [tf.constant(images), tf.constant(masks)]
+    cut = tf.function(lambda: augmentation.random_patches(arrays, index, [seed, 0], Patches(**patches), classes))
+    return index, *(array.numpy() for array in cut())
+
+
+@settings(deadline=None, max_examples=10)
+@given(height=st.integers(3, 20), width=st.integers(3, 20), size=st.integers(1, 24), seed=st.integers(0, 99))
+def test_a_patch_is_one_window_of_image_and_mask(height, width, size, seed):
+    images = np.arange(2 * height * width, dtype=np.int32).reshape(2, height, width, 1)
+    index, cut, masks = windows(images, images[..., 0] % 200, seed, count=8, size=size)
+    assert cut.shape == (8, min(size, height), min(size, width), 1)
+    np.testing.assert_array_equal(cut[..., 0] % 200, masks)
+    for number, window in zip(index, cut[..., 0], strict=True):
+        top, left = divmod(window[0, 0] - number * height * width, width)
+        whole = images[number, ..., 0]
+        np.testing.assert_array_equal(window, whole[top : top + window.shape[0], left : left + window.shape[1]])
+
+
+def test_patches_lie_anywhere_and_depend_on_the_seed_alone():
+    images = np.arange(100, dtype=np.int32).reshape(1, 10, 10, 1)
+    first, again, other = (windows(images, np.zeros((1, 10, 10), np.uint8), seed, 400, size=4)[1] for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+    corners = first[:, 0, 0, 0]
+    assert set(corners) == {10 * top + left for top in range(7) for left in range(7)}
+
+
+@pytest.mark.parametrize("overlapping", [False, True])
+def test_balanced_patches_show_a_rare_class_as_often(overlapping):
+    masks = np.zeros((1, 40, 40), np.uint8)
+    masks[0, 20, 20] = 1
+    images = masks[..., None]
+    if overlapping:
+        masks = np.stack([1 - masks, masks], axis=-1)
+    shares = [
+        windows(images, masks, count=200, size=5, balanced=balanced)[1].any(axis=(1, 2, 3)).mean()
+        for balanced in (False, True)
+    ]
+    assert shares[0] < 0.1
+    assert 0.4 < shares[1] < 0.6
+
+
+@pytest.mark.parametrize("overlapping", [False, True])
+def test_patches_keep_to_pixels_that_are_known(overlapping):
+    masks = np.full((1, 30, 50), IGNORED, np.uint8)
+    masks[0, :10, :10] = 0
+    images = np.where(masks == IGNORED, 0, 1).astype(np.uint8)[..., None]
+    _, cut, _ = windows(images, np.stack([masks] * 2, -1) if overlapping else masks, size=3)
+    assert cut[:, 1, 1].all()

@@ -1,0 +1,172 @@
+"""What masks are trained by and measured with: losses, scores of classes, border weights, the adapted Rand error.
+
+A target is float32 [B, H, W, K + 1]: the K masks of 0 and 1, and last the weight of each pixel in the loss; a pixel of
+weight 0 counts for nothing, neither in the loss nor in a score.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import keras
+import numpy as np
+import tensorflow as tf
+from scipy import ndimage
+from skimage import metrics
+
+from zoo.data.dataset import IGNORED
+from zoo.recipe import Border
+from zoo.tasks.base import loss_named
+
+# Of masks [B, H, W, K] and logits, a loss a pixel [B, H, W]: for classes that exclude each other, and for masks each
+# of its own. Focal: gamma of Lin et al. 2017, Focal Loss for Dense Object Detection, section 4.1; no class weighs more
+# than another.
+PIXEL_LOSSES: dict[str, dict[bool, Callable]] = {
+    "cross_entropy": {
+        False: lambda masks, logits: keras.losses.categorical_crossentropy(masks, logits, from_logits=True),
+        True: lambda masks, logits: keras.losses.binary_crossentropy(masks, logits, from_logits=True),
+    },
+    "focal": {
+        False: lambda masks, logits: keras.losses.categorical_focal_crossentropy(
+            masks, logits, alpha=1.0, gamma=2.0, from_logits=True
+        ),
+        True: lambda masks, logits: keras.losses.binary_focal_crossentropy(masks, logits, gamma=2.0, from_logits=True),
+    },
+}
+# Of masks and probabilities, a loss a class [K]. Jaccard is 1 - intersection over union: Tversky's index counts what
+# is missed and what is too much alike then.
+REGION_LOSSES: dict[str, Callable] = {
+    "dice": lambda masks, probabilities: keras.losses.dice(masks, probabilities, axis=(0, 1, 2)),
+    "jaccard": lambda masks, probabilities: keras.losses.tversky(
+        masks, probabilities, alpha=1.0, beta=1.0, axis=(0, 1, 2)
+    ),
+}
+
+EIGHT_SIGMA = 8  # pixels in units of sigma beyond which a border weighs nothing
+
+
+def probabilities(logits: tf.Tensor, overlapping: bool) -> tf.Tensor:
+    """Logits [..., K] as probabilities: of one class a pixel, or of each mask by itself."""
+    return tf.sigmoid(logits) if overlapping else tf.nn.softmax(logits)
+
+
+def mask_loss(names: str, overlapping: bool) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+    """The sum of the losses whose names a plus sign joins, as in `cross_entropy+jaccard`: each the mean over pixels,
+    weighted, or over classes, which count alike then, however few pixels they have."""
+    parts = [(name, loss_named(name, PIXEL_LOSSES | REGION_LOSSES, "segmentation")) for name in names.split("+")]
+
+    def loss(targets: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+        masks, weights = targets[..., :-1], targets[..., -1]
+        known = tf.cast(weights > 0, tf.float32)[..., None]
+        total = 0.0
+        for name, part in parts:
+            if name in PIXEL_LOSSES:
+                total += tf.reduce_mean(weights * part[overlapping](masks, logits))
+            else:
+                total += tf.reduce_mean(part(masks * known, probabilities(logits, overlapping) * known))
+        return total
+
+    return loss
+
+
+class MaskScore(keras.metrics.Metric):
+    """A score of the pixels of all batches together.
+
+    Args:
+        masks_of: logits [B, H, W, K] to the masks of 0 and 1, float32, that they stand for.
+        score: from the pixels of each class in both masks, in the predicted and in the true ones, each float32 [K],
+            to one number.
+    """
+
+    def __init__(self, name: str, classes: int, masks_of: Callable, score: Callable) -> None:
+        super().__init__(name=name)
+        self.masks_of, self.score = masks_of, score
+        # counts of a double: float32 would stop counting at 16 million pixels
+        self.counts = self.add_weight(shape=(3, classes), initializer="zeros", dtype="float64", name="counts")
+        self.pixels = self.add_weight(shape=(), initializer="zeros", dtype="float64", name="pixels")
+
+    def update_state(self, targets: tf.Tensor, logits: tf.Tensor, sample_weight: None = None) -> None:
+        known = tf.cast(targets[..., -1:] > 0, tf.float32)
+        true, said = targets[..., :-1] * known, self.masks_of(logits) * known
+        counts = [tf.reduce_sum(part, axis=(0, 1, 2)) for part in (true * said, said, true)]
+        self.counts.assign_add(tf.cast(tf.stack(counts), tf.float64))
+        self.pixels.assign_add(tf.cast(tf.reduce_sum(known), tf.float64))
+
+    def result(self) -> tf.Tensor:
+        return tf.cast(self.score(*tf.unstack(tf.convert_to_tensor(self.counts)), self.pixels), tf.float32)
+
+
+def mask_scores(classes: tuple[str, ...], overlapping: bool, masks_of: Callable) -> list[MaskScore]:
+    """Pixel accuracy; intersection over union (Jaccard's index) and Dice's coefficient of each class and their means
+    over the classes that occur."""
+
+    def pixel_accuracy(both: tf.Tensor, said: tf.Tensor, true: tf.Tensor, pixels: tf.Tensor) -> tf.Tensor:
+        wrong = tf.reduce_sum(said + true - 2 * both)  # counts a wrong pixel twice where classes exclude each other
+        return 1 - tf.math.divide_no_nan(wrong, pixels * (len(classes) if overlapping else 2))
+
+    def iou(both: tf.Tensor, said: tf.Tensor, true: tf.Tensor, pixels: tf.Tensor) -> tf.Tensor:
+        return tf.math.divide_no_nan(both, said + true - both)
+
+    def dice(both: tf.Tensor, said: tf.Tensor, true: tf.Tensor, pixels: tf.Tensor) -> tf.Tensor:
+        return tf.math.divide_no_nan(2 * both, said + true)
+
+    def mean(of: Callable) -> Callable:
+        def over_classes(both: tf.Tensor, said: tf.Tensor, true: tf.Tensor, pixels: tf.Tensor) -> tf.Tensor:
+            occurring = tf.cast(said + true > 0, tf.float64)
+            return tf.math.divide_no_nan(tf.reduce_sum(of(both, said, true, pixels)), tf.reduce_sum(occurring))
+
+        return over_classes
+
+    def one(of: Callable, number: int) -> Callable:
+        return lambda *counts: of(*counts)[number]
+
+    scores = {"pixel_accuracy": pixel_accuracy, "mean_iou": mean(iou), "mean_dice": mean(dice)}
+    for number, name in enumerate(classes):
+        scores |= {f"iou_{name}": one(iou, number), f"dice_{name}": one(dice, number)}
+    return [MaskScore(name, len(classes), masks_of, score) for name, score in scores.items()]
+
+
+def border_weights(class_ids: np.ndarray, border: Border) -> np.ndarray:
+    """The weight map of Ronneberger et al. 2015, equation (2): 1 + w0 * exp(-(d1 + d2)^2 / (2 sigma^2)), with d1 and
+    d2 the distances in pixels to the nearest and the second nearest object. Objects are the 4-connected regions of
+    all classes but the first.
+
+    Args:
+        class_ids: uint8 [N, H, W]; pixels that are `IGNORED` belong to no object and weigh 0.
+
+    Returns:
+        float32 [N, H, W], from 1 up to 1 + `border.weight`.
+    """
+    weights = np.ones(class_ids.shape, np.float32)
+    for ids, weight in zip(class_ids, weights, strict=True):
+        objects, count = ndimage.label((ids > 0) & (ids != IGNORED))
+        if count < 2:
+            continue
+        distance, nearest = ndimage.distance_transform_edt(objects == 0, return_indices=True)
+        owner = objects[tuple(nearest)]
+        # The second nearest object of a pixel is the nearest one without its owner: looked for around the owner only.
+        reach = int(EIGHT_SIGMA * border.sigma)
+        for number, box in enumerate(ndimage.find_objects(objects), start=1):
+            around = tuple(slice(max(side.start - reach, 0), side.stop + reach) for side in box)
+            others = (objects[around] != 0) & (objects[around] != number)
+            if not others.any():
+                continue
+            second = ndimage.distance_transform_edt(~others)
+            near = (owner[around] == number) & (objects[around] == 0)
+            apart = (distance[around] + second)[near]
+            weight[around][near] += border.weight * np.exp(-(apart**2) / (2 * border.sigma**2))
+    weights[class_ids == IGNORED] = 0
+    return weights
+
+
+def adapted_rand_error(true: np.ndarray, said: np.ndarray) -> float:
+    """1 - F score of the pairs of pixels that lie in one object: 0 where the objects are the same (scikit-image's
+    `adapted_rand_error`); pixels outside the true objects do not count.
+
+    Args:
+        true, said: bool [H, W], whose 4-connected regions are the objects.
+    """
+    objects, found = (ndimage.label(mask)[0] for mask in (true, said))
+    if not objects.any():
+        return float(found.any())
+    return float(metrics.adapted_rand_error(objects, found)[0])
