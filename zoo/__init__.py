@@ -15,6 +15,8 @@ with epy.lazy_api_imports(globals()):  # none of these is imported, TensorFlow l
     from zoo.reproduction import Reproduction, reproduce
     from zoo.runs import Run, load_run
     from zoo.saved_model import export
+    from zoo.segmenting import Segmented, segment
+    from zoo.tiling import predict_tiled
     from zoo.training import train
     from zoo.weights import LoadReport
 
@@ -28,6 +30,7 @@ __all__ = [
     "Recipe",
     "Reproduction",
     "Run",
+    "Segmented",
     "Stage",
     "ZooError",
     "create_ensemble",
@@ -41,8 +44,10 @@ __all__ = [
     "load_run",
     "load_weights",
     "predict",
+    "predict_tiled",
     "register",
     "reproduce",
+    "segment",
     "train",
     "verify",
 ]

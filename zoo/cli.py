@@ -156,6 +156,9 @@ def train(
 def fine_tune(
     source: Trained,
     data: Data,
+    only_class: Annotated[
+        str | None, typer.Option(help="One class of several that may overlap: go on from its weights with it alone.")
+    ] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs of each stage in place of the model's.")] = None,
     changes: Changes = None,
     devices: Devices = "auto",
@@ -169,9 +172,14 @@ def fine_tune(
     if export_to is not None:
         artifacts.check_name(export_to, artifacts.read_manifest(artifacts.find(source))["model"]["spec"])
     run = zoo.fine_tune(
-        source, data, out=out, devices=devices, seed=seed, deterministic=deterministic,
+        source, data, only_class=only_class, out=out, devices=devices, seed=seed, deterministic=deterministic,
         input_shape=_shape(input_shape), **_changes(changes, epochs),
     )  # fmt: skip
+    if only_class is not None and export_to is None:  # so that the classes do not become versions of one another
+        from zoo.fine_tuning import name_of_data
+
+        name = name_of_data(run.record["data"]["name"], only_class)
+        export_to = Path("saved_models") / f"{run.task.spec.name}.{name}"
     _conclude(run, export_to)
 
 
@@ -196,26 +204,33 @@ def reproduce(
 def ensemble(
     members: Annotated[list[str], typer.Argument(help="NAME.TAG, exported directories, or runs.")],
     data: Annotated[str | None, typer.Option(help="The data set to measure the members and the whole on.")] = None,
-    method: Annotated[str | None, typer.Option(help="mean of the probabilities (the default), or vote.")] = None,
-    name: Annotated[str, typer.Option(help="The registered ensemble of such members.")] = "ensemble",
+    method: Annotated[
+        str | None, typer.Option(help="Of classifiers: mean of the probabilities (the default), or vote.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="The registered ensemble of such members.")] = None,
     storage: Storage = "float32",
     export_to: ExportTo = None,
 ) -> None:
-    """Join trained classifiers into one, export it and prove the export."""
+    """Join trained classifiers, or networks with masks of their own, into one, export it and prove the export."""
+    from zoo.ensemble import registered_name
+
     if export_to is not None:  # refused before the members are measured
-        artifacts.check_name(export_to, zoo.get_spec(name).name)
+        artifacts.check_name(export_to, zoo.get_spec(name or registered_name(members[0])).name)
     whole = zoo.create_ensemble(members, data=data, method=method, name=name)
     if data is not None:
-        table = Table("", "validation error", "test error", box=None)
-        for row in whole.record["members"]:
-            table.add_row(row["name"], *(f"{1 - row[split]:.4f}" for split in whole.metrics))
-        table.add_row("together", *(f"{1 - figures['accuracy']:.4f}" for figures in whole.metrics.values()))
-        apart = whole.record["disagreement"].values()
-        table.add_row("not all agree", *(f"{split['any']:.4f}" for split in apart))
-        table.add_row("two differ, on average", *(f"{split['pairs']:.4f}" for split in apart))
+        metric = whole.task.metric
+        errors = metric == "accuracy"  # whose complement says more, near 1
+        table = Table("", *(f"{split} {'error' if errors else metric}" for split in whole.metrics), box=None)
+        rows = [(row["name"], [row[split] for split in whole.metrics]) for row in whole.record["members"]]
+        rows.append(("together", [figures[metric] for figures in whole.metrics.values()]))
+        for label, figures in rows:
+            table.add_row(label, *(f"{1 - figure if errors else figure:.4f}" for figure in figures))
+        if apart := whole.record.get("disagreement", {}).values():
+            table.add_row("not all agree", *(f"{split['any']:.4f}" for split in apart))
+            table.add_row("two differ, on average", *(f"{split['pairs']:.4f}" for split in apart))
         console.print(table)
     tag = whole.record["data"]["name"] or "local"
-    path = zoo.export(whole, export_to or Path("saved_models") / f"{name}.{tag}", storage=storage)
+    path = zoo.export(whole, export_to or Path("saved_models") / f"{whole.task.spec.name}.{tag}", storage=storage)
     print(f"exported to {path}, verified in a process with TensorFlow alone")
 
 
@@ -249,6 +264,23 @@ def predict(
             if not isinstance(value, list)
         ]
         print("  ".join(str(word) for word in words))
+
+
+@app.command()
+def segment(
+    image: Annotated[Path, typer.Argument(help="A PNG, JPEG, GeoTIFF or .npy file of any size.")],
+    mask: Annotated[Path, typer.Option("--output", "-o", help="The mask to write: .png, .tif or .npy.")],
+    model: Annotated[str, typer.Option(help="NAME.TAG, or the path of an exported directory.")] = "unet_small",
+    tile: Annotated[int, typer.Option(help="Greatest side of a tile, in pixels.")] = 1024,
+    overlap: Annotated[int | None, typer.Option(help="Least overlap of tiles, in pixels; auto by default.")] = None,
+    tta: Annotated[str | None, typer.Option(help="dihedral: the mean over eight symmetries of each tile.")] = None,
+    overlay: Annotated[Path | None, typer.Option(help="The picture of both; MASK_overlay.png by default.")] = None,
+) -> None:
+    """Write the class of each pixel of a large image, tile by tile, and a picture with the classes in colour."""
+    done = zoo.segment(model, image, mask, tile=tile, overlap=overlap, tta=tta, overlay=overlay)
+    for name, share in done.shares.items():
+        print(f"{name}  {share:.4f}")
+    print(f"mask: {done.mask}; overlay: {done.overlay}")
 
 
 @app.command()
@@ -332,9 +364,12 @@ def _conclude(run: zoo.Run, export_to: Path | None) -> None:
     spec, data = run.task.spec, run.record["data"]["name"]
     path = zoo.export(run, export_to or Path("saved_models") / f"{spec.name}.{data}")
     print(f"exported to {path}, verified in a process with TensorFlow alone; curves: {run.directory / 'curves.png'}")
+    exported, example = shlex.quote(str(path.parent)), shlex.quote(run.record["example"])
     if run.record["example"]:
-        print(f"predict: zoo predict {shlex.quote(str(path.parent))} {shlex.quote(run.record['example'])}")
-    print(f"serve:   zoo serve {shlex.quote(str(path.parent))}")
+        mask = f"mask{'.png' if spec.scores != 'masks' else '.npy'}"
+        segment = f"segment: zoo segment {example} -o {mask} --model {exported}"
+        print(segment if run.task.masked else f"predict: zoo predict {exported} {example}")
+    print(f"serve:   zoo serve {exported}")
 
 
 def _import_tensorflow_quietly() -> None:
