@@ -20,10 +20,12 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
+import numpy as np
 import tensorflow as tf
 import torch
 from common import interleaved, ratios, write_results
@@ -32,7 +34,7 @@ from torch.nn import functional as F
 import zoo
 from zoo import layers as zoo_layers
 from zoo import preprocessing, tasks, training
-from zoo.data import Dataset
+from zoo.data import Dataset, Split
 from zoo.models.lenet5 import TABLE, bitmap_codes
 from zoo.recipe import Affine, Augmentation, Recipe
 from zoo.tasks.classification import LOSSES
@@ -41,6 +43,7 @@ MODELS = ("network3_relu", "lenet5")
 BATCH_SIZES = (10, 128)
 VALIDATION = 256  # images, one batch
 TRIAL = 640  # images by which PyTorch chooses its number of threads
+Arrays = tuple[np.ndarray, np.ndarray]  # the network's inputs, float32 [N, H, W, C], and targets
 AFFINE = Augmentation(affine=Affine(rotation=10.0, translation=0.07, scale=0.1, skew=5.0))
 RATIOS = ("zoo / keras", "zoo / pytorch", "zoo affine / keras")
 GOALS = {"zoo / keras": 1.0, "zoo affine / keras": 0.9}
@@ -64,7 +67,9 @@ class Clock(keras.callbacks.Callback):
 
 def zoo_epoch(task: tasks.Task, dataset: Dataset, recipe: Recipe) -> float:
     """Seconds of an epoch of `zoo.training.fit`, called as `zoo.train` calls it."""
-    clock, model = Clock(), task.build()
+    clock = Clock()
+    with training.dtype_policy(recipe.precision):
+        model = task.build()
     fit = model.fit
     model.fit = lambda *args, callbacks, **options: fit(*args, callbacks=[*callbacks, clock], **options)
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
@@ -72,34 +77,30 @@ def zoo_epoch(task: tasks.Task, dataset: Dataset, recipe: Recipe) -> float:
     return clock.seconds
 
 
-def keras_epoch(task: tasks.Task, dataset: Dataset, recipe: Recipe) -> float:
-    """Seconds of an epoch of what a user of Keras writes: float images and one-hot targets in memory, `compile`,
-    `fit`."""
+def keras_epoch(
+    task: tasks.Task, train: Arrays, validation: Arrays, recipe: Recipe, loss: Callable, metric: Any
+) -> float:
+    """Seconds of an epoch of what a user of Keras writes: float images and targets in memory, `compile`, `fit`."""
     clock, model = Clock(), task.build()
-    images, targets = float_arrays(task, dataset, "train")
-
-    def accuracy(y_true: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
-        return keras.metrics.categorical_accuracy(y_true, zoo_layers.probabilities(scores, task.spec.scores))
-
-    model.compile(training.make_optimizer(recipe), LOSSES[recipe.loss](0.0), metrics=[accuracy])
+    model.compile(training.make_optimizer(recipe), loss, metrics=[metric])
     model.fit(
-        images, targets, batch_size=recipe.batch_size, epochs=recipe.epochs, callbacks=[clock], verbose=0,
-        validation_data=float_arrays(task, dataset, "validation"), validation_batch_size=VALIDATION,
+        *train, batch_size=recipe.batch_size, epochs=recipe.epochs, callbacks=[clock], verbose=0,
+        validation_data=validation, validation_batch_size=len(validation[0]),
     )  # fmt: skip
     return clock.seconds
 
 
-def torch_training(task: tasks.Task, dataset: Dataset, recipe: Recipe) -> Callable[[], float]:
+def torch_training(
+    network: torch.nn.Module, train: Arrays, validation: Arrays, recipe: Recipe, loss: Callable, *, trial: int
+) -> Callable[[], float]:
     """The same training in PyTorch, as a function that trains an epoch and returns its seconds: shuffled indices
-    into tensors in memory, no DataLoader; eager, so that every epoch but the first costs the same."""
-    images, targets = (torch.from_numpy(array) for array in float_arrays(task, dataset, "train"))
-    held_out, held_out_targets = (torch.from_numpy(array) for array in float_arrays(task, dataset, "validation"))
-    images, held_out = (
-        array.permute(0, 3, 1, 2) for array in (images, held_out)
-    )  # channels last, as they lie in memory
-    labels, held_out_labels = targets.argmax(1), held_out_targets.argmax(1)
-    lenet = task.spec.name == "lenet5"
-    network, loss = (TorchLeNet5(), map_criterion) if lenet else (torch_network3(), F.cross_entropy)
+    into tensors in memory, no DataLoader; eager, so that every epoch but the first costs the same. The first `trial`
+    examples tell which number of threads is the faster."""
+    (images, labels), (held_out, held_out_labels) = (
+        # channels last, as they lie in memory
+        (torch.from_numpy(inputs).permute(0, 3, 1, 2), torch.from_numpy(class_ids.astype(np.int64)))
+        for inputs, class_ids in (train, validation)
+    )
     network = network.to(memory_format=torch.channels_last)  # twice as fast here
     optimizer = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[recipe.optimizer](
         network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
@@ -116,16 +117,15 @@ def torch_training(task: tasks.Task, dataset: Dataset, recipe: Recipe) -> Callab
             total += value.detach()
         network.eval()
         with torch.no_grad():
-            scores = network(held_out)
-            right = (scores.argmin(1) if lenet else scores.argmax(1)) == held_out_labels
+            right = network(held_out).argmax(1) == held_out_labels
         right.float().mean().item(), total.item()  # the figures that the others log
         return time.perf_counter() - start
 
     def seconds_with(threads: int) -> float:
         torch.set_num_threads(threads)
-        return epoch(TRIAL)
+        return epoch(trial)
 
-    epoch(TRIAL)
+    epoch(trial)
     torch.set_num_threads(min({1, os.cpu_count() or 1}, key=seconds_with))
     return epoch
 
@@ -139,7 +139,8 @@ def torch_network3() -> torch.nn.Module:
 
 
 class TorchLeNet5(torch.nn.Module):
-    """LeNet-5 as the Keras network has it; the connection table is a mask on the kernel of C3."""
+    """LeNet-5 as the Keras network has it, with the negated distances as scores; the connection table is a mask on
+    the kernel of C3."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -163,18 +164,18 @@ class TorchLeNet5(torch.nn.Module):
         x = squash(subsample(squash(self.c1(x)), self.s2))
         x = squash(subsample(squash(F.conv2d(x, self.c3.weight * self.mask, self.c3.bias)), self.s4))
         x = squash(self.f6(squash(self.c5(x)).flatten(1)))
-        return (x[:, None] - self.codes).square().sum(-1)
+        return -(x[:, None] - self.codes).square().sum(-1)
 
 
-def map_criterion(distances: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    rivals = F.pad(-distances, (0, 1), value=-0.1)
-    return (distances.gather(1, labels[:, None])[:, 0] + rivals.logsumexp(1)).mean()
+def map_criterion(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    rivals = F.pad(scores, (0, 1), value=-0.1)
+    return (rivals.logsumexp(1) - scores.gather(1, labels[:, None])[:, 0]).mean()
 
 
-def float_arrays(task: tasks.Task, dataset: Dataset, split: str) -> tuple:
-    images, labels = task.examples(dataset.splits[split])
-    inputs = preprocessing.apply(tf.constant(images), task.preprocessing, task.channels).numpy()
-    return inputs, keras.utils.to_categorical(labels, len(task.classes))
+def float_arrays(task: tasks.Task, split: Split) -> Arrays:
+    """The network's inputs, and class ids."""
+    images, class_ids = task.examples(split)
+    return preprocessing.apply(tf.constant(images), task.preprocessing, task.channels).numpy(), class_ids
 
 
 def measure(name: str, batch_size: int, dataset: Dataset, repeats: int) -> dict[str, dict]:
@@ -184,11 +185,18 @@ def measure(name: str, batch_size: int, dataset: Dataset, repeats: int) -> dict[
     recipe = spec.recipe("paper").replace(batch_size=batch_size, epochs=2)
     affine = recipe.replace(augmentation=dataclasses.asdict(AFFINE))
     images = len(dataset.splits["train"])
-    torch_epoch = torch_training(task, dataset, recipe)
+    arrays = [float_arrays(task, dataset.splits[split]) for split in ("train", "validation")]
+    one_hot = [(inputs, keras.utils.to_categorical(labels, len(task.classes))) for inputs, labels in arrays]
+
+    def accuracy(y_true: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
+        return keras.metrics.categorical_accuracy(y_true, zoo_layers.probabilities(scores, spec.scores))
+
+    network, loss = (TorchLeNet5(), map_criterion) if name == "lenet5" else (torch_network3(), F.cross_entropy)
+    torch_epoch = torch_training(network, *arrays, recipe, loss, trial=TRIAL)
     measured = interleaved(
         {
             "zoo": lambda: images / zoo_epoch(task, dataset, recipe),
-            "keras": lambda: images / keras_epoch(task, dataset, recipe),
+            "keras": lambda: images / keras_epoch(task, *one_hot, recipe, LOSSES[recipe.loss](0.0), accuracy),
             "pytorch": lambda: images / torch_epoch(),
             "zoo affine": lambda: images / zoo_epoch(task, dataset, affine),
         },

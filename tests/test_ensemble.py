@@ -355,6 +355,8 @@ WRONG = {
     "ensemble runs/lenet5 runs/nothing": "unknown artifact 'runs/nothing'",
     f"{PAIR} --method meen": "error: unknown method 'meen': did you mean mean",
     f"{PAIR} --name lenet5": "lenet5 is a network, no ensemble: leave name= out",
+    f"{PAIR} --name mask_ensemble": "mlp_784_30_10.a has no masks of classes that may overlap: mask_ensemble joins",
+    "ensemble unet_tiny.masks unet_tiny.masks --name mask_ensemble": "unet_tiny.masks has no masks of classes that may",
     f"{PAIR} --name ensembel": "unknown model 'ensembel': did you mean ensemble",
     f"{PAIR} --name network3_dropout_ensemble": "network3_dropout_ensemble joins network3_dropout, ",
     f"{PAIR} --data letters.npz": "letters has the classes ('a', 'b', ",
@@ -402,3 +404,11 @@ def test_the_contract_of_the_smallest(monkeypatch):
         "member2",
         "member3",
     ]
+
+
+def test_the_contract_of_masks():
+    model = testing.check_spec("mask_ensemble")
+    assert [layer.name for layer in model.layers if layer.name.startswith("member")] == ["member1", "member2"]
+    images = np.zeros((2, 7, 10, 20), np.float32)
+    members = [model.get_layer(f"member{number}")(images) for number in (1, 2)]
+    np.testing.assert_allclose(model(images), np.concatenate(members, axis=-1), atol=1e-6)

@@ -287,6 +287,8 @@ def write_index(root: Path) -> None:
             "bytes": Artifact(path, manifest).size,
             "version": path.name,
         }
+        if (manifest["training"] or {}).get("only_class"):
+            models[name]["tags"][tag]["only_class"] = manifest["training"]["only_class"]
         hashes[f"{directory.name}/{path.name}"] = sha256(path / MANIFEST)
     for entry in models.values():
         ranked = sorted(entry["tags"], key=lambda tag: (_rank(entry["tags"][tag]), tag))
@@ -310,7 +312,9 @@ def _binomial_of(manifest: Mapping[str, Any]) -> float | None:
     return binomial(figures["test"], data["examples"]["test"])
 
 
-def _rank(entry: Mapping[str, Any]) -> float:
-    """How good the weights are on validation, higher for better; a loss is better when it is lower."""
+def _rank(entry: Mapping[str, Any]) -> tuple[bool, float]:
+    """How good the weights are on validation, higher for better; a loss is better when it is lower. Those of one class
+    of several stand below all others: their figure is of another kind."""
     value = entry["validation"]
-    return float("-inf") if value is None else -value if entry["metric"] == "loss" else value
+    good = float("-inf") if value is None else -value if entry["metric"] == "loss" else value
+    return "only_class" not in entry, good
