@@ -159,3 +159,29 @@ def test_mirror_padding_follows_sizes_known_only_when_running():
     run = tf.function(model, input_signature=[tf.TensorSpec((None, None, None, 1))])
     assert run(np.zeros((2, 5, 6, 1), "float32")).shape == (2, 12, 12, 1)
     assert run(np.zeros((2, 1, 9, 1), "float32")).shape == (2, 8, 16, 1)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+def test_batch_normalization_is_keras_own(dtype):
+    ours, theirs = zoo_layers.BatchNormalization(dtype=dtype), keras.layers.BatchNormalization(dtype=dtype)
+    images = keras.ops.cast(RNG.normal(3, 2, (4, 9, 7, 5)), "float32")
+    for layer in (ours, theirs):
+        layer.build(images.shape)
+        layer.gamma.assign(np.arange(1.0, 6.0))
+        layer.beta.assign(np.arange(5.0))
+    tolerance = {"atol": 1e-5} if dtype == "float32" else {"atol": 0.1}
+    gradients = []
+    for layer in (ours, theirs):
+        with tf.GradientTape() as tape:
+            tape.watch(images)
+            outputs = tf.cast(layer(images, training=True), tf.float32)
+            loss = tf.reduce_sum(outputs**3)
+        gradients.append([outputs, *tape.gradient(loss, [images, layer.gamma.value])])
+    for one, other in zip(*gradients, strict=True):
+        np.testing.assert_allclose(one / np.abs(other).max(), other / np.abs(other).max(), **tolerance)
+    np.testing.assert_allclose(ours.moving_mean, theirs.moving_mean, rtol=1e-2)
+    np.testing.assert_allclose(ours.moving_variance, theirs.moving_variance, rtol=1e-2)
+    ours.trainable = theirs.trainable = False  # frozen, it uses what it has and keeps it
+    before = np.array(ours.moving_mean)
+    np.testing.assert_allclose(ours(images, training=True), theirs(images, training=True), rtol=1e-2, atol=0.1)
+    np.testing.assert_array_equal(ours.moving_mean, before)

@@ -187,6 +187,26 @@ class LocalResponseNormalization(keras.layers.Layer):
 
 
 @register
+class BatchNormalization(keras.layers.BatchNormalization):
+    """Keras' own, whose training step runs TensorFlow's fused kernel under that backend: on a CPU, in bfloat16, a step
+    of U-Net then takes half the time. As that kernel does it, the variance that is kept is the sample's: n / (n - 1)
+    of Keras', over n pixels."""
+
+    def call(self, inputs: Any, training: bool | None = None, mask: None = None) -> Any:
+        if not (training and self.trainable and keras.backend.backend() == "tensorflow"):
+            return super().call(inputs, training=training, mask=mask)
+        import tensorflow as tf
+
+        scale, offset = (ops.cast(weight, "float32") for weight in (self.gamma, self.beta))
+        outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=inputs, scale=scale, offset=offset, mean=[], variance=[], epsilon=self.epsilon, is_training=True
+        )
+        for kept, new in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            kept.assign(kept * self.momentum + new * (1 - self.momentum))
+        return outputs
+
+
+@register
 class CropLike(keras.layers.Layer):
     """Images [B, H, W, C] cropped to the height and width of a second one: at the bottom and the right (`start`), or
     on all sides alike (`middle`)."""

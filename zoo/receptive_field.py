@@ -27,6 +27,7 @@ WINDOWS = (
 POINTWISE = (
     layers.Activation,
     layers.BatchNormalization,
+    zoo_layers.BatchNormalization,
     layers.Dropout,
     layers.ELU,
     layers.GaussianNoise,

@@ -27,7 +27,7 @@ SKIPS = ("concatenate", "add")
 
 # For objects that touch each other, such as cells: the paper's border weights, and the threshold that keeps them apart.
 RECIPE = Recipe(
-    epochs=70,
+    epochs=100,
     batch_size=4,
     learning_rate=2e-3,
     optimizer="adam",
@@ -173,7 +173,7 @@ def unet(
             options: dict[str, Any] = {"padding": "same" if padded else "valid", "use_bias": not normalisation}
             x = layers.Conv2D(channels, 3, kernel_initializer="he_normal", name=f"{name}_conv{index}", **options)(x)
             if normalisation:
-                x = layers.BatchNormalization(name=f"{name}_norm{index}")(x)
+                x = zoo_layers.BatchNormalization(name=f"{name}_norm{index}")(x)
             x = layers.ReLU(name=f"{name}_relu{index}")(x)
         return x
 
