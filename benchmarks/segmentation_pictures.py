@@ -110,8 +110,8 @@ def main() -> None:
     rows = [membranes(options.membranes, index) for index in options.slices]
     rows += [scene(options.scenes, index) for index in options.test_scenes]
 
-    figure = plt.figure(figsize=(10, 2.65 * len(rows) + 0.5), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.03, wspace=0.01)
+    figure = plt.figure(figsize=(10, 2.78 * len(rows) + 0.5), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.05, wspace=0.01)
     parts = figure.subfigures(len(rows), squeeze=False, height_ratios=[1.06] + [1] * (len(rows) - 1))[:, 0]
     for number, (part, row) in enumerate(zip(parts, rows, strict=True)):
         draw(part, row, ("input", "truth", "prediction", "errors") if number == 0 else ())

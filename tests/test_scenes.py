@@ -56,7 +56,7 @@ def test_another_size():
 
 
 def test_a_pixel_alone_does_not_tell_its_classes(data):
-    """On all data, with a threshold chosen for each class, `benchmarks/scenes.py` finds 0.BENCH."""
+    """On all data, with a threshold chosen for each class, `benchmarks/scenes.py` finds 0.47."""
     rng = np.random.default_rng(0)
 
     def sample(split: Split, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -69,5 +69,4 @@ def test_a_pixel_alone_does_not_tell_its_classes(data):
         model = HistGradientBoostingClassifier(max_iter=40, random_state=0).fit(x, y[:, number])
         found = model.predict_proba(x_test)[:, 1] > 0.3
         ious.append(np.sum(found & y_test[:, number]) / np.sum(found | y_test[:, number]))
-    print(ious, np.mean(ious))
-    assert 0.3 < np.mean(ious) < 0.5
+    assert 0.35 < np.mean(ious) < 0.55

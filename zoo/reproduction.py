@@ -15,6 +15,7 @@ from zoo.loading import Predictor
 from zoo.runs import Run, data_of
 from zoo.training import evaluate, train
 
+DEVIATION = 0.01  # of the mean IoU of a few images, about what other seeds give
 DEVIATIONS = 3  # how many standard deviations a figure may lie from the stored mean
 SAME = 1.5e-4  # how far the stored weights' figure may lie from the manifest's: one picture of 10,000, not two
 SMOKE_EXAMPLES = 10_000
@@ -90,9 +91,11 @@ def reproduce(
 
 def stored_range(figures: Mapping[str, Any], examples: int) -> tuple[float, float]:
     """Where another run's test figure may lie: three standard deviations about the mean of the stored runs, that of
-    the runs or that of a share of so many examples (binomial), whichever is larger."""
+    the runs or, where that is larger, that of a share of so many examples (binomial), and `DEVIATION` for figures that
+    are no such share."""
     centre = figures.get("mean") or figures["test"]
-    deviation = max(figures.get("deviation") or 0.0, artifacts.binomial(centre, examples))
+    least = artifacts.binomial(centre, examples) if figures["metric"] == "accuracy" else DEVIATION
+    deviation = max(figures.get("deviation") or 0.0, least)
     return centre - DEVIATIONS * deviation, centre + DEVIATIONS * deviation
 
 

@@ -19,7 +19,9 @@ COLUMNS = (
     "name", "tag", "dataset", "metric", "parameters", "year", "published", "validation", "test", "runs", "mean",
     "deviation", "bytes", "milliseconds",
 )  # fmt: skip
-HEADER = "| model | year | parameters | source says | weights | validation | test | all runs | size | latency |"
+HEADER = (
+    "| model | year | parameters | figure | source says | weights | validation | test | all runs | size | latency |"
+)
 
 
 def rows(folder: Path | None = None) -> list[dict[str, Any]]:
@@ -42,7 +44,8 @@ def rows(folder: Path | None = None) -> list[dict[str, Any]]:
             known["milliseconds"] = times.get(f"{name}.{tag}")
             table.append({column: known.get(column, entry.get(column)) for column in COLUMNS})
         if not table or table[-1]["name"] != name:
-            figure = {"published": spec.published[0].value} if spec.published else {}
+            first = spec.published[0] if spec.published else None
+            figure = {"published": first.value, "metric": first.metric, "dataset": first.dataset} if first else {}
             known = {"name": name, "tag": "", "year": spec.year, "parameters": spec.params, **figure}
             table.append({column: known.get(column) for column in COLUMNS})
     return table
@@ -50,10 +53,12 @@ def rows(folder: Path | None = None) -> list[dict[str, Any]]:
 
 def table(folder: Path | None = None) -> str:
     """The rows in Markdown."""
-    lines = [HEADER, "|---|---|---|---|---|---|---|---|---|---|"]
+    lines = [HEADER, f"|{'---|' * HEADER.count(' | ')}---|"]
     for row in rows(folder):
         weights = f"`{row['name']}.{row['tag']}`" if row["tag"] else ""
-        cells = (f"`{row['name']}`", str(row["year"]), f"{row['parameters']:,}", _figure(row["published"]), weights)
+        figure = f"{row['metric']}, {row['dataset']}" if row["metric"] else ""
+        cells = (f"`{row['name']}`", str(row["year"]), f"{row['parameters']:,}", figure, _figure(row["published"]))
+        cells += (weights,)
         cells += (_figure(row["validation"]), _figure(row["test"]), _spread(row))
         cells += (f"{row['bytes'] / 1e6:.1f} MB" if row["bytes"] else "",)
         cells += (f"{row['milliseconds']:.1f} ms" if row["milliseconds"] else "",)

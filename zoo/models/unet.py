@@ -14,7 +14,7 @@ from etils import epy
 from zoo.errors import unknown
 from zoo.recipe import Augmentation, Border, Elastic, Patches, Recipe, Schedule
 from zoo.registry import register
-from zoo.spec import ModelSpec, Stage
+from zoo.spec import ModelSpec, Published, Stage
 
 with epy.lazy_imports():
     import keras
@@ -101,6 +101,16 @@ SPEC = ModelSpec(
         params=1_940_834 - 1_472 + 2 * 1_472,
         arguments={"width": 16, "depth": 4, "normalisation": True},
         recipes={"paper": RECIPE, "modern": MODERN},
+        published=tuple(
+            Published(
+                "isbi_membrane",
+                metric,
+                value,
+                f"{PAPER}, table 1: the paper's `unet`, 30 slices for training, by "
+                "the challenge's own metrics on its hidden stack",
+            )
+            for metric, value in (("pixel_accuracy", 1 - 0.0611), ("adapted_rand_error", 0.0382))
+        ),
         notes=(),
     ),
     replace(
@@ -173,7 +183,8 @@ def unet(
             options: dict[str, Any] = {"padding": "same" if padded else "valid", "use_bias": not normalisation}
             x = layers.Conv2D(channels, 3, kernel_initializer="he_normal", name=f"{name}_conv{index}", **options)(x)
             if normalisation:
-                x = zoo_layers.BatchNormalization(name=f"{name}_norm{index}")(x)
+                # Keras' momentum of 0.99 lags behind in the few hundred steps of a small data set
+                x = zoo_layers.BatchNormalization(momentum=0.9, name=f"{name}_norm{index}")(x)
             x = layers.ReLU(name=f"{name}_relu{index}")(x)
         return x
 
