@@ -1,20 +1,23 @@
-"""Segmentation of the made-up scenes: what the 20 bands of a pixel alone tell, without its surroundings.
+"""Segmentation of the made-up scenes: what the 20 bands of a pixel alone tell, and what U-Net sees around it.
 
     python benchmarks/scenes.py
 
 Gradient-boosted trees a class, fitted to a sample of the training pixels; each class is said to be there from the
 probability on that gives the best intersection over union on the validation scenes. That and the mean over classes
-are taken over all pixels of the test scenes at once.
+are taken over all pixels of the test scenes at once. U-Net is trained plainly, with the symmetries of the square, and
+from there once more for each class by itself.
 """
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 import numpy as np
 from common import write_results
 from sklearn.ensemble import HistGradientBoostingClassifier
 
+import zoo
 from zoo.data import Split, scenes
 
 THRESHOLDS = np.linspace(0.1, 0.9, 17)
@@ -43,12 +46,34 @@ def by_pixel(splits: dict[str, Split], sample: int) -> dict[str, float]:
     return found
 
 
+def by_unet(runs: Path) -> dict[str, dict[str, float]]:
+    """The intersection over union on test by class, of `unet_satellite` trained plainly, with the symmetries of the
+    square, and then with a network refined for each class."""
+    found = {}
+    for recipe, title in {"plain": "U-Net", "modern": "U-Net, D4"}.items():
+        whole = zoo.train("unet_satellite", "scenes", recipe=recipe, out=runs / f"unet_satellite.scenes_{recipe}-0")
+        found[title] = of_classes(whole)
+    start = zoo.export(whole, runs / "unet_satellite.scenes")
+    refined = [
+        zoo.fine_tune(start, "scenes", only_class=name, out=runs / f"unet_satellite.scenes-{name}-0")
+        for name in scenes.CLASSES
+    ]
+    return {**found, "each class refined": of_classes(zoo.create_ensemble(refined, data="scenes"))}
+
+
+def of_classes(run: zoo.Run) -> dict[str, float]:
+    return {name: run.metrics["test"][f"iou_{name}"] for name in scenes.CLASSES}
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sample", type=int, default=100_000, help="training pixels")
-    sample = parser.parse_args().sample
-    found = by_pixel(scenes.data()[0], sample)
-    found["mean"] = float(np.mean(list(found.values())))
-    for name, value in found.items():
-        print(f"{name:9} {value:.3f}")
-    print(write_results("scenes", {"sample": sample, "iou": {"by pixel": found}}))
+    parser.add_argument("--sample", type=int, default=100_000, help="training pixels of the classifier by pixel")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where trainings go on that were broken off")
+    options = parser.parse_args()
+    found = {"by pixel": by_pixel(scenes.data()[0], options.sample), **by_unet(options.runs)}
+    table = ["| IoU on the test scenes | mean | " + " | ".join(scenes.CLASSES) + " |", "|---" * 6 + "|"]
+    for title, ious in found.items():
+        ious["mean"] = float(np.mean(list(ious.values())))
+        table.append(f"| {title} | " + " | ".join(f"{ious[name]:.3f}" for name in ("mean", *scenes.CLASSES)) + " |")
+    print("\n".join(table))
+    print(write_results("scenes", {"sample": options.sample, "iou": found}))

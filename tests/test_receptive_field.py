@@ -40,6 +40,13 @@ def uneven():
     return keras.Model(inputs, zoo_layers.CropLike()([x, inputs]))
 
 
+def further_in_odd_sizes():
+    x = inputs = keras.Input((None, None, 1))
+    x = layers.Conv2D(1, 3, strides=2, padding="same")(x)
+    x = layers.Conv2D(1, 2)(layers.ZeroPadding2D(((1, 0), (1, 0)))(x))
+    return keras.Model(inputs, zoo_layers.CropLike()([layers.Conv2DTranspose(1, 2, strides=2)(x), inputs]))
+
+
 NETWORKS = {
     "unet_tiny": lambda: zoo.create_model("unet_tiny"),
     "unet, one level": lambda: unet(depth=1),
@@ -49,6 +56,8 @@ NETWORKS = {
     "a pixel alone": lambda: plain(layers.Conv2D(1, 1)),
     "two ways": two_ways,
     "uneven": uneven,
+    "further in odd sizes": further_in_odd_sizes,
+    "far apart": lambda: plain(layers.Conv2D(1, 3, dilation_rate=3), layers.ZeroPadding2D(((0, 6), (0, 6)))),
     "moved": lambda: plain(layers.ZeroPadding2D(((3, 0), (0, 1))), layers.Cropping2D(((0, 3), (1, 0)))),
     "higher than wide": lambda: plain(layers.Conv2D(1, (9, 3), padding="same")),
 }

@@ -122,7 +122,7 @@ def test_another_figure_is_not_reproduced(made, monkeypatch, capsys):
     figure = run.metrics["test"]["accuracy"]
     for claim in (figure - 0.3, 1.0):
         path = zoo.export(doctored(run, test=claim), f"m/{NAME}.claim{claim:.2f}").parent
-        low, high = stored_range({"test": claim}, 270)
+        low, high = stored_range({"metric": "accuracy", "test": claim}, 270)
         with pytest.raises(zoo.ZooError) as told:
             zoo.reproduce(path, out=made.folder / run.directory)
         assert f"is not reproduced: test accuracy {figure:.4f} is outside {low:.4f} to {high:.4f}" in str(told.value)
@@ -278,6 +278,7 @@ def test_smoke_of_published_weights(name):
         ({"test": 0.9, "mean": None, "deviation": None}, 10_000, 0.891, 0.909),
         ({"test": 0.5}, 100, 0.35, 0.65),
         ({"test": 0.95, "mean": 0.9, "deviation": 0.001}, 10_000, 0.891, 0.909),  # about the mean; binomial is larger
+        ({"metric": "mean_iou", "test": 0.8}, 4, 0.77, 0.83),  # no share of examples
         ({"test": 0.95, "mean": 0.9, "deviation": 0.01}, 10_000, 0.87, 0.93),  # that of the runs is larger
         ({"test": 0.9, "mean": 0.9, "deviation": 0.0}, 10_000, 0.891, 0.909),
         ({"test": 1.0}, 100, 1.0, 1.0),
@@ -285,19 +286,20 @@ def test_smoke_of_published_weights(name):
     ],
 )
 def test_the_stored_range(figures, examples, low, high):
-    assert stored_range(figures, examples) == pytest.approx((low, high))
+    assert stored_range({"metric": "accuracy", **figures}, examples) == pytest.approx((low, high))
 
 
 @given(
     mean=st.floats(0.01, 0.99), deviation=st.floats(0, 0.5), examples=st.integers(1, 100_000), more=st.floats(0, 0.5)
 )
 def test_the_range_holds_three_deviations_of_either_kind(mean, deviation, examples, more):
-    low, high = stored_range({"test": 0.0, "mean": mean, "deviation": deviation}, examples)
+    figures = {"metric": "accuracy", "test": 0.0, "mean": mean, "deviation": deviation}
+    low, high = stored_range(figures, examples)
     binomial = math.sqrt(mean * (1 - mean) / examples)
     assert (low + high) / 2 == pytest.approx(mean)
     assert (high - low) / 6 == pytest.approx(max(deviation, binomial))
-    wider = stored_range({"test": 0.0, "mean": mean, "deviation": deviation + more}, examples)
-    narrower = stored_range({"test": 0.0, "mean": mean, "deviation": deviation}, 2 * examples)
+    wider = stored_range({**figures, "deviation": deviation + more}, examples)
+    narrower = stored_range(figures, 2 * examples)
     assert wider[0] <= low <= narrower[0] <= narrower[1] <= high <= wider[1]
 
 
