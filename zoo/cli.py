@@ -34,7 +34,8 @@ Trained = Annotated[str, typer.Argument(help="NAME.TAG, or the path of an export
 Data = Annotated[
     str,
     typer.Option(
-        help="digits, mnist, tfds:NAME, or a path: a folder or zip with one sub-folder a class, .npz, .tsv, .txt. "
+        help="digits, mnist, scenes, tfds:NAME, or a path: a folder or zip with one sub-folder a class, or with images "
+        "and labels; .npz, .tsv, .txt. "
         "Bare names are also looked up in the folder that ZOO_DATA_DIR names."
     ),
 ]
