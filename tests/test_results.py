@@ -60,7 +60,7 @@ def lines_of(table):
     header, rule, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
     assert set("".join(rule)) == {"-"}
     assert all(len(row) == len(header) for row in [rule, *rows])
-    return {(row[4] or row[0]).strip("`"): dict(zip(header, row, strict=True)) for row in rows}
+    return {(row[5] or row[0]).strip("`"): dict(zip(header, row, strict=True)) for row in rows}
 
 
 def sizes(path):
@@ -77,6 +77,7 @@ def test_columns_of_the_table(copied, capsys, monkeypatch):
         "model": "`mlp_784_30_10`",
         "year": "2015",
         "parameters": "23,860",
+        "figure": "accuracy, mnist",
         "source says": "0.9542",
         "weights": "`mlp_784_30_10.mnist_three`",
         "validation": "0.9700",

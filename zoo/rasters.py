@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from zoo.data.decoding import decode_raw
+from zoo.data.decoding import decode_raw, import_rasterio
 from zoo.errors import ZooError
 
 GDAL_CACHE = 64 * 2**20  # bytes; GDAL's own default is a twentieth of the machine's memory
@@ -192,13 +192,9 @@ def _load_picture(path: Path) -> np.ndarray:
 
 @contextlib.contextmanager
 def _gdal() -> Iterator[ModuleType]:
-    """rasterio, with a small block cache, and silent about plain TIFFs."""
-    try:
-        import rasterio
-    except ImportError:
-        raise ZooError("GeoTIFF needs the package rasterio: pip install 'zoo[geotiff]'") from None
-    with warnings.catch_warnings(), rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE):
-        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+    """rasterio, with a small block cache."""
+    rasterio = import_rasterio()
+    with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE):
         yield rasterio
 
 

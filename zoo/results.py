@@ -53,7 +53,7 @@ def rows(folder: Path | None = None) -> list[dict[str, Any]]:
 
 def table(folder: Path | None = None) -> str:
     """The rows in Markdown."""
-    lines = [HEADER, f"|{'---|' * HEADER.count(' | ')}---|"]
+    lines = [HEADER, "|" + "---|" * (HEADER.count("|") - 1)]
     for row in rows(folder):
         weights = f"`{row['name']}.{row['tag']}`" if row["tag"] else ""
         figure = f"{row['metric']}, {row['dataset']}" if row["metric"] else ""

@@ -124,7 +124,7 @@ def decode_raw(data: bytes, *, indexed: bool = False) -> tuple[np.ndarray, tuple
 
 
 def _decode_tiff(data: bytes) -> tuple[np.ndarray, tuple[str, ...]]:
-    rasterio = _rasterio()
+    rasterio = import_rasterio()
     # only this driver: others of GDAL's follow addresses that a file holds
     with rasterio.io.MemoryFile(data) as file, file.open(driver="GTiff") as tiff:
         if len(tiff.subdatasets) > 1:
@@ -135,15 +135,14 @@ def _decode_tiff(data: bytes) -> tuple[np.ndarray, tuple[str, ...]]:
 
 
 @functools.cache
-def _rasterio() -> ModuleType:
+def import_rasterio() -> ModuleType:
+    """rasterio, silent about TIFFs that do not say where on Earth they lie; raises ZooError where it is missing."""
     try:
         import rasterio
         import rasterio.errors
     except ImportError as error:
         raise ZooError(f"TIFF files need rasterio ({error}): pip install 'zoo[geotiff]'") from None
-    warnings.filterwarnings(
-        "ignore", category=rasterio.errors.NotGeoreferencedWarning
-    )  # where a picture lies is no use
+    warnings.filterwarnings("ignore", category=rasterio.errors.NotGeoreferencedWarning)
     return rasterio
 
 
