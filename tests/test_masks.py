@@ -15,7 +15,7 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 from test_data import real, savez, sizes, write
 
-from zoo.data import Dataset, decoding, load, scenes
+from zoo.data import Dataset, load, scenes
 from zoo.data.dataset import IGNORED
 from zoo.errors import ZooError
 
@@ -483,7 +483,6 @@ def test_folders_that_make_no_data_set(case, tmp_path):
 
 
 def test_a_tiff_without_rasterio(tmp_path, monkeypatch):
-    decoding._rasterio.cache_clear()
     monkeypatch.setitem(sys.modules, "rasterio", None)
     assert load(write(tmp_path / "arrays", GOOD)).classes == ("0", "1")
     message = refused(write(tmp_path / "set", image(tiff(GREY))))

@@ -134,13 +134,17 @@ def test_rand_error_is_that_of_the_objects():
     assert mask_ops.adapted_rand_error(true, np.ones_like(true)) > 0.1  # all cells merged
     assert mask_ops.adapted_rand_error(np.zeros_like(true), np.zeros_like(true)) == 0
     assert mask_ops.adapted_rand_error(np.zeros_like(true), true) == 1
+    nothing = mask_ops.adapted_rand_error(true, np.zeros_like(true))
+    assert nothing == mask_ops.adapted_rand_error(true, np.ones_like(true))  # as if all were one object
     other = blobs(2)
     expected = metrics.adapted_rand_error(ndimage.label(true)[0], ndimage.label(other)[0])[0]
     assert mask_ops.adapted_rand_error(true, other) == pytest.approx(expected)
-    diagonal = np.eye(2, dtype=np.uint8)
-    apart = np.array([[1, 0], [0, 2]])
-    expected = metrics.adapted_rand_error(apart, np.array([[1, 1], [1, 1]]))[0]
-    assert mask_ops.adapted_rand_error(diagonal, np.ones((2, 2))) == pytest.approx(expected)  # 4-connected
+    assert mask_ops.adapted_rand_error(np.eye(2), np.eye(2)) == 1  # single pixels: no pairs to agree on
+    square = np.zeros((4, 4), np.uint8)
+    square[:2, :2] = square[2:, 2:] = 1  # touch at a corner: two objects
+    expected = metrics.adapted_rand_error(square * np.array([[1], [1], [2], [2]]), np.ones((4, 4), int))[0]
+    assert mask_ops.adapted_rand_error(square, np.ones((4, 4))) == pytest.approx(expected)
+    assert expected > 0
 
 
 def scenes(dtype=np.uint16, bands=20, count=12, overlapping=True):
@@ -158,22 +162,46 @@ def scenes(dtype=np.uint16, bands=20, count=12, overlapping=True):
     return Dataset("scenes", splits, ("yes", "no"), fingerprint=f"{np.dtype(dtype)} {bands} {overlapping}")
 
 
+def task_of(name, data):
+    spec = zoo.get_spec(name)
+    return tasks.get_task(spec.task).from_data(spec, data)
+
+
 @pytest.mark.parametrize(
-    ("dtype", "bands", "served"), [(np.uint8, 3, "uint8"), (np.uint8, 5, "float32"), (np.uint16, 1, "float32"),
-                                   (np.float32, 2, "float32")],
-)  # fmt: skip
-def test_bands_of_any_type_are_standardised_and_served(tmp_path, dtype, bands, served):
+    ("dtype", "bands", "served"),
+    [(np.uint8, 3, "uint8"), (np.uint8, 5, "float32"), (np.uint16, 1, "float32"), (np.float32, 2, "float32")],
+)
+def test_bands_of_any_type_are_standardised(dtype, bands, served):
     data = scenes(dtype, bands, overlapping=False)
-    run = zoo.train("unet_tiny", data, out=tmp_path / "run", epochs=1, batch_size=4, threshold_by="iou")
-    assert run.task.preprocessing.dtype == served
-    inputs = run.task.network_batch(*run.task.examples(data.splits["train"]))[0].numpy()
+    task = task_of("unet_tiny", data)
+    assert task.preprocessing.dtype == served
+    inputs = task.network_batch(*task.examples(data.splits["train"]))[0].numpy()
     if served == "float32":
         np.testing.assert_allclose(inputs.mean((0, 1, 2)), 0, atol=1e-3)
         np.testing.assert_allclose(inputs.std((0, 1, 2)), 1, atol=1e-3)
+    else:
+        assert inputs.min() >= 0
+        assert inputs.max() <= 1
+
+
+def test_ignored_pixels_do_not_count_among_the_bands():
+    data = scenes(np.uint16, 1, overlapping=False)
+    expected = task_of("unet_tiny", data).preprocessing
+    split = data.splits["train"]
+    padded = Split(
+        np.pad(split.inputs, ((0, 0), (0, 9), (0, 5), (0, 0))),
+        np.pad(split.targets, ((0, 0), (0, 9), (0, 5)), constant_values=IGNORED),
+    )
+    data = Dataset("padded", {**data.splits, "train": padded}, data.classes)
+    assert task_of("unet_tiny", data).preprocessing == expected
+
+
+def test_many_bands_are_served_as_floats(tmp_path):
+    data = scenes(np.uint16, 5, overlapping=False)
+    run = zoo.train("unet_tiny", data, out=tmp_path / "run", epochs=1, batch_size=4)
     path = zoo.export(run, tmp_path / "unet_tiny.bands")
     signature = tf.saved_model.load(str(path)).signatures["serving_default"]
-    assert signature.structured_input_signature[1]["images"].dtype.name == served
-    images = data.splits["test"].inputs.astype(served)
+    images = data.splits["test"].inputs.astype(np.float32)
     expected = zoo.load(run)(images)
     for key, value in signature(images=tf.constant(images)).items():
         np.testing.assert_allclose(value, expected[key], atol=1e-5)
@@ -204,40 +232,43 @@ def trained(tmp_path, **changes):
     return data, zoo.train("unet_tiny", data, out=tmp_path / "run", **options)
 
 
-@pytest.mark.parametrize("by", ["iou", "adapted_rand_error"])
-def test_the_threshold_is_the_one_that_is_best_on_validation(tmp_path, by):
-    data, run = trained(tmp_path, threshold_by=by)
-    split = data.splits["validation"]
+def test_the_threshold_is_the_one_that_is_best_on_validation(tmp_path):
+    data, run = trained(tmp_path, threshold_by="iou")
+    split, candidates = data.splits["validation"], [tenth / 10 for tenth in range(1, 10)]
     p = zoo.load(run)(split.inputs)["probabilities"][..., 1]
 
-    def badness(threshold):
+    def badness(threshold, by):
         pairs = list(zip(split.targets == 1, p >= np.float32(threshold), strict=True))
         if by == "adapted_rand_error":
             return np.mean([mask_ops.adapted_rand_error(*pair) for pair in pairs])
         true, said = (np.concatenate([side.ravel() for side in sides]) for sides in zip(*pairs, strict=True))
         return 1 - np.mean(jaccard_score(true, said, average=None, labels=[False, True]))
 
-    candidates = [tenth / 10 for tenth in range(1, 10)]
-    assert badness(run.task.thresholds[0]) == pytest.approx(min(map(badness, candidates)), abs=1e-6)
-    assert ("adapted_rand_error" in run.metrics["test"]) == (by == "adapted_rand_error")
+    for by in ("iou", "adapted_rand_error"):
+        recipe = run.recipe.replace(threshold_by=by)
+        task = run.task.calibrated(run.model, split, recipe)
+        least = min(badness(threshold, by) for threshold in candidates)
+        assert badness(task.thresholds[0], by) == pytest.approx(least, abs=1e-6)
+        figures = task.further_figures(run.model, split, recipe)
+        assert figures == ({} if by == "iou" else {by: pytest.approx(least, abs=1e-6)})
+        if by == "iou":
+            assert run.task.thresholds == task.thresholds
     again = zoo.load_run(run.directory)
     assert again.task.thresholds == run.task.thresholds
-    path = zoo.export(again, tmp_path / "unet_tiny.cells")
-    ids = zoo.load(path)(split.inputs)["class_ids"]
+    ids = zoo.load(zoo.export(again, tmp_path / "unet_tiny.cells"))(split.inputs)["class_ids"]
     np.testing.assert_array_equal(ids, p >= np.float32(run.task.thresholds[0]))
-    resumed = zoo.train("unet_tiny", data, out=run.directory, epochs=2, batch_size=4, threshold_by=by)
+    resumed = zoo.train("unet_tiny", data, out=run.directory, epochs=2, batch_size=4, threshold_by="iou")
     assert resumed.metrics == run.metrics
 
 
 def test_without_a_choice_the_likelier_class_is_taken(tmp_path):
-    data, run = trained(tmp_path, threshold_by=None)
+    data, run = trained(tmp_path, threshold_by=None, epochs=1)
     outputs = zoo.load(run)(data.splits["test"].inputs)
     np.testing.assert_array_equal(outputs["class_ids"], outputs["probabilities"].argmax(-1))
 
 
-def test_border_weights_move_with_their_image(tmp_path):
-    """Trained with and without: other weights come out; and each weight stays at its pixel under every symmetry."""
-    task = trained(tmp_path)[1].task
+def test_border_weights_move_with_their_image():
+    task = task_of("unet_tiny", testing.example_data("segmentation"))
     images = tf.cast(RNG.integers(0, 255, (6, 16, 16, 1)), tf.uint8)
     weights = tf.cast(images[..., 0], tf.float32) / 51
     masks = tf.cast(images[..., 0] > 100, tf.uint8)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import io
 import os
 import warnings
@@ -134,7 +133,6 @@ def _decode_tiff(data: bytes) -> tuple[np.ndarray, tuple[str, ...]]:
         return np.moveaxis(tiff.read(), 0, -1), names if named else ()
 
 
-@functools.cache
 def import_rasterio() -> ModuleType:
     """rasterio, silent about TIFFs that do not say where on Earth they lie; raises ZooError where it is missing."""
     try:

@@ -169,4 +169,5 @@ def adapted_rand_error(true: np.ndarray, said: np.ndarray) -> float:
     objects, found = (ndimage.label(mask)[0] for mask in (true, said))
     if not objects.any():
         return float(found.any())
-    return float(metrics.adapted_rand_error(objects, found)[0])
+    with np.errstate(invalid="ignore"):  # 0 / 0 where every object is a single pixel
+        return float(np.nan_to_num(metrics.adapted_rand_error(objects, found)[0], nan=1.0))
