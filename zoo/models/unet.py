@@ -153,7 +153,9 @@ SPEC = ModelSpec(
         features=("level1_relu2", "level2_relu2", "bottom_relu2"),
         arguments={"width": 8, "depth": 2},
         recipes={
-            "paper": replace(RECIPE, precision="float32", augmentation=replace(RECIPE.augmentation, patches=None))
+            "paper": replace(
+                RECIPE, precision="float32", ema=None, augmentation=replace(RECIPE.augmentation, patches=None)
+            )
         },
         notes=(),
     ),
