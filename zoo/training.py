@@ -199,4 +199,4 @@ def finish_run(
         save_arrays(directory / WEIGHTS_FILE, {key: v.numpy() for key, v in named_weights(model).items()})
         plots.training_curves(rows, task, best_epoch, directory / "curves.png")
         write_json(directory / RUN_FILE, record)
-    return Run(directory, task, model, recipe, record)
+    return Run(directory, task, model, recipe, read_json(directory / RUN_FILE))

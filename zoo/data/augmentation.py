@@ -230,7 +230,7 @@ def warp(
         sample = _gather
     images = sample(images, points, fill, False)
     if masks is not None:
-        layers = tf.cast(masks if masks.shape.rank == 4 else masks[..., None], tf.int32)
+        layers = tf.cast(masks if len(masks.shape) == 4 else masks[..., None], tf.int32)
         masks = tf.cast(tf.reshape(sample(layers, points, fill, True), tf.shape(masks)), masks.dtype)
     return images, masks
 
