@@ -1,14 +1,17 @@
 """README is run: every block of Python and shell in it, in order, in one folder, as a newcomer would."""
 
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from zoo import results
+import zoo
+from zoo import artifacts, results
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -38,11 +41,27 @@ def test_table_is_that_of_the_manifests(monkeypatch):
     assert written == results.table(), "run: zoo results --write README.md"
 
 
+def test_figures_of_segmentation_are_those_measured():
+    """The membranes' from the manifest, the scenes' from what the benchmark wrote."""
+    written = README.partition("<!-- segmentation -->")[2].partition("<!-- end of segmentation -->")[0]
+    measured = artifacts.read_manifest(ROOT / "saved_models/unet_small.isbi/1")["training"]["metrics"].values()
+    published = {figure.metric: figure.value for figure in zoo.get_spec("unet_small").published}
+    rows = [
+        ["pixel error", *(f"{1 - split['pixel_accuracy']:.4f}" for split in measured)],
+        ["adapted Rand error", *(f"{split['adapted_rand_error']:.4f}" for split in measured)],
+    ]
+    rows[0].append(f"{1 - published['pixel_accuracy']:.4f}")
+    rows[1].append(f"{published['adapted_rand_error']:.4f}")
+    found = json.loads((ROOT / "benchmarks/results/scenes.json").read_text(encoding="utf-8"))["iou"]
+    order = ("mean", "buildings", "roads", "trees", "water")
+    rows += [[title, *(f"{ious[name]:.3f}" for name in order)] for title, ious in found.items()]
+    lines = [line for line in written.strip().splitlines() if line[:2] != "|-" and line]
+    headers = ["| `unet_small.isbi` | validation | test | paper |", f"| IoU on test scenes | {' | '.join(order)} |"]
+    tables = [f"| {' | '.join(row)} |" for row in rows]
+    assert lines == [headers[0], *tables[:2], headers[1], *tables[2:]], "\n".join([*headers, *tables])
+
+
 def test_published_index_is_that_of_the_manifests(monkeypatch, tmp_path):
-    import shutil
-
-    from zoo import artifacts
-
     shutil.copytree(ROOT / "saved_models", tmp_path / "copy")
     committed = (tmp_path / "copy" / artifacts.INDEX).read_text()
     artifacts.write_index(tmp_path / "copy")

@@ -81,18 +81,32 @@ def _reach(seen: np.ndarray) -> int:
 def _follow(model: keras.Model, axis: int, size: int) -> tuple[np.ndarray, int]:
     """First and last pixel, [2, size], that each output sees along an axis of an image of that size; and the stride."""
     pixels = np.arange(size)
-    found = {id(model.inputs[0]): (np.stack([pixels, pixels]), Fraction(1))}  # by tensor: intervals, pixels an element
-    try:
-        for layer in model.operations:
-            if not isinstance(layer, layers.InputLayer):
-                inputs = layer.input if isinstance(layer.input, list) else [layer.input]
-                found[id(layer.output)] = _through(layer, axis, inputs, [found[id(tensor)] for tensor in inputs])
-        seen, _ = found[id(model.outputs[0])]
-    except KeyError:  # a layer tells the input and the output of its first use only
-        raise ZooError(f"how far {model.name} sees cannot be told: it uses a layer twice or has two inputs") from None
+    found = _through_model(model, axis, (np.stack([pixels, pixels]), Fraction(1)))
+    seen, _ = found[-1]
     if seen.shape[1] != size:
         raise ZooError(f"{model.name} makes {seen.shape[1]} pixels of {size}: only an output of the input's size tiles")
-    return seen, math.lcm(*(pixels_apart.numerator for _, pixels_apart in found.values()))
+    return seen, math.lcm(*(apart.numerator for _, apart in found))
+
+
+def _through_model(model: keras.Model, axis: int, image: tuple) -> list[tuple[np.ndarray, Fraction]]:
+    """What the elements of all feature maps see, those of sub-models too, and the output's last: intervals, and how
+    many pixels apart they are; given the same of the input."""
+    if not hasattr(model, "_nodes_by_depth") or len(model.inputs) != 1 or len(model.outputs) != 1:
+        raise ZooError(f"how far {model.name} sees cannot be told: it is no Functional model of one input and output")
+    found, inner = {id(model.inputs[0]): image}, []
+    for depth in sorted(model._nodes_by_depth, reverse=True):  # Keras' graph, from input to output
+        for node in model._nodes_by_depth[depth]:
+            if node.is_input:
+                continue
+            seen = [found[id(tensor)] for tensor in node.input_tensors]
+            if isinstance(node.operation, keras.Model):
+                inner += _through_model(node.operation, axis, seen[0])
+                result = inner[-1]
+            else:
+                result = _through(node.operation, axis, node.input_tensors, seen)
+            found[id(node.output_tensors[0])] = result
+    output = found.pop(id(model.outputs[0]))
+    return [*inner, *found.values(), output]
 
 
 def _through(layer: Any, axis: int, inputs: list[Any], seen: list[tuple]) -> tuple[np.ndarray, Fraction]:
