@@ -19,6 +19,7 @@ def _own_folder(tmp_path, monkeypatch):
 
 
 def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: "slow" not in item.keywords)  # or the last of them would run while all else is done
     folder = os.environ.get("ZOO_DATA_DIR")
     if not folder or not Path(folder, "mnist.npz").is_file():
         for item in items:
