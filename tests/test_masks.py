@@ -528,24 +528,24 @@ def test_a_class_that_is_ignored(name, bands):
 def test_one_of_overlapping_classes(tmp_path):
     whole = load(write(tmp_path / "set", NAMED))
     for number, name in enumerate("ab"):
-        data = whole.only_class(name)
+        data = whole.only_classes(name)
         assert data.classes == (name,)
         assert data.shape == whole.shape
         for split, part in whole.splits.items():
             assert np.array_equal(data.splits[split].targets, part.targets[..., [number]])
-    assert len({whole.fingerprint, whole.only_class("a").fingerprint, whole.only_class("b").fingerprint}) == 3
+    assert len({whole.fingerprint, whole.only_classes("a").fingerprint, whole.only_classes("b").fingerprint}) == 3
 
 
 def test_classes_that_cannot_be_taken_or_ignored(bands, tmp_path):
     exclusive, overlapping = load(bands), load(write(tmp_path / "set", NAMED))
     assert "unknown class of bands '300': did you mean 30" in refused(bands, ignored_class="300")
     with pytest.raises(ZooError, match="unknown class of set 'c': known: a, b"):
-        overlapping.only_class("c")
+        overlapping.only_classes("c")
     assert "data set digits has no masks of exclusive classes" in refused("digits", ignored_class="0")
     with pytest.raises(ZooError, match="set has no masks of exclusive classes"):
         overlapping.without_class("a")
     with pytest.raises(ZooError, match="bands has no masks of overlapping classes"):
-        exclusive.only_class("10")
+        exclusive.only_classes("10")
     plain = load(savez(tmp_path / "plain.npz", x_train=np.stack([GREY] * 9)))
     with pytest.raises(ZooError, match="plain has no masks of exclusive"):
         plain.without_class("10")

@@ -140,7 +140,7 @@ def test_a_trained_one_is_a_run_as_any_other(folder):
     assert run.record["data"]["name"] == "scenes"
     assert (
         run.record["data"]["fingerprint"]
-        == DATA.only_class("roads").fingerprint
+        == DATA.only_classes("roads").fingerprint
         == data_of(run.record, run.task).fingerprint
     )
     assert set(run.metrics["test"]) >= {"mean_iou", "iou_roads"}
@@ -154,7 +154,7 @@ def test_a_trained_one_is_a_run_as_any_other(folder):
 
 def test_it_is_measured_on_data_of_one_class_and_of_all(folder):
     run = zoo.load_run("runs/unet_satellite.scenes-roads.all-0")
-    for data in (DATA, DATA.only_class("roads"), "scenes"):
+    for data in (DATA, DATA.only_classes("roads"), "scenes"):
         assert zoo.evaluate("unet_satellite.trained", data) == pytest.approx(run.metrics["test"], abs=1e-6)
     masks = zoo.load(run)(DATA.splits["test"].inputs.astype(np.float32))["masks"][..., 0]
     true = DATA.splits["test"].targets[..., 0]
@@ -167,7 +167,7 @@ def test_classes_of_the_data_are_taken_in_the_networks_order(folder):
     )
     assert zoo.evaluate("unet_satellite.all", turned) == pytest.approx(zoo.evaluate("unet_satellite.all", DATA))
     with pytest.raises(zoo.ZooError, match="has the classes"):
-        zoo.evaluate("unet_satellite.all", DATA.only_class("roads"))
+        zoo.evaluate("unet_satellite.all", DATA.only_classes("roads"))
 
 
 def test_going_on_in_a_directory_of_another_class_is_refused(folder, monkeypatch):

@@ -56,7 +56,7 @@ def test_another_size():
 
 
 def test_a_pixel_alone_does_not_tell_its_classes(data):
-    """On all data, with a threshold chosen for each class, `benchmarks/scenes.py` finds 0.47."""
+    """`benchmarks/scenes.py` does this on all pixels, with a threshold chosen for each class."""
     rng = np.random.default_rng(0)
 
     def sample(split: Split, count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -176,11 +176,6 @@ def fine_tune(
         source, data, only_class=only_class, out=out, devices=devices, seed=seed, deterministic=deterministic,
         input_shape=_shape(input_shape), **_changes(changes, epochs),
     )  # fmt: skip
-    if only_class is not None and export_to is None:  # so that the classes do not become versions of one another
-        from zoo.fine_tuning import name_of_data
-
-        name = name_of_data(run.record["data"]["name"], only_class)
-        export_to = Path("saved_models") / f"{run.task.spec.name}.{name}"
     _conclude(run, export_to)
 
 
@@ -362,8 +357,8 @@ def _conclude(run: zoo.Run, export_to: Path | None) -> None:
         measured = {f"val_{key}": value for key, value in run.metrics["validation"].items()}
         reached = run.task.goodness(measured) >= run.task.goodness({run.task.monitor: target})
         print(f"validation target {target} of the recipe: {'reached' if reached else 'missed'}")
-    spec, data = run.task.spec, run.record["data"]["name"]
-    path = zoo.export(run, export_to or Path("saved_models") / f"{spec.name}.{data}")
+    spec = run.task.spec
+    path = zoo.export(run, export_to or Path("saved_models") / f"{spec.name}.{run.tag}")
     print(f"exported to {path}, verified in a process with TensorFlow alone; curves: {run.directory / 'curves.png'}")
     exported, example = shlex.quote(str(path.parent)), shlex.quote(run.record["example"])
     if run.record["example"]:

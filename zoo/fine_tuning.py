@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import fnmatch
 import os
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from zoo import data as zoo_data
 from zoo.devices import strategy
 from zoo.errors import ZooError, unknown
 from zoo.recipe import Recipe
-from zoo.runs import Run, describe_run, open_run
+from zoo.runs import Run, describe_run, open_run, tag_of
 from zoo.spec import Stage
 from zoo.training import dtype_policy, finish_run, fit, make_optimizer, picture_size, start_randomness
 from zoo.weights import assign, is_within, named_weights
@@ -81,7 +80,7 @@ def fine_tune(
     size = picture_size(origin.spec, shape)
     dataset = zoo_data.load(data, image_size=size, ignored_class=changes.get("ignored_class"))
     if only_class is not None:
-        dataset = dataset.only_class(only_class)
+        dataset = dataset.only_classes(only_class)
     keep = {"vocabulary": origin.vocabulary} if origin.vocabulary else {}
     origin.check_inputs(dataset)
     task = type(origin).from_data(origin.spec, dataset, shape, **keep, **origin.arguments)
@@ -93,8 +92,8 @@ def fine_tune(
     changes = {key: trained[key] for key in CARRIED if key in trained} | changes
     recipe = stage_recipe(task.spec.recipe(), stages[-1], **changes)
     tag = artifact.path.parent.name.partition(".")[2] or "local"
-    name = name_of_data(dataset.name, only_class)
-    directory = Path(out or Path("runs") / f"{task.spec.name}.{name}.{tag}-{seed}")
+    data_tag = tag_of(dataset.name, only_class)
+    directory = Path(out or Path("runs") / f"{task.spec.name}.{data_tag}.{tag}-{seed}")
     record = describe_run(task, dataset, recipe, seed=seed, deterministic=deterministic, devices=devices)
     record["stages"] = [dataclasses.asdict(stage) for stage in stages]
     record["origin"] = {"name": artifact.name, "manifest_sha256": artifacts.sha256(artifact.path / artifacts.MANIFEST)}
@@ -138,11 +137,6 @@ def arrays_of_class(arrays: Mapping[str, np.ndarray], head: Iterable[str], numbe
     """Weights of a network of one class from those of one of several: of the head's, whose last axis is that of the
     classes, the slice of class `number`."""
     return {key: value[..., number : number + 1] if is_within(key, head) else value for key, value in arrays.items()}
-
-
-def name_of_data(name: str, only_class: str | None) -> str:
-    """What runs and exports are called by: the data set's name, and after a dash the class where there is one alone."""
-    return name if only_class is None else name + "-" + re.sub(r"[^\w-]+", "_", only_class)
 
 
 def stage_recipe(recipe: Recipe, stage: Stage, **changes: Any) -> Recipe:

@@ -188,9 +188,9 @@ class LocalResponseNormalization(keras.layers.Layer):
 
 @register
 class BatchNormalization(keras.layers.BatchNormalization):
-    """Keras' own, whose training step runs TensorFlow's fused kernel under that backend: on a CPU, in bfloat16, a step
-    of U-Net then takes half the time. As that kernel does it, the variance that is kept is the sample's: n / (n - 1)
-    of Keras', over n pixels."""
+    """Keras' own, but in training TensorFlow's fused kernel under that backend, which goes through the features fewer
+    times: Keras' passes are much of a training step of U-Net on a CPU. As the kernel does it, the variance that is kept
+    is the sample's: n / (n - 1) of Keras', over n pixels."""
 
     def call(self, inputs: Any, training: bool | None = None, mask: None = None) -> Any:
         if not (training and self.trainable and keras.backend.backend() == "tensorflow"):

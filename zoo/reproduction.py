@@ -15,7 +15,7 @@ from zoo.loading import Predictor
 from zoo.runs import Run, data_of
 from zoo.training import evaluate, train
 
-DEVIATION = 0.01  # of the mean IoU of a few images, about what other seeds give
+DEVIATION = 0.01  # chosen, for a figure that is no share of examples and has one run, which tells of no other
 DEVIATIONS = 3  # how many standard deviations a figure may lie from the stored mean
 SAME = 1.5e-4  # how far the stored weights' figure may lie from the manifest's: one picture of 10,000, not two
 SMOKE_EXAMPLES = 10_000

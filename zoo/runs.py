@@ -8,6 +8,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -58,9 +59,20 @@ class Run:
         return self.record["best_epoch"]
 
     @property
+    def tag(self) -> str:
+        """What an export of it is called after the model's name, where nothing else is said."""
+        return tag_of(self.record["data"]["name"], self.record.get("only_class"))
+
+    @property
     def metrics(self) -> dict[str, dict[str, float]]:
         """Figures of the `validation` and `test` splits at the best epoch."""
         return self.record["metrics"]
+
+
+def tag_of(data_name: str, only_class: str | None) -> str:
+    """The data set's name, and after a dash the class where a network is of one alone: classes are no versions of one
+    another."""
+    return data_name if only_class is None else data_name + "-" + re.sub(r"[^\w-]+", "_", only_class)
 
 
 def describe_run(task: tasks.Task, dataset: Dataset, recipe: Recipe, **settings: Any) -> dict[str, Any]:

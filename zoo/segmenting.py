@@ -57,7 +57,7 @@ def segment(
     predictor = model if isinstance(model, Predictor) else Predictor(model)
     task, scene = predictor.task, rasters.open_scene(image)
     tiles = predicted_tiles(predictor, scene, tile=tile, overlap=overlap, tta=tta)
-    overlapping = task.spec.scores == "masks"
+    overlapping = task.overlapping
     mask = rasters.check_target(mask, (*(() if overlapping else (".png",)), *TIFFS, ".npy"), image)
     overlay = rasters.check_target(overlay or mask.with_name(f"{mask.stem}_overlay.png"), tuple(PICTURES), image)
     if overlay == mask:

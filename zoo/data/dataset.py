@@ -113,15 +113,17 @@ class Dataset:
 
         return self._changed(change, self.classes[:number] + self.classes[number + 1 :])
 
-    def only_class(self, name: str) -> Dataset:
-        """The data set with the masks of one of several classes that may overlap, [N, H, W, 1]; it has a fingerprint of
-        its own.
+    def only_classes(self, *names: str) -> Dataset:
+        """The data set with the masks of some of several classes that may overlap, in this order; it has a fingerprint
+        of its own.
 
         Raises:
             ZooError: for an unknown class, and for targets that are no masks of such classes.
         """
-        number = self._class_number(name, 4, "masks of overlapping classes, of which one can be taken")
-        return self._changed(lambda masks: masks[..., number : number + 1], (name,))
+        numbers = [
+            self._class_number(name, 4, "masks of overlapping classes, of which one can be taken") for name in names
+        ]
+        return self._changed(lambda masks: masks[..., numbers], names)
 
     def _class_number(self, name: str, axes: int, needed: str) -> int:
         targets = self.splits["train"].targets

@@ -43,7 +43,7 @@ RECIPE = Recipe(
     threshold_by="adapted_rand_error",
     deviations=(
         "Adam in place of SGD with momentum 0.99",
-        "batches of four patches in place of one whole tile",
+        "random patches in place of whole tiles, several a batch in the smaller nets",
         "border weights of sigma 2.5 in place of 5 pixels, and no weights that balance the classes",
     ),
 )
@@ -122,7 +122,7 @@ SPEC = ModelSpec(
             f"{PAPER}; width reduced, padded convolutions, batch normalisation",
             "deepsense.ai 2017, Deep learning for satellite imagery via image segmentation (fourth in Kaggle's DSTL "
             "competition): U-Net over 20 bands, a mask a class",
-            "Iglovikov, Mushinskiy, Osin 2017, arXiv 1706.06169, section 4: cross-entropy and soft Jaccard as the loss",
+            "Iglovikov, Mushinskiy, Osin 2017, arXiv 1706.06169: cross-entropy and soft Jaccard as the loss",
         ),
         input_shape=(None, None, 20),
         classes=4,

@@ -260,15 +260,11 @@ def restore(description: Mapping[str, Any]) -> Task:
 
     try:
         spec = registry.get_spec(description["spec"])
-        return get_task(spec.task)(
-            spec=spec,
-            input_shape=tuple(description["input_shape"]),
-            classes=tuple(description["classes"]),
-            vocabulary=tuple(description["vocabulary"]),
-            preprocessing=from_dict(Preprocessing, description["preprocessing"]),
-            arguments=dict(description["arguments"]),
-            **({"thresholds": tuple(description["thresholds"])} if "thresholds" in description else {}),
-        )
+        kind = get_task(spec.task)
+        # a mapping, or a sequence of which JSON has made a list
+        kept = {field.name: description[field.name] for field in dataclasses.fields(kind) if field.name != "spec"}
+        kept = {name: dict(value) if isinstance(value, Mapping) else tuple(value) for name, value in kept.items()}
+        return kind(spec, **{**kept, "preprocessing": from_dict(Preprocessing, kept["preprocessing"])})
     except (KeyError, TypeError, AttributeError) as error:
         raise ZooError(f"the model's description is not complete: {error}") from None
 

@@ -42,7 +42,7 @@ REGION_LOSSES: dict[str, Callable] = {
     ),
 }
 
-EIGHT_SIGMA = 8  # pixels in units of sigma beyond which a border weighs nothing
+REACH = 8  # in units of sigma: objects further apart than this have no border
 
 
 def probabilities(logits: tf.Tensor, overlapping: bool) -> tf.Tensor:
@@ -145,7 +145,7 @@ def border_weights(class_ids: np.ndarray, border: Border) -> np.ndarray:
         distance, nearest = ndimage.distance_transform_edt(objects == 0, return_indices=True)
         owner = objects[tuple(nearest)]
         # The second nearest object of a pixel is the nearest one without its owner: looked for around the owner only.
-        reach = int(EIGHT_SIGMA * border.sigma)
+        reach = int(REACH * border.sigma)
         for number, box in enumerate(ndimage.find_objects(objects), start=1):
             around = tuple(slice(max(side.start - reach, 0), side.stop + reach) for side in box)
             others = (objects[around] != 0) & (objects[around] != number)
