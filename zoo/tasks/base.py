@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -58,6 +58,20 @@ class Task(abc.ABC):
     @abc.abstractmethod
     def from_data(cls, spec: ModelSpec, data: Dataset, input_shape: tuple | None = None, **arguments: Any) -> Task:
         """The task for a spec on a data set: its classes and vocabulary, the network's input shape."""
+
+    @classmethod
+    def ensemble_for(cls, spec: ModelSpec) -> str | None:
+        """The registered name under which trained networks of this spec are joined; None where they cannot be."""
+        return None
+
+    @classmethod
+    def joined(cls, spec: ModelSpec, members: Sequence[tuple[str, Task]], method: str | None) -> Task:
+        """The task of trained networks as the one ensemble `spec`, each given with what it is called.
+
+        Raises:
+            ZooError: for networks that do not fit each other, and a method that the spec does not know.
+        """
+        raise ZooError(f"networks of {spec.task} cannot be joined")
 
     @classmethod
     def check_inputs(cls, data: Dataset) -> None:

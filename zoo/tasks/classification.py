@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from zoo.data import Dataset, Split
 from zoo.errors import ZooError
 from zoo.recipe import Recipe
 from zoo.spec import ModelSpec
-from zoo.tasks.base import ImageTask, Network, Signatures, image_shape, loss_named
+from zoo.tasks.base import ImageTask, Network, Signatures, Task, image_shape, loss_named
 
 with epy.lazy_imports():
     import keras
@@ -88,6 +88,33 @@ class Classification(ImageTask):
         require_labels(data.splits["train"], 1, "a label for each image")
         shape, preprocessing = image_shape(spec, input_shape, data.shape[-1])
         return cls(spec, shape, data.classes, preprocessing=preprocessing, arguments=arguments)
+
+    @classmethod
+    def ensemble_for(cls, spec: ModelSpec) -> str:
+        return "ensemble"
+
+    @classmethod
+    def joined(cls, spec: ModelSpec, members: Sequence[tuple[str, Task]], method: str | None) -> Classification:
+        first, task = members[0]
+        for label, other in members:
+            if other.spec.task != spec.task or not other.preprocessing.size:
+                raise ZooError(f"{label} is no classifier of pictures of one size: an ensemble joins such")
+            read = (other.preprocessing.size, other.channels)
+            if (other.classes, read) != (task.classes, (task.preprocessing.size, task.channels)):
+                raise ZooError(
+                    f"{label} and {first} do not fit: both must tell the same {len(task.classes)} classes apart and "
+                    f"read pictures of {task.preprocessing.size[0]} x {task.preprocessing.size[1]} x {task.channels}"
+                )
+        return cls(
+            spec,
+            (*task.preprocessing.size, task.channels),
+            task.classes,
+            preprocessing=dataclasses.replace(spec.preprocessing, size=task.preprocessing.size),
+            arguments={
+                "members": [other.describe() for _, other in members],
+                "method": method or spec.arguments["method"],
+            },
+        )
 
     def examples(self, split: Split) -> tuple[np.ndarray, ...]:
         return split.inputs, require_labels(split, 1, "a label for each image")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from zoo.data.pipeline import evaluation_batches
 from zoo.errors import ZooError
 from zoo.recipe import Augmentation, Recipe
 from zoo.spec import ModelSpec
-from zoo.tasks.base import ImageTask, Network, Signatures, image_shape
+from zoo.tasks.base import ImageTask, Network, Signatures, Task, image_shape
 
 with epy.lazy_imports():
     import keras
@@ -55,6 +55,45 @@ class Segmentation(ImageTask):
         shape, preprocessing = image_shape(spec, input_shape or (*spec.input_shape[:2], data.shape[-1]), data.shape[-1])
         preprocessing = pre.for_bands(preprocessing, train.inputs, known if known.ndim == 3 else known[..., 0])
         return cls(spec, shape, data.classes, preprocessing=preprocessing, arguments=arguments)
+
+    @classmethod
+    def ensemble_for(cls, spec: ModelSpec) -> str | None:
+        return "mask_ensemble" if spec.scores == "masks" else None
+
+    @classmethod
+    def joined(cls, spec: ModelSpec, members: Sequence[tuple[str, Task]], method: str | None) -> Segmentation:
+        if method is not None:
+            raise ZooError(f"{spec.name} knows no method {method!r}: its members have classes of their own")
+        first, task = members[0]
+        owners: dict[str, str] = {}
+        for label, other in members:
+            if other.spec.scores != "masks":
+                raise ZooError(f"{label} has no masks of classes that may overlap: {spec.name} joins networks of such")
+            if other.input_shape != task.input_shape:
+                shapes = [" x ".join(str(side or "any") for side in one.input_shape) for one in (other, task)]
+                raise ZooError(
+                    f"{label} and {first} do not fit: they read pictures of {' and '.join(shapes)}, both must read the "
+                    "same"
+                )
+            if other.preprocessing != task.preprocessing:
+                raise ZooError(
+                    f"{label} and {first} do not fit: they scale the bands of a picture by other figures: train both "
+                    "on the same pictures"
+                )
+            for name in other.classes:
+                if name in owners:
+                    raise ZooError(f"{label} and {owners[name]} both have the class {name}: {spec.name} has each once")
+                owners[name] = label
+        return cls(
+            spec,
+            task.input_shape,
+            tuple(owners),
+            preprocessing=task.preprocessing,
+            arguments={"members": [other.describe() for _, other in members]},
+            thresholds=tuple(
+                threshold for _, other in members for threshold in other.thresholds or (0.5,) * len(other.classes)
+            ),
+        )
 
     def check_data(self, data: Dataset) -> None:
         super().check_data(data)
