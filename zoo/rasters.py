@@ -17,6 +17,7 @@ from PIL import Image
 
 from zoo.data.decoding import decode_raw, import_rasterio
 from zoo.errors import ZooError
+from zoo.files import written
 
 GDAL_CACHE = 64 * 2**20  # bytes; GDAL's own default is a twentieth of the machine's memory
 PICTURES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}  # Pillow's formats by suffix
@@ -86,34 +87,6 @@ def check_target(path: str | os.PathLike, suffixes: Collection[str], source: Any
     return path
 
 
-@contextlib.contextmanager
-def written(path: Path) -> Iterator[Path]:
-    """A temporary sibling to write to: it becomes the file at `path` at the end, or is removed if anything fails.
-
-    Raises:
-        ZooError: for a place that cannot be written, and a full disk.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with naming(path):
-            temporary.touch()  # found out before anything is computed
-            yield temporary
-            temporary.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
-
-
-@contextlib.contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Makes an OSError a ZooError that names the file which cannot be written."""
-    try:
-        yield
-    except OSError as error:
-        raise ZooError(f"cannot write {path}: {error.strerror or error}") from None
-
-
 def reserve_npy(path: Path, shape: tuple[int, ...], dtype: Any) -> None:
     """Make a .npy file of zeros; raises OSError for a full disk, which would kill a process that writes to a map."""
     array = np.lib.format.open_memmap(path, "w+", dtype, shape)
@@ -155,6 +128,7 @@ def new_raster(path: Path, shape: tuple[int, ...], dtype: np.dtype, georeference
             except ZooError:  # GDAL closes a file without an error whether or not there was room for its last blocks
                 raise OSError("not all could be written: make room on the disk") from None
         else:
+            temporary.touch()  # what cannot be written is found out before anything is computed
             picture = np.zeros(shape, dtype)
             yield lambda rows, columns, values: picture.__setitem__((rows, columns), values)
             Image.fromarray(picture).save(temporary, PICTURES[suffix])

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
-import shutil
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +14,7 @@ from etils import epy
 
 from zoo import artifacts, tasks
 from zoo.errors import ZooError, unknown
-from zoo.files import write_json
+from zoo.files import naming, write_json, written
 from zoo.loading import Predictor
 from zoo.runs import Run, data_of, provenance
 from zoo.spec import ModelSpec, Preprocessing
@@ -84,9 +82,8 @@ def export(
         task, model = _task_of(source, spec, classes, vocabulary, preprocessing, input_shape, arguments or {}), source
     path = Path(path)
     if format != "tensorflow":
-        with _writing(path) as temporary:
+        with written(path, tf.errors.OpError) as temporary:
             formats.write(task, model, temporary, format)
-            temporary.replace(path)
         return path
     if isinstance(source, Predictor):
         raise ZooError("loaded weights are written to other formats only: a SavedModel is exported from its run")
@@ -99,7 +96,7 @@ def export(
         rounded = _rounded(run) if run else None
         storage = "float16" if rounded else "float32"
         run = rounded or run
-    with _writing(version) as temporary:
+    with written(version, tf.errors.OpError) as temporary:
         values = _write_saved_model(task, model, temporary, storage)
         manifest = {
             "format": artifacts.FORMAT,
@@ -118,11 +115,8 @@ def export(
         }
         write_json(temporary / artifacts.MANIFEST, manifest)
         artifacts.verify(temporary)
-        temporary.rename(version)
-    try:
+    with naming(path.parent / artifacts.INDEX):
         artifacts.write_index(path.parent)
-    except OSError as error:
-        raise ZooError(f"cannot write {path.parent / artifacts.INDEX}: {error.strerror}") from None
     return version
 
 
@@ -151,28 +145,6 @@ def _task_of(
             f"model and {built.get(key, 'missing')} in the network of the spec"
         )
     return task
-
-
-@contextlib.contextmanager
-def _writing(path: Path) -> Iterator[Path]:
-    """A temporary sibling of `path` to write to; whatever goes wrong, nothing of it stays."""
-    temporary = path.parent / f".{path.name}.{os.getpid()}{path.suffix}"
-    created = [parent for parent in path.parents if not parent.exists()]
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(temporary, ignore_errors=True)  # of a killed process that had the same number
-        yield temporary
-    except BaseException as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        with contextlib.suppress(OSError):  # not there, or below something that is no folder
-            temporary.unlink()
-        for parent in created:
-            with contextlib.suppress(OSError):
-                parent.rmdir()
-        if isinstance(error, OSError | tf.errors.OpError) and not isinstance(error, ZooError):
-            reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-            raise ZooError(f"cannot write {path}: {reason}") from None
-        raise
 
 
 def _write_saved_model(task: tasks.Task, model: keras.Model, directory: Path, storage: str) -> dict[str, np.ndarray]:

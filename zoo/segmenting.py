@@ -14,6 +14,7 @@ from PIL import Image
 
 from zoo import rasters
 from zoo.errors import ZooError
+from zoo.files import naming, written
 from zoo.loading import Predictor
 from zoo.rasters import PICTURES, TIFFS
 from zoo.runs import Run
@@ -71,7 +72,8 @@ def segment(
     shown = np.zeros((*small, *bands), np.uint16)  # class numbers, or 0 and 1
     counts = np.zeros(len(task.classes), np.int64)
     with contextlib.ExitStack() as files:
-        picture_path = files.enter_context(rasters.written(overlay))
+        picture_path = files.enter_context(written(overlay))
+        picture_path.touch()  # what cannot be written is found out before anything is computed
         write = files.enter_context(
             rasters.new_raster(mask, (*scene.shape[:2], *bands), values.dtype, scene.georeference)
         )
@@ -84,7 +86,7 @@ def segment(
             picture[there, across] = inner[here, along, : picture.shape[-1]]
             shown[there, across] = said[here, along]
         tinted = Image.fromarray(_tinted(_shades(picture, scene), shown, len(counts)))
-        with rasters.naming(overlay):
+        with naming(overlay):
             tinted.save(picture_path, PICTURES[overlay.suffix.lower()])
     shares = counts / (scene.shape[0] * scene.shape[1])
     return Segmented(dict(zip(task.classes, shares.tolist(), strict=True)), mask, overlay)

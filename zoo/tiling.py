@@ -13,6 +13,7 @@ from etils import epy
 from zoo import preprocessing as pre
 from zoo import rasters
 from zoo.errors import ZooError, unknown
+from zoo.files import written
 from zoo.loading import Predictor
 from zoo.rasters import Scene
 from zoo.receptive_field import receptive_field
@@ -83,7 +84,7 @@ def predict_tiled(
         whole = np.zeros(shape, np.float32)
         _add_up(tiles, lambda: whole)
         return whole
-    with rasters.written(path) as temporary:
+    with written(path) as temporary:
         rasters.reserve_npy(temporary, shape, np.float32)
         # mapped anew for each tile: what a mapping has touched counts as the process's memory until it is closed
         _add_up(tiles, lambda: np.load(temporary, mmap_mode="r+"))
