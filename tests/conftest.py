@@ -1,12 +1,16 @@
 """What all tests share: two logical CPUs, no chatter, and the real data where they are."""
 
 import os
+import shlex
+import sys
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import pytest
 import tensorflow as tf
+
+from zoo import artifacts, cli
 
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
@@ -16,6 +20,46 @@ tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfigur
 def _own_folder(tmp_path, monkeypatch):
     """Each test works in a folder of its own: nothing is written to the checkout."""
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def unproven(monkeypatch):
+    """Exports without the process that proves them, where something else is tested."""
+    monkeypatch.setattr(artifacts, "prove_served", lambda paths: [])
+
+
+@pytest.fixture
+def command(monkeypatch, capfd):
+    """Runs a command line in this process; gives the exit code, and both outputs."""
+
+    def run(line):
+        monkeypatch.setattr(sys, "argv", ["zoo", *shlex.split(line)])
+        capfd.readouterr()
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stopped:
+            code = stopped.code or 0
+        return code, *capfd.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def refused(command):
+    """Asserts that a command line is answered in one line with a message, and changes nothing in the folder."""
+
+    def check(line, message):
+        before = {file: file.stat().st_mtime_ns for file in Path().rglob("*")}
+        code, out, err = command(line)
+        assert code == 2, out + err
+        (told,) = err.splitlines()
+        assert told.startswith("error: ")
+        assert message in told
+        assert "Traceback" not in out + err
+        assert {file: file.stat().st_mtime_ns for file in Path().rglob("*")} == before
+
+    return check
 
 
 def pytest_collection_modifyitems(items):

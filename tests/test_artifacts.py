@@ -44,12 +44,6 @@ def mlp(exported, tmp_path):
     return Path(shutil.copytree(exported["mlp_784_30_10"].path, tmp_path / "copy" / "mlp_784_30_10.ex"))
 
 
-@pytest.fixture
-def unproven(monkeypatch):
-    """Exports without the process that proves them, where something else is tested."""
-    monkeypatch.setattr(artifacts, "prove_served", lambda paths: [])
-
-
 def pictures(*shape, seed=1):
     return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
 

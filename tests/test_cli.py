@@ -3,7 +3,6 @@
 import base64
 import json
 import re
-import shlex
 import socket
 import subprocess
 import sys
@@ -38,18 +37,13 @@ ARGUMENTS = {
 
 
 @pytest.fixture
-def run_line(monkeypatch, capsys):
-    """Run a command line in this process; returns what it printed."""
+def run_line(command):
+    """Runs a command line in this process; gives what it printed."""
 
     def run(line):
-        monkeypatch.setattr(sys, "argv", ["zoo", *shlex.split(line)])
-        capsys.readouterr()
-        try:
-            cli.main()
-        except SystemExit as stopped:
-            if stopped.code:
-                pytest.fail(f"zoo {line}: {capsys.readouterr().err}")
-        return capsys.readouterr().out
+        code, out, err = command(line)
+        assert not code, f"zoo {line}: {err}"
+        return out
 
     return run
 

@@ -3,7 +3,6 @@
 import itertools
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 import zoo
-from zoo import artifacts, cli, testing
+from zoo import artifacts, testing
 from zoo import data as zoo_data
 from zoo.data import Dataset, Split
 from zoo.weights import named_weights
@@ -61,12 +60,6 @@ def folder(made, monkeypatch):
 @pytest.fixture
 def members(made):
     return [made / "saved_models" / f"{name}.a" for name in NAMES]
-
-
-@pytest.fixture
-def unproven(monkeypatch):
-    """Exports without the process that proves them, where something else is tested."""
-    monkeypatch.setattr(artifacts, "prove_served", lambda paths: [])
 
 
 def pictures(*shape):
@@ -310,22 +303,10 @@ def test_not_measured_where_no_data_are_named(folder, unproven, tmp_path):
 # --- the command line -------------------------------------------------------------------------------------------
 
 
-def command(line, monkeypatch, capsys):
-    """Run a command line in this process; returns the exit code, and both outputs."""
-    monkeypatch.setattr(sys, "argv", ["zoo", *line.split()])
-    capsys.readouterr()
-    code = 0
-    try:
-        cli.main()
-    except SystemExit as stopped:
-        code = stopped.code or 0
-    return code, *capsys.readouterr()
-
-
-def test_the_command_line(made, unproven, monkeypatch, capsys):
+def test_the_command_line(made, unproven, command):
     shutil.copytree(made / "saved_models", "saved_models")
     line = "ensemble mlp_784_30_10.a network3_shallow.a --data digits --method vote --storage auto"
-    code, out, err = command(line, monkeypatch, capsys)
+    code, out, err = command(line)
     assert code == 0, err
     rows = {line.rsplit(maxsplit=2)[0].strip(): line.split()[-2:] for line in out.splitlines()[1:-1]}
     record = json.loads(Path("saved_models/ensemble.digits/1", artifacts.MANIFEST).read_text())["training"]
@@ -337,7 +318,7 @@ def test_the_command_line(made, unproven, monkeypatch, capsys):
     errors = [1 - record["metrics"][split]["accuracy"] for split in ("validation", "test")]
     assert rows["together"] == [f"{error:.4f}" for error in errors]
     assert "exported to saved_models/ensemble.digits/1" in out.splitlines()[-1]
-    code, out, _ = command("evaluate ensemble.digits --data digits --json", monkeypatch, capsys)
+    code, out, _ = command("evaluate ensemble.digits --data digits --json")
     assert json.loads(out)["accuracy"] == pytest.approx(record["metrics"]["test"]["accuracy"], abs=1e-6)
 
 
@@ -373,20 +354,13 @@ WRONG = {
 
 
 @pytest.mark.parametrize("line", WRONG)
-def test_one_line_and_nothing_written(line, folder, monkeypatch, capsys):
-    before = {file: file.stat().st_mtime_ns for file in folder.rglob("*")}
-    code, out, err = command(line, monkeypatch, capsys)
-    assert code == 2, out + err
-    (told,) = err.splitlines()
-    assert told.startswith("error: ")
-    assert WRONG[line] in told
-    assert "Traceback" not in out + err
-    assert {file: file.stat().st_mtime_ns for file in folder.rglob("*")} == before
+def test_one_line_and_nothing_written(line, folder, refused):
+    refused(line, WRONG[line])
 
 
-def test_a_wrong_place_is_told_before_members_are_measured(folder, monkeypatch, capsys):
+def test_a_wrong_place_is_told_before_members_are_measured(folder, monkeypatch, command):
     monkeypatch.setattr(zoo, "create_ensemble", lambda *arguments, **options: pytest.fail("it is measured first"))
-    code, _, err = command(f"{PAIR} --data digits --export saved_models/lenet5.x", monkeypatch, capsys)
+    code, _, err = command(f"{PAIR} --data digits --export saved_models/lenet5.x")
     assert (code, "must be named ensemble.TAG" in err) == (2, True)
 
 

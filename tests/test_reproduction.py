@@ -4,7 +4,6 @@ import dataclasses
 import json
 import math
 import statistics
-import sys
 import types
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import zoo
-from zoo import artifacts, cli, reproduction, testing
+from zoo import artifacts, reproduction, testing
 from zoo import data as zoo_data
 from zoo.data import Dataset
 from zoo.reproduction import stored_range
@@ -22,6 +21,9 @@ from zoo.weights import named_weights
 
 NAME = "mlp_784_30_10"
 ARGUMENTS = {"hidden": (20,)}  # a manifest must keep them, or the second training is of another network
+
+
+pytestmark = pytest.mark.usefixtures("unproven")  # which is tested elsewhere
 
 
 @pytest.fixture(scope="module")
@@ -41,12 +43,6 @@ def made(tmp_path_factory):
     return types.SimpleNamespace(
         folder=folder, runs=runs, one=folder / f"m/{NAME}.one", three=folder / f"m/{NAME}.three"
     )
-
-
-@pytest.fixture(autouse=True)
-def unproven(monkeypatch):
-    """Exports without the process that proves them, which is tested elsewhere."""
-    monkeypatch.setattr(artifacts, "prove_served", lambda paths: [])
 
 
 @pytest.fixture
@@ -103,12 +99,10 @@ def test_one_run_is_reproduced(made, spy):
     )
 
 
-def test_several_runs_are_reproduced_by_another_seed(made, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["zoo", "reproduce", str(made.three), "--seed", "7", "--out", "again"])
-    with pytest.raises(SystemExit) as stopped:
-        cli.main()
-    out = capsys.readouterr().out.splitlines()[-1]
-    assert not stopped.value.code
+def test_several_runs_are_reproduced_by_another_seed(made, command):
+    code, out, err = command(f"reproduce {made.three} --seed 7 --out again")
+    assert code == 0, err
+    out = out.splitlines()[-1]
     run = zoo.load_run("again")
     low, high = stored_range(manifest_of(made.three)["figures"], 270)
     figure = run.metrics["test"]["accuracy"]
@@ -116,7 +110,7 @@ def test_several_runs_are_reproduced_by_another_seed(made, monkeypatch, capsys):
     assert run.record["seed"] == 7
 
 
-def test_another_figure_is_not_reproduced(made, monkeypatch, capsys):
+def test_another_figure_is_not_reproduced(made, command):
     """An artifact that claims more than its run reached: the run is right there, and is measured as it is."""
     run = made.runs[0]
     figure = run.metrics["test"]["accuracy"]
@@ -126,12 +120,9 @@ def test_another_figure_is_not_reproduced(made, monkeypatch, capsys):
         with pytest.raises(zoo.ZooError) as told:
             zoo.reproduce(path, out=made.folder / run.directory)
         assert f"is not reproduced: test accuracy {figure:.4f} is outside {low:.4f} to {high:.4f}" in str(told.value)
-    line = ["zoo", "reproduce", str(path), "--out", str(made.folder / "runs/0")]
-    monkeypatch.setattr(sys, "argv", line)
-    with pytest.raises(SystemExit) as stopped:
-        cli.main()
-    assert stopped.value.code == 2
-    (told,) = capsys.readouterr().err.splitlines()
+    code, _, err = command(f"reproduce {path} --out {made.folder / 'runs/0'}")
+    assert code == 2
+    (told,) = err.splitlines()
     assert told.startswith(f"error: {NAME}.claim1.00 is not reproduced")
 
 
@@ -201,12 +192,10 @@ def test_smoke_takes_the_recipe_of_the_manifest(made, spy, monkeypatch):
     assert done.run.directory == Path("runs", f"{NAME}.recipe.smoke-1")
 
 
-def test_smoke_on_the_command_line(made, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["zoo", "reproduce", str(made.one), "--smoke", "--out", "smoke"])
-    with pytest.raises(SystemExit) as stopped:
-        cli.main()
-    assert not stopped.value.code
-    assert f"{NAME}.one passes: test accuracy " in capsys.readouterr().out
+def test_smoke_on_the_command_line(made, command):
+    code, out, err = command(f"reproduce {made.one} --smoke --out smoke")
+    assert code == 0, err
+    assert f"{NAME}.one passes: test accuracy " in out
     assert len(zoo.load_run("smoke").history) == 2
 
 
@@ -378,20 +367,14 @@ def test_runs_of_other_trainings_are_refused(changes, message, made):
     assert not Path("m").exists()
 
 
-def test_several_runs_on_the_command_line(made, monkeypatch, capsys):
-    def command(*words):
-        monkeypatch.setattr(sys, "argv", ["zoo", "export", *words])
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-        return stopped.value.code or 0, capsys.readouterr()
-
+def test_several_runs_on_the_command_line(made, command):
     folders = [str(made.folder / f"runs/{seed}") for seed in range(3)]
-    code, (out, err) = command(*folders, f"m/{NAME}.three", "--storage", "float16")
+    code, out, err = command(f"export {' '.join(folders)} m/{NAME}.three --storage float16")
     assert (code, out.split()) == (0, [f"m/{NAME}.three/1"]), err
     assert {**manifest_of(f"m/{NAME}.three")["figures"]} == manifest_of(made.three)["figures"]
-    code, (_, err) = command(folders[0], folders[0], f"m/{NAME}.three")
+    code, _, err = command(f"export {folders[0]} {folders[0]} m/{NAME}.three")
     assert (code, "seeds 0, 0: each must have another" in err) == (2, True)
-    code, (_, err) = command(folders[0], str(made.one), f"m/{NAME}.three")
+    code, _, err = command(f"export {folders[0]} {made.one} m/{NAME}.three")
     assert (code, f"{made.one} is no run: several sources must be runs" in err) == (2, True)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import zoo
-from zoo import artifacts, cli, results, testing
+from zoo import artifacts, results, testing
 
 PAGE = f"# Title\n\nbefore\n{results.BEGIN}\nold\n{results.END}\nafter\n"
 
@@ -67,12 +67,10 @@ def sizes(path):
     return sum(f.stat().st_size for f in path.rglob("*") if f.is_file() and f.name != Path(artifacts.MANIFEST).name)
 
 
-def test_columns_of_the_table(copied, capsys, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["zoo", "results"])
-    with pytest.raises(SystemExit) as stopped:
-        cli.main()
-    assert not stopped.value.code
-    table = lines_of(capsys.readouterr().out.rstrip())
+def test_columns_of_the_table(copied, command):
+    code, out, err = command("results")
+    assert code == 0, err
+    table = lines_of(out.rstrip())
     assert table["mlp_784_30_10.mnist_three"] == {
         "model": "`mlp_784_30_10`",
         "year": "2015",
@@ -103,7 +101,7 @@ def test_no_tensorflow_for_the_table(made):
     assert done.returncode == 0, done.stderr
 
 
-def test_write(copied, monkeypatch):
+def test_write(copied, monkeypatch, command):
     """From another place, at which other weights lie: those beside the page count, and are proven."""
     seen = []
 
@@ -116,10 +114,8 @@ def test_write(copied, monkeypatch):
     shutil.copytree("saved_models/mlp_784_30_10.mnist_one", "elsewhere/saved_models/mlp_784_30_10.mnist_more")
     artifacts.write_index(Path("elsewhere/saved_models"))
     monkeypatch.chdir("elsewhere")
-    monkeypatch.setattr(sys, "argv", ["zoo", "results", "--write", "../README.md"])
-    with pytest.raises(SystemExit) as stopped:
-        cli.main()
-    assert not stopped.value.code
+    code, _, err = command("results --write ../README.md")
+    assert code == 0, err
     monkeypatch.chdir("..")
 
     names = ["mlp_784_30_10.mnist_one", "mlp_784_30_10.mnist_three"]
@@ -178,13 +174,11 @@ def test_write_proves_the_weights(copied):
         (PAGE, "no published.json in saved_models"),  # a page without weights beside it
     ],
 )
-def test_pages_that_cannot_be_written(page, message, monkeypatch, capsys):
+def test_pages_that_cannot_be_written(page, message, command):
     if page is not None:
         Path("page.md").write_text(page)
-    monkeypatch.setattr(sys, "argv", ["zoo", "results", "--write", "page.md"])
-    with pytest.raises(SystemExit) as stopped:
-        cli.main()
-    assert stopped.value.code == 2
-    (told,) = capsys.readouterr().err.splitlines()
+    code, _, err = command("results --write page.md")
+    assert code == 2
+    (told,) = err.splitlines()
     assert told.startswith(f"error: {message}")
     assert page is None or Path("page.md").read_text() == page
