@@ -15,8 +15,8 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from zoo.data.augmentation import augment, shift_expansion
-from zoo.recipe import Affine, Augmentation, Elastic, FlipCrop
+from zoo.data.augmentation import augment, color_jitter, shift_expansion
+from zoo.recipe import Affine, Augmentation, ColorJitter, Elastic, FlipCrop
 
 COLUMNS = 10
 AFFINE = Affine(rotation=15, translation=0.1, scale=0.15, skew=10)
@@ -50,7 +50,9 @@ def main() -> None:
     both = Augmentation(dihedral=True, elastic=Elastic(alpha=160, sigma=8), fill="reflect")
     moved, moved_mask = (np.array(each) for each in augment(image, mask, [1, 8], both))
     moved[0], moved_mask[0] = image[0], mask[0]
-    rows |= {"dihedral\n+ elastic": moved, "its mask": moved_mask}
+    jittered = np.clip(color_jitter(image, [1, 9], ColorJitter(contrast=0.3, brightness=0.3)), 0, 255)
+    jittered[0] = image[0]
+    rows |= {"color_jitter": jittered, "dihedral\n+ elastic": moved, "its mask": moved_mask}
 
     figure, axes = plt.subplots(len(rows), COLUMNS, figsize=(COLUMNS * 0.8 + 1, len(rows) * 0.82))
     for line, (name, pictures) in zip(axes, rows.items(), strict=True):
@@ -59,7 +61,7 @@ def main() -> None:
             cell.imshow(picture, cmap="gray", vmin=0, vmax=1 if name == "its mask" else 255)
             cell.set_xticks([])
             cell.set_yticks([])
-    for cell in axes[-2:, 0]:
+    for cell in axes[-3:, 0]:
         plt.setp(cell.spines.values(), color="tab:orange", linewidth=2)
     axes[-1, 0].set_xlabel("before", fontsize=8, color="tab:orange")
     figure.tight_layout(pad=0.4, w_pad=0.1, h_pad=0.3)

@@ -9,9 +9,9 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zoo.data.augmentation import affine_map, augment, displacement, expansion, shift_expansion, warp
+from zoo.data.augmentation import affine_map, augment, color_jitter, displacement, expansion, shift_expansion, warp
 from zoo.errors import ZooError
-from zoo.recipe import Affine, Augmentation, Elastic, FlipCrop
+from zoo.recipe import Affine, Augmentation, ColorJitter, Elastic, FlipCrop
 
 AFFINE = Affine(rotation=15, translation=0.1, scale=0.15, skew=10)
 PARTS = {
@@ -260,6 +260,22 @@ def test_fill(field: np.ndarray | None) -> None:
         np.testing.assert_array_equal(mask[0], around[2:6, 6:12].astype(int))
 
 
+@pytest.mark.parametrize(("contrast", "brightness"), [(0.4, 0.0), (0.0, 0.5), (0.4, 0.5)])
+def test_color_jitter_draws_contrast_and_brightness_of_each_image(contrast: float, brightness: float) -> None:
+    images = noise(400, 6, 7, 2) * [1, 3]  # two channels of their own range
+    result = color_jitter(tf.constant(images, tf.float32), [1, 2], ColorJitter(contrast, brightness)).numpy()
+    (mean, deviation), (new_mean, new_deviation) = ((each.mean((1, 2)), each.std((1, 2))) for each in (images, result))
+    factor, moved = new_deviation / deviation - 1, (new_mean - mean) / deviation
+    for drawn, most in ((factor, contrast), (moved, brightness)):
+        np.testing.assert_allclose(drawn[:, 0], drawn[:, 1], atol=1e-4)  # one draw for all channels
+        assert np.abs(drawn).max() <= most + 1e-4
+        assert drawn.std() == pytest.approx(most / np.sqrt(3), rel=0.1, abs=1e-4)
+    expected = (images - mean[:, None, None]) * (1 + factor)[:, None, None] + new_mean[:, None, None]
+    np.testing.assert_allclose(result, expected, atol=1e-2)
+    if contrast and brightness:
+        assert abs(np.corrcoef(factor[:, 0], moved[:, 0])[0, 1]) < 0.2
+
+
 @settings(max_examples=30, deadline=None)
 @given(
     seed=st.tuples(*[st.integers(-(2**31), 2**31 - 1)] * 2),
@@ -284,6 +300,8 @@ def test_no_new_values_and_no_new_labels(seed: tuple[int, int], size: tuple[int,
 def test_errors_tell_what_to_do() -> None:
     with pytest.raises(ZooError, match="sigma above 0"):
         Elastic(sigma=0)
+    with pytest.raises(ZooError, match="contrast from 0 to below 1, not 1"):
+        ColorJitter(contrast=1)
     any_size = tf.TensorSpec([None, None, None, 1])
     graph = tf.function(lambda x: augment(x, None, [1, 2], PARTS["affine"])[0], [any_size], autograph=False)
     with pytest.raises(ZooError, match="resize them first"):

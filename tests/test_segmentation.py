@@ -15,7 +15,7 @@ import zoo
 from zoo import tasks, testing
 from zoo.data import Dataset, Split
 from zoo.data.dataset import IGNORED
-from zoo.recipe import Border
+from zoo.recipe import Border, ColorJitter
 from zoo.tasks import masks as mask_ops
 
 RNG = np.random.default_rng(7)
@@ -277,6 +277,21 @@ def test_border_weights_move_with_their_image():
     assert not np.array_equal(moved, images)
     np.testing.assert_allclose(moved_weights, moved[..., 0] / 51, rtol=1e-5)
     np.testing.assert_array_equal(moved_masks, moved[..., 0] > 100)
+
+
+def test_color_jitter_is_of_the_image_alone():
+    task = task_of("unet_tiny", testing.example_data("segmentation"))
+    images = tf.cast(RNG.integers(0, 255, (6, 16, 16, 1)), tf.uint8)
+    masks, weights = tf.cast(images[..., 0] > 100, tf.uint8), tf.cast(images[..., 0], tf.float32)
+    augmentation = zoo.Augmentation(color_jitter=ColorJitter(0.3, 0.3), dihedral=True)
+    jittered, *rest = task.augment((images, masks, weights), tf.constant([1, 2]), augmentation)
+    moved, *as_before = task.augment((images, masks, weights), tf.constant([1, 2]), zoo.Augmentation(dihedral=True))
+    assert not np.allclose(jittered, moved, atol=5)
+    for one, other in zip(rest, as_before, strict=True):
+        np.testing.assert_array_equal(one, other)
+    ratio = np.std(jittered, axis=(1, 2, 3)) / np.std(moved, axis=(1, 2, 3))
+    assert ratio.min() < 0.95
+    assert ratio.max() > 1.05
 
 
 def test_training_takes_border_weights_into_its_loss(tmp_path):

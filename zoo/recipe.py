@@ -74,6 +74,19 @@ class Elastic:
 
 
 @dataclasses.dataclass(frozen=True)
+class ColorJitter:
+    """Random contrast and brightness: an image's differences from its mean are multiplied by a factor between
+    1 - `contrast` and 1 + `contrast`, and its mean moves by up to `brightness` of its standard deviations."""
+
+    contrast: float = 0.0
+    brightness: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.contrast < 1:
+            raise ZooError(f"color_jitter needs a contrast from 0 to below 1, not {self.contrast}")
+
+
+@dataclasses.dataclass(frozen=True)
 class FlipCrop:
     """Random horizontal flip and a random crop after padding by `pad` pixels (He et al. 2016, section 4.2)."""
 
@@ -112,7 +125,7 @@ class Border:
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """What is drawn anew for each example in each epoch; all that is set is applied, as one warp.
+    """What is drawn anew for each example in each epoch; all that is set is applied, all geometry as one warp.
 
     `expand_shift` is Nielsen's expansion (chapter 6): each image also shifted by one pixel up, down, left and
     right, so that an epoch has five times the images. `fill` says what lies beyond an image's edge: zero, or its
@@ -125,6 +138,7 @@ class Augmentation:
     elastic: Elastic | None = None
     flip_crop: FlipCrop | None = None
     dihedral: bool = False
+    color_jitter: ColorJitter | None = None
     fill: Literal["constant", "reflect"] = "constant"
 
     def __post_init__(self) -> None:

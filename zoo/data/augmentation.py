@@ -1,4 +1,4 @@
-"""Random shifts, affine maps, elastic distortions and symmetries of whole batches, drawn anew by the seed alone.
+"""Random shifts, affine maps, elastic distortions, symmetries and contrast of whole batches, drawn by the seed alone.
 
 Everything runs in the graph with stateless random numbers, so that a batch depends on its content and its seed, never
 on the order or the number of threads in which a `tf.data` map computes it. All geometry is composed into one map
@@ -17,7 +17,7 @@ from etils import epy
 
 from zoo.data.dataset import IGNORED
 from zoo.errors import ZooError
-from zoo.recipe import Augmentation, Elastic, Patches
+from zoo.recipe import Augmentation, ColorJitter, Elastic, Patches
 
 with epy.lazy_imports():
     import tensorflow as tf
@@ -48,7 +48,7 @@ def augment(
 ) -> tuple[tf.Tensor, tf.Tensor | None]:
     """Images and their masks under one random map for each: bilinear for images, nearest neighbour for masks.
 
-    `expand_shift` and `patches` come before it: `expansion`, `shift_expansion`, `random_patches`.
+    `expand_shift`, `patches` and `color_jitter` come before it: `shift_expansion`, `random_patches`, `color_jitter`.
 
     Args:
         images: float32 [batch, height, width, channel] in any range; only the batch may be of unknown size.
@@ -159,6 +159,20 @@ def shift_expansion(images: tf.Tensor, masks: tf.Tensor | None, shift: tf.Tensor
     """
     linear = tf.eye(2, batch_shape=[tf.shape(images)[0]])
     return warp(images, masks, linear, tf.gather(tf.constant(_SHIFTS), shift))
+
+
+def color_jitter(images: tf.Tensor, seed: tf.Tensor, jitter: ColorJitter) -> tf.Tensor:
+    """Images of another contrast and brightness each, the same for all of its channels; nothing is clipped.
+
+    Args:
+        images: float32 [batch, height, width, channel] in any range.
+        seed: int32 [2], of which a map of the same images may be drawn too.
+    """
+    draw = tf.random.stateless_uniform([2, tf.shape(images)[0], 1, 1, 1], tf.random.fold_in(seed, 0), -1.0, 1.0)
+    contrast, brightness = tf.unstack(draw)
+    mean, variance = tf.nn.moments(images, axes=[1, 2], keepdims=True)
+    moved = mean + jitter.brightness * brightness * tf.sqrt(variance)
+    return moved + (1 + jitter.contrast * contrast) * (images - mean)
 
 
 def affine_map(rotation: tf.Tensor, scale: tf.Tensor, skew: tf.Tensor) -> tf.Tensor:

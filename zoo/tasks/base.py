@@ -199,8 +199,16 @@ class ImageTask(Task):
         return np.asarray(pre.to_channels(split.inputs, self.channels)).astype(self.preprocessing.dtype, copy=False)
 
     def augment(self, batch: tuple, seed: tf.Tensor, augmentation: Augmentation) -> tuple:
+        images, *rest = batch
+        images = tf.cast(images, tf.float32)
+        if augmentation.color_jitter:
+            images = augmentation_ops.color_jitter(images, seed, augmentation.color_jitter)
+        return self._moved((images, *rest), seed, augmentation)
+
+    def _moved(self, batch: tuple, seed: tf.Tensor, augmentation: Augmentation) -> tuple:
+        """A batch, its images float32, under a random map for each example."""
         images, masks, rest = self._pictures(batch)
-        images, masks = augmentation_ops.augment(tf.cast(images, tf.float32), masks, seed, augmentation)
+        images, masks = augmentation_ops.augment(images, masks, seed, augmentation)
         return (images, *([masks] if self.masked else []), *rest)
 
     def shift(self, batch: tuple, shift: tf.Tensor) -> tuple:

@@ -124,11 +124,11 @@ class Segmentation(ImageTask):
             raise ZooError(f"border weights are for classes that exclude each other, those of {self.spec.name} overlap")
         return images, masks, mask_ops.border_weights(masks, recipe.border)
 
-    def augment(self, batch: tuple, seed: tf.Tensor, augmentation: Augmentation) -> tuple:
+    def _moved(self, batch: tuple, seed: tf.Tensor, augmentation: Augmentation) -> tuple:
         images, masks, *weights = batch
         # weights of pixels move with the image as if they were a band of it
-        bands = tf.concat([tf.cast(images, tf.float32), *(weight[..., None] for weight in weights)], axis=-1)
-        bands, masks = super().augment((bands, masks), seed, augmentation)
+        bands = tf.concat([images, *(weight[..., None] for weight in weights)], axis=-1)
+        bands, masks = super()._moved((bands, masks), seed, augmentation)
         channels = images.shape[-1]
         return bands[..., :channels], masks, *(bands[..., channels + i] for i in range(len(weights)))
 
