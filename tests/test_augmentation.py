@@ -260,6 +260,21 @@ def test_fill(field: np.ndarray | None) -> None:
         np.testing.assert_array_equal(mask[0], around[2:6, 6:12].astype(int))
 
 
+@pytest.mark.parametrize(
+    "parts", [{"affine": AFFINE}, {"elastic": Elastic()}, {"affine": AFFINE, "elastic": Elastic()}]
+)
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_the_share_that_is_warped(share: float, parts: dict) -> None:
+    """The others keep every grey value, also where they are turned by a symmetry."""
+    images = noise(300, 12, 12, 1)
+    masks = images[..., 0].astype(np.int32)
+    result, moved = augment(images, masks, [1, 2], Augmentation(**parts, dihedral=True, fill="reflect", warped=share))
+    before, after = (np.sort(np.reshape(each, (300, -1))) for each in (images, result))
+    kept = (before == after).all(axis=1)
+    assert 1 - kept.mean() == pytest.approx(share, abs=0.1 if 0 < share < 1 else 0)
+    np.testing.assert_array_equal(np.asarray(result)[kept, ..., 0].astype(np.int32), np.asarray(moved)[kept])
+
+
 @pytest.mark.parametrize(("contrast", "brightness"), [(0.4, 0.0), (0.0, 0.5), (0.4, 0.5)])
 def test_color_jitter_draws_contrast_and_brightness_of_each_image(contrast: float, brightness: float) -> None:
     images = noise(400, 6, 7, 2) * [1, 3]  # two channels of their own range
@@ -302,6 +317,8 @@ def test_errors_tell_what_to_do() -> None:
         Elastic(sigma=0)
     with pytest.raises(ZooError, match="contrast from 0 to below 1, not 1"):
         ColorJitter(contrast=1)
+    with pytest.raises(ZooError, match="warped share from 0 to 1, not 2"):
+        Augmentation(warped=2)
     any_size = tf.TensorSpec([None, None, None, 1])
     graph = tf.function(lambda x: augment(x, None, [1, 2], PARTS["affine"])[0], [any_size], autograph=False)
     with pytest.raises(ZooError, match="resize them first"):

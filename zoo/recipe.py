@@ -128,8 +128,9 @@ class Augmentation:
     """What is drawn anew for each example in each epoch; all that is set is applied, all geometry as one warp.
 
     `expand_shift` is Nielsen's expansion (chapter 6): each image also shifted by one pixel up, down, left and
-    right, so that an epoch has five times the images. `fill` says what lies beyond an image's edge: zero, or its
-    reflection.
+    right, so that an epoch has five times the images. `warped` is the share of the examples that `affine` and `elastic`
+    move: the interpolation smooths the noise of their images, and a network that never saw an image with all of its
+    noise does worse on such. `fill` says what lies beyond an image's edge: zero, or its reflection.
     """
 
     expand_shift: bool = False
@@ -139,11 +140,14 @@ class Augmentation:
     flip_crop: FlipCrop | None = None
     dihedral: bool = False
     color_jitter: ColorJitter | None = None
+    warped: float = 1.0
     fill: Literal["constant", "reflect"] = "constant"
 
     def __post_init__(self) -> None:
         if self.expand_shift and self.patches:
             raise ZooError("augmentation takes expand_shift or patches, not both")
+        if not 0 <= self.warped <= 1:
+            raise ZooError(f"augmentation needs a warped share from 0 to 1, not {self.warped}")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -65,10 +65,11 @@ def augment(
     batch, (height, width) = tf.shape(images)[0], _size(images)
     affine_seed, crop_seed, flip_seed, dihedral_seed, elastic_seed = tf.unstack(tf.random.split(seed, 5))
     linear, shift, field = tf.eye(2, batch_shape=[batch]), tf.zeros([batch, 2]), None
+    warped = tf.random.stateless_uniform([batch, 1], tf.random.fold_in(seed, 1)) < augmentation.warped
+    warped = tf.cast(warped, tf.float32)
     if affine:
-        rotation, scale, skew, across, down = tf.unstack(
-            tf.random.stateless_uniform([batch, 5], affine_seed, -1.0, 1.0), axis=1
-        )
+        draw = warped * tf.random.stateless_uniform([batch, 5], affine_seed, -1.0, 1.0)
+        rotation, scale, skew, across, down = tf.unstack(draw, axis=1)
         linear = affine_map(affine.rotation * rotation, 1 + affine.scale * scale, affine.skew * skew)
         shift = affine.translation * tf.stack([across * width, down * height], axis=1)
     if augmentation.dihedral:
@@ -84,7 +85,7 @@ def augment(
             linear = linear @ tf.where(flipped, _SYMMETRIES[1], _SYMMETRIES[0])
     if elastic:
         noise = tf.random.stateless_uniform([batch, 2, height, width], elastic_seed, -1.0, 1.0)
-        field = displacement(noise, elastic)
+        field = warped[:, :, None, None] * displacement(noise, elastic)
     return warp(images, masks, linear, shift, field, augmentation.fill)
 
 
