@@ -1,5 +1,6 @@
 """What all tests share: two logical CPUs, no chatter, and the real data where they are."""
 
+import contextlib
 import os
 import shlex
 import sys
@@ -20,6 +21,23 @@ tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfigur
 def _own_folder(tmp_path, monkeypatch):
     """Each test works in a folder of its own: nothing is written to the checkout."""
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def making(tmp_path_factory):
+    """A new folder, the working directory within the context, for what a module's tests share. Nothing that is
+    exported there is proven."""
+
+    @contextlib.contextmanager
+    def entered():
+        folder = tmp_path_factory.mktemp("made")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(folder)
+            patch.setattr(artifacts, "prove_served", lambda paths: [])
+            yield folder
+        artifacts._index_of.cache_clear()
+
+    return entered()
 
 
 @pytest.fixture

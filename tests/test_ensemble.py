@@ -20,12 +20,9 @@ DIGITS = tuple("0123456789")
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def made(making):
     """A folder with trained members `runs/NAME` and `saved_models/NAME.a`, and with others that do not fit them."""
-    folder = tmp_path_factory.mktemp("made")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setattr(artifacts, "prove_served", lambda paths: [])
+    with making as folder:
         for name in NAMES:
             run = zoo.train(name, "digits", out=f"runs/{name}", epochs=2, batch_size=16)
             zoo.export(run, f"saved_models/{name}.a")

@@ -10,17 +10,14 @@ import pytest
 import tensorflow as tf
 
 import zoo
-from zoo import artifacts, cli, testing
+from zoo import cli, testing
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def made(making):
     """A folder with a run, its exported artifact, damaged copies of it, and data of several kinds."""
-    folder = tmp_path_factory.mktemp("made")
     random = np.random.default_rng(0)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setattr(artifacts, "prove_served", lambda paths: [])
+    with making as folder:
         run = zoo.train("mlp_784_30_10", testing.example_data("classification"), out="run", epochs=1)
         zoo.export(run, "saved_models/mlp_784_30_10.ex")
         shutil.copytree("saved_models/mlp_784_30_10.ex", "broken/mlp_784_30_10.ex")
@@ -39,7 +36,6 @@ def made(tmp_path_factory):
         Path("picture.txt").write_text("no picture")
         Path("text.txt").write_text("a text\n" * 100)
         Path("file").write_text("a file")
-    artifacts._index_of.cache_clear()
     return folder
 
 

@@ -43,13 +43,10 @@ def untrained(task, *arguments, **options):
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def made(making):
     """A folder with `unet_satellite.all`, of it a network for each class in `unet_satellite.CLASS`, untrained, and one
     for roads that is trained; with networks that do not fit them."""
-    folder = tmp_path_factory.mktemp("made")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setattr(artifacts, "prove_served", lambda paths: [])
+    with making as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr(plots, "training_curves", lambda *arguments: None)
         run = zoo.train(
             "unet_satellite", DATA, out="runs/all", epochs=1, learning_rate=0.03, threshold_by="iou", **TINY

@@ -27,12 +27,9 @@ pytestmark = pytest.mark.usefixtures("unproven")  # which is tested elsewhere
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def made(making):
     """Three runs of one training on digits, and `m/NAME.one`, `m/NAME.three` exported from them."""
-    folder = tmp_path_factory.mktemp("made")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setattr(artifacts, "prove_served", lambda paths: [])
+    with making as folder:
         recipe = zoo.get_spec(NAME).recipe().replace(epochs=4, batch_size=16, arguments={"initialisation": "glorot"})
         runs = [
             zoo.train(NAME, "digits", recipe=recipe, seed=seed, arguments=ARGUMENTS, out=f"runs/{seed}")

@@ -18,12 +18,9 @@ PAGE = f"# Title\n\nbefore\n{results.BEGIN}\nold\n{results.END}\nafter\n"
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def made(making):
     """A folder `saved_models`: runs with figures set by hand, on data called mnist, and one on other data."""
-    folder = tmp_path_factory.mktemp("made")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setattr(artifacts, "prove_served", lambda paths: [])
+    with making as folder:
         run = zoo.train("mlp_784_30_10", testing.example_data("classification"), out="run", epochs=1)
 
         def with_figures(seed, validation, test, name="mnist"):

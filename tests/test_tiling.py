@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import zoo
-from zoo import artifacts, layers, rasters, registry, segmenting, tiling
+from zoo import layers, rasters, registry, segmenting, tiling
 from zoo import preprocessing as pre
 from zoo.runs import Run
 from zoo.tasks.segmentation import Segmentation
@@ -430,12 +430,9 @@ def test_overlays_of_many_bands_are_stretched():
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def made(making):
     """A folder with exported networks, scenes, and broken files."""
-    folder = tmp_path_factory.mktemp("made")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setattr(artifacts, "prove_served", lambda paths: [])
+    with making as folder:
         for name in ("unet_tiny", "mlp_784_10"):
             spec = zoo.get_spec(name)
             names = tuple(map(str, range(spec.classes)))
@@ -463,7 +460,6 @@ def made(tmp_path_factory):
         Path("scene.txt").write_text("no picture")
         Path("file").write_text("a file")
         Path("folder.png").mkdir()
-    artifacts._index_of.cache_clear()
     return folder
 
 

@@ -19,7 +19,7 @@ from zoo.errors import ZooError, unknown
 from zoo.recipe import Recipe
 from zoo.runs import Run, describe_run, open_run, tag_of
 from zoo.spec import Stage
-from zoo.training import dtype_policy, finish_run, fit, make_optimizer, picture_size, start_randomness
+from zoo.training import dtype_policy, finish_run, fit, make_optimizer, picture_size, plain_copy, start_randomness
 from zoo.weights import assign, is_within, named_weights
 
 with epy.lazy_imports():
@@ -130,6 +130,7 @@ def fine_tune(
         assign(variables, best[2])
         rows += [{**row, "stage": stage.name, "epoch": len(rows) + row["epoch"]} for row in history.rows]
     freeze_all_but(model, ("*",))
+    model = plain_copy(task, model)
     return finish_run(directory, task, model, dataset, recipe, rows, best[1], loaded=str(report))
 
 

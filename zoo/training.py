@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from etils import epy
 
 from zoo import data as zoo_data
@@ -30,6 +31,7 @@ with epy.lazy_imports():
     from zoo import callbacks, plots
 
 MOST_STEPS_PER_EXECUTION = 50  # steps that run without returning to Python; small batches gain most
+EXAMPLES_TO_MEASURE = 1_000  # of the training data, for batch normalisation
 
 
 def train(
@@ -78,6 +80,8 @@ def train(
         task.compile(model, recipe, lambda: make_optimizer(recipe))  # a rehearsal: nothing is left of a false start
     open_run(directory, record)
     history = fit(task, model, dataset, recipe, directory, devices_strategy, seed=seed)
+    model = plain_copy(task, model)
+    measure_normalisation(task, model, dataset.splits["train"])
     return finish_run(directory, task, model, dataset, recipe, history.rows, history.best_epoch)
 
 
@@ -154,6 +158,29 @@ def evaluate(task: tasks.Task, model: keras.Model, split: zoo_data.Split, recipe
     return {name: float(value) for name, value in figures.items()} | task.further_figures(model, split, recipe)
 
 
+def plain_copy(task: tasks.Task, model: keras.Model) -> keras.Model:
+    """The model in float32 and on one device, whatever the training computed in and on."""
+    copy = task.build()
+    assign(named_weights(copy), {key: variable.numpy() for key, variable in named_weights(model).items()})
+    return copy
+
+
+def measure_normalisation(task: tasks.Task, model: keras.Model, split: zoo_data.Split) -> None:
+    """Measure the means and variances of batch normalisation on images as they are: those that training keeps are of
+    augmented images, whose noise interpolation has smoothed, and for the most part of the last few batches."""
+    layers = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    if not layers:
+        return
+    momentum = layers[0].momentum
+    drawn = np.random.default_rng(0).permutation(len(split))[:EXAMPLES_TO_MEASURE]
+    for number, (images, _) in enumerate(evaluation_batches(task, split.take(drawn)), start=1):
+        for layer in layers:
+            layer.momentum = 1 - 1 / number  # the mean over all batches
+        model(images, training=True)
+    for layer in layers:
+        layer.momentum = momentum
+
+
 def start_randomness(seed: int, deterministic: bool) -> None:
     if not 0 <= seed < 2**30:  # TensorFlow's seeds are int32, and each stage of fine-tuning adds one
         raise ZooError(f"the seed must be from 0 to 2**30 - 1, not {seed}")
@@ -184,8 +211,6 @@ def finish_run(
     **further: Any,
 ) -> Run:
     """Read the test set, once, at the best epoch, and write down what came of the run."""
-    trained, model = model, task.build()  # in float32 and on one device, whatever the training computed in and on
-    assign(named_weights(model), {key: v.numpy() for key, v in named_weights(trained).items()})
     record = read_json(directory / RUN_FILE)
     if "metrics" in record:
         task = tasks.restore(record.get("trained", record["model"]))
