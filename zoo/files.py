@@ -65,7 +65,7 @@ def naming(path: Path, *errors: type[Exception]) -> Iterator[None]:
     try:
         yield
     except (OSError, *errors) as error:
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
         raise ZooError(f"cannot write {path}: {reason}") from None
 
 
