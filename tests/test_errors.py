@@ -154,12 +154,6 @@ def test_a_wrong_name_is_told_before_the_training(folder, command):
     assert not Path("runs").exists()
 
 
-@pytest.mark.parametrize("change", ["epochs=2", """'schedule={"kind":"cosine"}'"""])
-def test_keys_that_the_stages_set(change, folder, command):
-    code, _, _ = command(f"fine-tune mlp_784_30_10.ex --data digits --set {change}")
-    assert code in (0, 2)
-
-
 @pytest.mark.parametrize(
     ("line", "word"),
     [
