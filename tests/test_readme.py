@@ -44,7 +44,9 @@ def test_table_is_that_of_the_manifests(monkeypatch):
 def test_figures_of_segmentation_are_those_measured():
     """The membranes' from the manifest, the scenes' from what the benchmark wrote."""
     written = README.partition("<!-- segmentation -->")[2].partition("<!-- end of segmentation -->")[0]
-    measured = artifacts.read_manifest(ROOT / "saved_models/unet_small.isbi/1")["training"]["metrics"].values()
+    training = artifacts.read_manifest(ROOT / "saved_models/unet_small.isbi/1")["training"]
+    assert f"{training['data']['examples']['train']} slices to train on" in README
+    measured = training["metrics"].values()
     published = {figure.metric: figure.value for figure in zoo.get_spec("unet_small").published}
     rows = [
         ["pixel error", *(f"{1 - split['pixel_accuracy']:.4f}" for split in measured)],

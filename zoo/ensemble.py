@@ -105,10 +105,11 @@ def registered_name(member: Member) -> str:
         spec = registry.get_spec(read_json(Path(member, RUN_FILE))["model"]["spec"])
     else:
         spec = registry.get_spec(artifacts.read_manifest(artifacts.find(member))["model"]["spec"])
-    name = get_task(spec.task).ensemble_for(spec)
-    if name is None:
-        raise ZooError(f"networks such as {spec.name} cannot be joined: give classifiers, or masks that may overlap")
-    return name
+    # the specs that are not trained, and that stand for no source's own ensemble
+    for joint in map(registry.get_spec, registry.list_models(task=spec.task)):
+        if not joint.recipes and not joint.published and (joint.scores == "masks") == (spec.scores == "masks"):
+            return joint.name
+    raise ZooError(f"networks such as {spec.name} cannot be joined: give classifiers, or masks that may overlap")
 
 
 def _load(member: Member) -> tuple[str, Predictor]:

@@ -129,8 +129,8 @@ class Augmentation:
 
     `expand_shift` is Nielsen's expansion (chapter 6): each image also shifted by one pixel up, down, left and
     right, so that an epoch has five times the images. `warped` is the share of the examples that `affine` and `elastic`
-    move: the interpolation smooths the noise of their images, and a network that never saw an image with all of its
-    noise does worse on such. `fill` says what lies beyond an image's edge: zero, or its reflection.
+    move: interpolation smooths the noise of their images, the others keep it. `fill` says what lies beyond an image's
+    edge: zero, or its reflection.
     """
 
     expand_shift: bool = False

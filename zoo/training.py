@@ -171,13 +171,13 @@ def measure_normalisation(task: tasks.Task, model: keras.Model, split: zoo_data.
     layers = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
     if not layers:
         return
-    momentum = layers[0].momentum
+    momenta = [layer.momentum for layer in layers]
     drawn = np.random.default_rng(0).permutation(len(split))[:EXAMPLES_TO_MEASURE]
     for number, (images, _) in enumerate(evaluation_batches(task, split.take(drawn)), start=1):
         for layer in layers:
             layer.momentum = 1 - 1 / number  # the mean over all batches
         model(images, training=True)
-    for layer in layers:
+    for layer, momentum in zip(layers, momenta, strict=True):
         layer.momentum = momentum
 
 

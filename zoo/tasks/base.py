@@ -60,11 +60,6 @@ class Task(abc.ABC):
         """The task for a spec on a data set: its classes and vocabulary, the network's input shape."""
 
     @classmethod
-    def ensemble_for(cls, spec: ModelSpec) -> str | None:
-        """The registered name under which trained networks of this spec are joined; None where they cannot be."""
-        return None
-
-    @classmethod
     def joined(cls, spec: ModelSpec, members: Sequence[tuple[str, Task]], method: str | None) -> Task:
         """The task of trained networks as the one ensemble `spec`, each given with what it is called.
 

@@ -90,10 +90,6 @@ class Classification(ImageTask):
         return cls(spec, shape, data.classes, preprocessing=preprocessing, arguments=arguments)
 
     @classmethod
-    def ensemble_for(cls, spec: ModelSpec) -> str:
-        return "ensemble"
-
-    @classmethod
     def joined(cls, spec: ModelSpec, members: Sequence[tuple[str, Task]], method: str | None) -> Classification:
         first, task = members[0]
         for label, other in members:

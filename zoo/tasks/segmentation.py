@@ -57,10 +57,6 @@ class Segmentation(ImageTask):
         return cls(spec, shape, data.classes, preprocessing=preprocessing, arguments=arguments)
 
     @classmethod
-    def ensemble_for(cls, spec: ModelSpec) -> str | None:
-        return "mask_ensemble" if spec.scores == "masks" else None
-
-    @classmethod
     def joined(cls, spec: ModelSpec, members: Sequence[tuple[str, Task]], method: str | None) -> Segmentation:
         if method is not None:
             raise ZooError(f"{spec.name} knows no method {method!r}: its members have classes of their own")
