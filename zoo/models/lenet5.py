@@ -174,7 +174,7 @@ def start(fan_in: int, weight: str = "kernel") -> dict[str, Any]:
         head=("output",),
         features=("pool1", "pool2", "hidden1", "hidden2"),
         preprocessing=Preprocessing(size=(28, 28)),
-        recipes={"modern": replace(MODERN, label_smoothing=0.1)},
+        recipes={"modern": replace(MODERN, epochs=120, label_smoothing=0.1)},
         stages=(
             Stage("head", ("output",), 1e-3, 5),
             Stage("hidden", ("hidden*", "output"), 5e-4, 5),
