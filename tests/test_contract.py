@@ -10,7 +10,6 @@ SMALL = 2_000_000  # larger networks are built here, trained and exported nowher
 ONE_OF_EACH_KIND = {
     "lenet5": {},
     "mlp_784_30_10": {},
-    "network3_dropout": {"hidden": (16, 16)},
     "unet_tiny": {},
     "gan_mlp": {"width": 16},
     "lstm_text": {"vocabulary_size": 100, "width": 8},

@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
+from PIL import Image
 
 import zoo
-from zoo import artifacts, devices, fine_tuning, registry, runs, testing, training
+from zoo import artifacts, devices, fine_tuning, plots, registry, runs, testing, training
 from zoo.data import Dataset, Split
 from zoo.errors import ZooError
 from zoo.recipe import Recipe
@@ -388,6 +389,15 @@ def test_a_run_leaves_its_history_curves_and_record(run):
     assert_same(load_arrays(run.directory / "weights.npz"), weights(run.model))
 
 
+def test_curves_leave_the_figures_of_single_classes_out(run, tmp_path):
+    row = {"epoch": 1, **dict.fromkeys(("loss", "val_loss", "mean_iou", "val_mean_iou"), 0.5)}
+    classes = {f"{split}iou_{name}": 0.5 for split in ("", "val_") for name in run.task.classes}
+    for path, rows in {"few.png": [row], "all.png": [row | classes]}.items():
+        plots.training_curves(rows, run.task, 1, tmp_path / path)
+    few, whole = (Image.open(tmp_path / name).size for name in ("few.png", "all.png"))
+    assert few == whole
+
+
 def test_a_run_is_loaded_as_it_was(run):
     loaded = runs.load_run(run.directory)
     assert loaded.recipe == run.recipe
@@ -438,9 +448,9 @@ def spoilt(tmp_path_factory):
     data, calls = digits(400, 100, 60), []
     evaluate = training.evaluate
 
-    def spy(task, model, split, recipe=None):
-        calls.append((split, weights(model)))
-        return evaluate(task, model, split, recipe)
+    def spy(task, model, splits, recipe):
+        calls.extend((split, weights(model)) for split in splits.values())
+        return evaluate(task, model, splits, recipe)
 
     batches = training.evaluation_batches
     read = []
@@ -462,7 +472,7 @@ def test_the_weights_are_those_of_the_best_validation(spoilt):
     assert run.best_epoch == 1 + accuracies.index(max(accuracies)) <= 2
     assert accuracies[-1] < accuracies[run.best_epoch - 1]
     best = run.history[run.best_epoch - 1]
-    again = training.evaluate(run.task, run.model, data.splits["validation"], run.recipe)
+    again = training.evaluate(run.task, run.model, data.splits, run.recipe)["validation"]
     assert again["accuracy"] == best["val_accuracy"] == run.metrics["validation"]["accuracy"]
     assert again["loss"] == pytest.approx(best["val_loss"], rel=1e-6)
 
@@ -599,7 +609,7 @@ def test_mixed_precision_is_for_training_alone(precision, tmp_path, monkeypatch)
     assert run.model.get_layer("conv").compute_dtype == run.model.compute_dtype == "float32"
     assert {array.dtype for array in load_arrays(run.directory / "weights.npz").values()} == {np.dtype("float32")}
     assign(named_weights(model), weights(run.model))
-    mixed = training.evaluate(run.task, model, data.splits["validation"], run.recipe)
+    mixed = training.evaluate(run.task, model, data.splits, run.recipe)["validation"]
     assert run.metrics["validation"]["loss"] == pytest.approx(mixed["loss"], rel=0.02)
 
 

@@ -83,13 +83,14 @@ def create_ensemble(
         joined.check_data(dataset)
         examples = {split: len(dataset.splits[split]) for split in dataset.splits}
         record["data"] = {"name": dataset.name, "fingerprint": dataset.fingerprint, "examples": examples}
-        for split in record["metrics"]:
-            for row, predictor in zip(record["members"], predictors, strict=True):
-                task, own = predictor.task, predictor.task.narrowed(dataset).splits[split]
-                row[split] = evaluate(task, predictor.model, own, predictor.recipe)[task.metric]
-            if all(task.classes == joined.classes for task in tasks):  # otherwise there is nothing to disagree on
-                record.setdefault("disagreement", {})[split] = _disagreement(predictors, dataset.splits[split])
-            record["metrics"][split] = evaluate(joined, model, dataset.splits[split], recipe)
+        measured = {name: dataset.splits[name] for name in record["metrics"]}
+        for row, predictor in zip(record["members"], predictors, strict=True):
+            task, own = predictor.task, predictor.task.narrowed(dataset).splits
+            figures = evaluate(task, predictor.model, {name: own[name] for name in measured}, predictor.recipe)
+            row |= {name: values[task.metric] for name, values in figures.items()}
+        if all(task.classes == joined.classes for task in tasks):  # otherwise there is nothing to disagree on
+            record["disagreement"] = {name: _disagreement(predictors, split) for name, split in measured.items()}
+        record["metrics"] = evaluate(joined, model, measured, recipe)
     return Run(Path(), joined, model, recipe, record)
 
 

@@ -17,7 +17,7 @@ from zoo.errors import ZooError
 from zoo.recipe import Recipe, from_dict
 from zoo.runs import Run
 from zoo.tasks.base import picture_size
-from zoo.training import evaluate as evaluate_split
+from zoo.training import evaluate as evaluate_splits
 from zoo.weights import LoadReport, assign, load_arrays, named_weights
 
 with epy.lazy_imports():
@@ -165,4 +165,4 @@ def evaluate(source: str | os.PathLike | Run, data: Any, *, split: str = "test")
     task.check_data(dataset)
     if split not in dataset.splits:
         raise ZooError(f"unknown split {split!r}: use train, validation or test")
-    return evaluate_split(task, predictor.model, dataset.splits[split], predictor.recipe)
+    return evaluate_splits(task, predictor.model, {split: dataset.splits[split]}, predictor.recipe)[split]

@@ -76,7 +76,8 @@ def reproduce(
     )  # fmt: skip
     if smoke:
         _check_learning(artifact.name, run)
-        measured = evaluate(task, predictor.model, whole.splits["test"], predictor.recipe)[figures["metric"]]
+        test = {"test": whole.splits["test"]}
+        measured = evaluate(task, predictor.model, test, predictor.recipe)["test"][figures["metric"]]
         low, high = figures["test"] - SAME, figures["test"] + SAME
     else:
         measured = run.metrics["test"][figures["metric"]]

@@ -256,5 +256,5 @@ def _rounded(run: Run) -> Run | None:
     before, after = (one.class_ids(dataset.splits["validation"]) for one in (predictor, Predictor(rounded)))
     if not np.array_equal(before, after):
         return None
-    metrics = {name: evaluate(run.task, rounded.model, dataset.splits[name], run.recipe) for name in run.metrics}
+    metrics = evaluate(run.task, rounded.model, {name: dataset.splits[name] for name in run.metrics}, run.recipe)
     return dataclasses.replace(rounded, record={**run.record, "metrics": metrics})

@@ -151,11 +151,17 @@ def make_optimizer(recipe: Recipe) -> keras.optimizers.Optimizer:
     return optimizer
 
 
-def evaluate(task: tasks.Task, model: keras.Model, split: zoo_data.Split, recipe: Recipe) -> dict[str, float]:
-    """The recipe's loss and the task's metrics of a model on a split, on one device."""
-    trainer = task.compile(model, recipe, keras.optimizers.SGD)
-    figures = trainer.evaluate(evaluation_batches(task, split), verbose=0, return_dict=True)
-    return {name: float(value) for name, value in figures.items()} | task.further_figures(model, split, recipe)
+def evaluate(
+    task: tasks.Task, model: keras.Model, splits: Mapping[str, zoo_data.Split], recipe: Recipe
+) -> dict[str, dict[str, float]]:
+    """By split the recipe's loss and the task's metrics of a model, on one device."""
+    trainer = task.compile(model, recipe, keras.optimizers.SGD)  # once: tracing it takes longer than a small split
+    figures = {}
+    for name, split in splits.items():
+        measured = trainer.evaluate(evaluation_batches(task, split), verbose=0, return_dict=True)
+        figures[name] = {key: float(value) for key, value in measured.items()}
+        figures[name] |= task.further_figures(model, split, recipe)
+    return figures
 
 
 def plain_copy(task: tasks.Task, model: keras.Model) -> keras.Model:
@@ -217,7 +223,8 @@ def finish_run(
     else:
         task = task.calibrated(model, dataset.splits["validation"], recipe)
         record["trained"] = task.describe()
-        metrics = {name: evaluate(task, model, dataset.splits[name], recipe) for name in ("validation", "test")}
+        measured = {name: dataset.splits[name] for name in ("validation", "test")}
+        metrics = evaluate(task, model, measured, recipe)
         finished = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         record |= {"example": task.example(dataset.splits["test"], directory), **further}
         record |= {"history": rows, "best_epoch": best_epoch, "metrics": metrics, "finished": finished}

@@ -41,6 +41,10 @@ VARIANTS: dict[tuple[int, ...], tuple[int, float | None, dict[str, Recipe]]] = {
     (30,): (784 * 30 + 30 + 30 * 10 + 10, 0.9542, {"paper": replace(PAPER, targets={"mnist": 0.945})}),
     (100,): (784 * 100 + 100 + 100 * 10 + 10, 0.9659, {"paper": PAPER, "modern": MODERN}),
 }
+NOTES = {
+    (): "the book sets this network as an exercise and gives no figure",
+    (100,): "a footnote of the book says that readers' results vary much and that some are a good deal worse",
+}
 
 
 def _spec(hidden: tuple[int, ...], params: int, accuracy: float | None, recipes: dict[str, Recipe]) -> ModelSpec:
@@ -67,7 +71,7 @@ def _spec(hidden: tuple[int, ...], params: int, accuracy: float | None, recipes:
             else ()
         ),
         stages=stages if hidden else stages[1:],  # without hidden layers the head is all there is
-        notes=() if hidden else ("the book sets this network as an exercise and gives no figure",),
+        notes=(NOTES[hidden],) if hidden in NOTES else (),
     )
 
 
