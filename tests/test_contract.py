@@ -10,7 +10,7 @@ SMALL = 2_000_000  # larger networks are built here, trained and exported nowher
 ONE_OF_EACH_KIND = {
     "lenet5": {},
     "mlp_784_30_10": {},
-    "unet_tiny": {},
+    "unet_tiny": {"depth": 1},
     "gan_mlp": {"width": 16},
     "lstm_text": {"vocabulary_size": 100, "width": 8},
     "lstm_char": {"width": 16},
@@ -22,9 +22,17 @@ def test_spec_is_true(name):
     testing.check_spec(name)
 
 
-@pytest.mark.parametrize("name", ONE_OF_EACH_KIND)
-def test_way_through(name, tmp_path):
-    testing.check_way_through(name, tmp_path, **ONE_OF_EACH_KIND[name])
+def test_way_through(making, subtests):
+    """What they export is proven in one process for all."""
+    with making as folder:
+        for name, arguments in ONE_OF_EACH_KIND.items():
+            with subtests.test(name):
+                testing.check_way_through(name, folder / name, **arguments)
+    paths = sorted(path for path in folder.glob("*/*.*") if path.is_dir())
+    assert [path.name for path in paths] == sorted(
+        f"{name}.{tag}" for name in ONE_OF_EACH_KIND for tag in ("example", "tuned")
+    )
+    zoo.verify(*paths)
 
 
 def test_one_of_each_task_goes_the_whole_way():

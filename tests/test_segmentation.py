@@ -26,6 +26,7 @@ OVERLAPPING = RNG.integers(0, 2, (*SHAPE, 3)).astype(np.uint8)
 WEIGHTS = RNG.uniform(0.5, 3, SHAPE).astype(np.float32)
 WEIGHTS[0, 1, 1:3] = 0  # ignored
 KNOWN = WEIGHTS > 0
+SHALLOW = {"depth": 1}  # unet_tiny of one level fewer: what is trained here is quickly built
 
 
 def target(overlapping, weights=WEIGHTS):
@@ -196,9 +197,9 @@ def test_ignored_pixels_do_not_count_among_the_bands():
     assert task_of("unet_tiny", data).preprocessing == expected
 
 
-def test_many_bands_are_served_as_floats(tmp_path):
+def test_many_bands_are_served_as_floats(tmp_path, unproven):
     data = scenes(np.uint16, 5, overlapping=False)
-    run = zoo.train("unet_tiny", data, out=tmp_path / "run", epochs=1, batch_size=4)
+    run = zoo.train("unet_tiny", data, out=tmp_path / "run", epochs=1, batch_size=4, arguments=SHALLOW)
     path = zoo.export(run, tmp_path / "unet_tiny.bands")
     signature = tf.saved_model.load(str(path)).signatures["serving_default"]
     images = data.splits["test"].inputs.astype(np.float32)
@@ -208,7 +209,7 @@ def test_many_bands_are_served_as_floats(tmp_path):
     assert zoo.evaluate(path, data) == pytest.approx(run.metrics["test"], abs=1e-5)
 
 
-def test_overlapping_classes_have_masks_and_thresholds_of_their_own(tmp_path):
+def test_overlapping_classes_have_masks_and_thresholds_of_their_own(tmp_path, unproven):
     data = scenes()
     run = zoo.train(
         "unet_satellite", data, out=tmp_path / "run", epochs=6, batch_size=4, learning_rate=0.02,
@@ -228,11 +229,11 @@ def test_overlapping_classes_have_masks_and_thresholds_of_their_own(tmp_path):
 
 def trained(tmp_path, **changes):
     data = testing.example_data("segmentation")
-    options = {"epochs": 2, "batch_size": 4} | changes
+    options = {"epochs": 2, "batch_size": 4, "arguments": SHALLOW} | changes
     return data, zoo.train("unet_tiny", data, out=tmp_path / "run", **options)
 
 
-def test_the_threshold_is_the_one_that_is_best_on_validation(tmp_path):
+def test_the_threshold_is_the_one_that_is_best_on_validation(tmp_path, unproven):
     data, run = trained(tmp_path, threshold_by="iou")
     split, candidates = data.splits["validation"], [tenth / 10 for tenth in range(1, 10)]
     p = zoo.load(run)(split.inputs)["probabilities"][..., 1]
@@ -257,7 +258,7 @@ def test_the_threshold_is_the_one_that_is_best_on_validation(tmp_path):
     assert again.task.thresholds == run.task.thresholds
     ids = zoo.load(zoo.export(again, tmp_path / "unet_tiny.cells"))(split.inputs)["class_ids"]
     np.testing.assert_array_equal(ids, p >= np.float32(run.task.thresholds[0]))
-    resumed = zoo.train("unet_tiny", data, out=run.directory, epochs=2, batch_size=4, threshold_by="iou")
+    _, resumed = trained(tmp_path, threshold_by="iou")
     assert resumed.metrics == run.metrics
 
 
@@ -309,13 +310,16 @@ def test_training_takes_border_weights_into_its_loss(tmp_path):
     assert rows["much"]["val_loss"] == pytest.approx(rows["none"]["val_loss"], rel=1e-3)  # measured without
 
 
-def test_an_ignored_class_is_left_out_of_training_and_scores(tmp_path):
+def test_an_ignored_class_is_left_out_of_training_and_scores(tmp_path, unproven):
     data = testing.example_data("segmentation", classes=3)
     np.savez(tmp_path / "bars.npz", **{
         f"{axis}_{name}": value
         for name, split in data.splits.items() for axis, value in (("x", split.inputs), ("y", split.targets))
     })  # fmt: skip
-    run = zoo.train("unet_tiny", tmp_path / "bars.npz", out=tmp_path / "run", epochs=1, batch_size=8, ignored_class="2")
+    run = zoo.train(
+        "unet_tiny", tmp_path / "bars.npz", out=tmp_path / "run", epochs=1, batch_size=8, ignored_class="2",
+        arguments=SHALLOW,
+    )  # fmt: skip
     assert run.task.classes == ("0", "1")
     path = zoo.export(run, tmp_path / "unet_tiny.bars")
     assert json.loads((path / "assets.extra/manifest.json").read_text())["training"]["recipe"]["ignored_class"] == "2"
@@ -338,7 +342,8 @@ def test_masks_of_another_kind_are_refused(tmp_path, name):
 
 
 def test_data_of_other_bands_or_type_than_the_network_are_refused(tmp_path):
-    run = zoo.train("unet_tiny", scenes(np.uint8, 3, overlapping=False), out=tmp_path / "run", epochs=1)
+    data = scenes(np.uint8, 3, overlapping=False)
+    run = zoo.train("unet_tiny", data, out=tmp_path / "run", epochs=1, arguments=SHALLOW)
     with pytest.raises(zoo.ZooError, match="images have 2 channels, the network takes 3"):
         zoo.evaluate(run, scenes(np.uint8, 2, overlapping=False))
     with pytest.raises(zoo.ZooError, match="has uint16 pictures, the network was trained on uint8"):
