@@ -138,7 +138,7 @@ VARIANTS: dict[str, tuple[dict[str, Any], int, dict[str, tuple[Recipe, float | N
         20_560 + 641_000 + 1_001_000 + 10_010,
         {
             "paper": (replace(DROPOUT, targets={"mnist": 0.993}), 0.9960),
-            "modern": (replace(MODERN, learning_rate=6e-3, targets={"mnist": 0.995}), None),
+            "modern": (replace(MODERN, targets={"mnist": 0.995}), None),
         },
     ),
 }
