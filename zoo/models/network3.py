@@ -61,6 +61,17 @@ MODERN = replace(
     precision="mixed_bfloat16",
     targets={"mnist": 0.994},
 )
+# With dropout, which is distortion enough, the above came as far and no further.
+MODERN_DROPOUT = replace(
+    MODERN,
+    optimizer="sgd",
+    optimizer_arguments={"momentum": 0.9, "nesterov": True},
+    learning_rate=0.1,
+    label_smoothing=0.0,
+    weight_decay=1e-4,
+    augmentation=replace(MODERN.augmentation, elastic=None, warped=1.0),
+    targets={"mnist": 0.995},
+)
 # A hundred hidden units cannot follow distortions as wide as those that convolutions can.
 MODERN_SHALLOW = replace(
     MODERN,
@@ -138,7 +149,7 @@ VARIANTS: dict[str, tuple[dict[str, Any], int, dict[str, tuple[Recipe, float | N
         20_560 + 641_000 + 1_001_000 + 10_010,
         {
             "paper": (replace(DROPOUT, targets={"mnist": 0.993}), 0.9960),
-            "modern": (replace(MODERN, targets={"mnist": 0.995}), None),
+            "modern": (MODERN_DROPOUT, None),
         },
     ),
 }
