@@ -229,7 +229,7 @@ MODERN_PICTURES = Recipe(
     augmentation=Augmentation(
         affine=Affine(rotation=10.0, translation=0.07, scale=0.1, skew=5.0),
         elastic=Elastic(alpha=20.0, sigma=4.0),
-        warped=0.6,  # test images are sharper than warped ones: short runs are better on validation for seeing both
+        warped=0.6,  # interpolation blurs: on validation, networks that have seen sharp pictures too are better
     ),
 )
 # For networks with few units, which cannot follow wide distortions.
