@@ -52,7 +52,7 @@ def test_an_unknown_skip_is_refused():
 
 
 @pytest.mark.parametrize("name", ["unet", "unet_small"])
-def test_exported_it_serves_any_size(name, tmp_path):
+def test_exported_it_serves_any_size(name, tmp_path, unproven):
     spec = zoo.get_spec(name)
     arguments = {"width": 2, "depth": 2}
     model = registry.build(spec, **arguments)
