@@ -22,6 +22,7 @@ def test_spec_is_true(name):
     testing.check_spec(name)
 
 
+@pytest.mark.slow
 def test_way_through(making, subtests):
     """What they export is proven in one process for all."""
     with making as folder:
