@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 def training_curves(rows: list[dict[str, float]], task: Task, best_epoch: int, path: Path) -> None:
     """Training and validation figures by epoch, the gap between them shaded, the best epoch marked; those of single
     classes are left out."""
-    of_a_class = tuple(f"_{name}" for name in task.classes)
-    names = [name for name in rows[0] if f"val_{name}" in rows[0] and not name.endswith(of_a_class)]
+    kinds = [name.removeprefix("mean_") for name in rows[0] if name.startswith("mean_")]
+    of_a_class = {f"{kind}_{label}" for kind in kinds for label in task.classes}
+    names = [name for name in rows[0] if f"val_{name}" in rows[0] and name not in of_a_class]
     figure = Figure(figsize=(5 * len(names), 3.6), layout="constrained")
     epochs = [row["epoch"] for row in rows]
     for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):

@@ -67,7 +67,7 @@ MODERN = replace(
     precision="mixed_bfloat16",
     targets={"mnist": 0.994},
 )
-# With dropout, which is distortion enough, the above came as far and no further.
+# With dropout the above came no further on validation.
 MODERN_DROPOUT = replace(
     MODERN,
     optimizer="sgd",
