@@ -67,17 +67,8 @@ MODERN = replace(
     precision="mixed_bfloat16",
     targets={"mnist": 0.994},
 )
-# With dropout the above came no further on validation.
-MODERN_DROPOUT = replace(
-    MODERN,
-    optimizer="sgd",
-    optimizer_arguments={"momentum": 0.9, "nesterov": True},
-    learning_rate=0.1,
-    label_smoothing=0.0,
-    weight_decay=1e-4,
-    augmentation=replace(MODERN.augmentation, elastic=None, warped=1.0),
-    targets={"mnist": 0.995},
-)
+# Dropout learns slowly: after 80 epochs it still errs on training digits that the others have learnt.
+MODERN_DROPOUT = replace(MODERN, epochs=300, targets={"mnist": 0.995})
 # A hundred hidden units cannot follow distortions as wide as those that convolutions can.
 MODERN_SHALLOW = replace(
     MODERN,
