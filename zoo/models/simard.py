@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from etils import epy
 
-from zoo.recipe import MODERN_PICTURES, Affine, Augmentation, Elastic, Recipe, Schedule
+from zoo.recipe import MODERN_PICTURES, Augmentation, Elastic, Recipe, Schedule
 from zoo.registry import register
 from zoo.spec import ModelSpec, Preprocessing, Published, Stage
 
@@ -39,24 +39,23 @@ PAPER = "Simard, Steinkraus, Platt 2003, Best Practices for Convolutional Neural
         preprocessing=Preprocessing(size=(28, 28), pad_to=(29, 29)),
         recipes={
             "paper": Recipe(
-                epochs=60,
+                epochs=160,
                 batch_size=10,
                 learning_rate=0.05,
-                schedule=Schedule("step", decay=0.3, every=15),
-                augmentation=Augmentation(
-                    affine=Affine(rotation=10.0, translation=0.05, scale=0.1, skew=10.0), elastic=Elastic(34.0, 4.0)
-                ),
+                schedule=Schedule("step", decay=0.3, every=40),
+                augmentation=Augmentation(elastic=Elastic(34.0, 4.0)),
                 deviations=(
-                    "batches of 10 at the rate 0.05, times 0.3 every 15 epochs, in place of single images at 0.005; "
-                    "the number of epochs is chosen here",
-                    "distortions are drawn anew in each epoch; the extent of the affine ones is chosen here",
+                    "batches of 10 at the rate 0.05, times 0.3 every 40 of 160 epochs, in place of single images at "
+                    "0.005, times 0.3 every 100",
+                    "distortions are drawn anew in each epoch, and are elastic alone, as MNIST's list of results calls "
+                    "those of this figure",
                     "50,000 training images and 10,000 for validation",
                 ),
             ),
             "modern": replace(MODERN_PICTURES, epochs=100, label_smoothing=0.1, targets={"mnist": 0.990}),
         },
         published=(
-            Published("mnist", "accuracy", 0.996, f"{PAPER}, table 1: 0.4 % error, cross-entropy, affine + elastic"),
+            Published("mnist", "accuracy", 0.996, f"{PAPER}, table 1: 0.4 % error, cross-entropy, elastic distortions"),
         ),
         stages=(
             Stage("head", ("output",), 0.03, 5),
