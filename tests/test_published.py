@@ -66,6 +66,7 @@ def test_a_data_sets_name_is_the_tag_that_is_best_on_validation():
     assert artifacts.find("lenet5.mnist") == artifacts.find(f"lenet5.{entry['aliases']['mnist']}")
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_measured_figure_is_measured_again(name):
