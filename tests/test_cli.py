@@ -167,8 +167,6 @@ def test_from_training_to_serving(run_line, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(artifacts, "prove_served", lambda paths: [])  # the proof itself has run above
         assert "exported to made/mlp_784_30_10.first/2" in run_line(first)
-    assert run_line(f"export {run} m.onnx --format onnx").split() == ["m.onnx"]
-    assert Path("m.onnx").stat().st_size > 90_000
 
     write_pictures("shades")
     text = run_line("fine-tune made/mlp_784_30_10.first --data shades --epochs 2 --export made/mlp_784_30_10.shades")
@@ -212,8 +210,8 @@ def test_an_artifact_is_exported_in_another_format(run_line, monkeypatch):
     monkeypatch.setattr(artifacts, "prove_served", lambda paths: [])
     spec = zoo.get_spec("mlp_784_10")
     zoo.export(zoo.create_model("mlp_784_10"), "mlp_784_10.ex", spec=spec, classes=tuple("0123456789"))
-    run_line("export mlp_784_10.ex m.onnx --format onnx")
-    assert Path("m.onnx").is_file()
+    assert run_line("export mlp_784_10.ex m.onnx --format onnx").split() == ["m.onnx"]
+    assert Path("m.onnx").stat().st_size > 30_000
 
 
 def test_a_changed_rate_holds_in_fine_tuning(run_line, monkeypatch):

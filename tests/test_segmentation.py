@@ -301,10 +301,11 @@ def test_training_takes_border_weights_into_its_loss(tmp_path):
     split = Split(images, (images[..., 0] > 0).astype(np.uint8))
     data = Dataset("gap", {"train": split, "validation": split, "test": split}, ("gap", "object"))
     rows = {}
-    for name, border in {"none": None, "much": {"weight": 1000.0}}.items():
+    for name, border in {"none": None, "much": {"weight": 10_000.0}}.items():
         run = zoo.train(
-            "unet_tiny", data, out=tmp_path / name, epochs=1, batch_size=12, border=border, learning_rate=1e-9
-        )
+            "unet_tiny", data, out=tmp_path / name, epochs=1, batch_size=12, border=border, learning_rate=1e-9,
+            arguments=SHALLOW,
+        )  # fmt: skip
         rows[name] = run.history[0]
     assert rows["much"]["loss"] > 20 * rows["none"]["loss"]
     assert rows["much"]["val_loss"] == pytest.approx(rows["none"]["val_loss"], rel=1e-3)  # measured without
