@@ -64,7 +64,8 @@ PAPER = "Simard, Steinkraus, Platt 2003, Best Practices for Convolutional Neural
         ),
         notes=(
             "the units are scaled tanh as in the authors' earlier LeNet-5: an assumption of this package",
-            "the rate, its steps and the start's deviation of 0.05 are told of the paper, not checked against its text",
+            "the rate, its steps, the kind of the distortions and the start's deviation of 0.05 are told of the paper, "
+            "not checked against its text",
         ),
     )
 )
