@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from sklearn.ensemble import HistGradientBoostingClassifier
 
+import zoo
+from zoo import artifacts
 from zoo.data import Dataset, Split, scenes
 
 
@@ -70,3 +72,8 @@ def test_a_pixel_alone_does_not_tell_its_classes(data):
         found = model.predict_proba(x_test)[:, 1] > 0.3
         ious.append(np.sum(found & y_test[:, number]) / np.sum(found | y_test[:, number]))
     assert 0.35 < np.mean(ious) < 0.55
+
+
+def test_the_published_network_is_as_good_as_its_manifest_says(data):
+    figures = artifacts.open_artifact("unet_satellite.scenes").manifest["figures"]
+    assert zoo.evaluate("unet_satellite.scenes", data)[figures["metric"]] == pytest.approx(figures["test"], abs=1e-4)
