@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import zoo
 from zoo import artifacts, reproduction, testing
 from zoo import data as zoo_data
-from zoo.data import Dataset
+from zoo.data import Dataset, Split
 from zoo.reproduction import stored_range
 from zoo.weights import named_weights
 
@@ -168,7 +168,7 @@ def test_a_network_without_a_figure(made):
 def test_smoke_takes_the_recipe_of_the_manifest(made, spy, monkeypatch):
     monkeypatch.setattr(reproduction, "SMOKE_EXAMPLES", 600)
     recipe = made.runs[0].recipe.replace(
-        epochs=9, learning_rate=2.5, label_smoothing=0.01, ema=0.9999, schedule={"kind": "cosine", "warmup_epochs": 3},
+        epochs=9, learning_rate=2.5, clip_norm=5.0, ema=0.9999, schedule={"kind": "cosine", "warmup_epochs": 3},
         augmentation={"affine": {"rotation": 3.0}}, optimizer_arguments={"momentum": 0.1},
     )  # fmt: skip
     plain = json.loads(json.dumps(dataclasses.asdict(recipe)))
@@ -181,12 +181,31 @@ def test_smoke_takes_the_recipe_of_the_manifest(made, spy, monkeypatch):
     assert {name: len(split) for name, split in call["data"].splits.items()} == {
         "train": 600, "validation": 270, "test": 270,
     }  # fmt: skip
-    np.testing.assert_array_equal(call["data"].splits["train"].inputs, digits["train"].inputs[:600])
+    rows = {picture.tobytes() for picture in digits["train"].inputs}
+    assert rows.issuperset(picture.tobytes() for picture in call["data"].splits["train"].inputs)
     # measured are the stored weights, on all test examples
     assert done.measured == pytest.approx(made.runs[1].metrics["test"]["accuracy"], abs=1e-6)
     assert done.high - done.low == pytest.approx(2 * reproduction.SAME)
     assert [row["epoch"] for row in done.run.history] == [1, 2]
     assert done.run.directory == Path("runs", f"{NAME}.recipe.smoke-1")
+
+
+def test_smoke_takes_examples_of_all_classes(monkeypatch):
+    """Those of a folder come class by class."""
+    monkeypatch.setattr(reproduction, "SMOKE_EXAMPLES", 100)
+    split = Split(np.zeros((300, 2, 2, 1), np.uint8), np.repeat(np.arange(3), 100))
+    part = reproduction._slice(Dataset("folder", dict.fromkeys(("train", "validation", "test"), split), tuple("abc")))
+    assert min(np.bincount(part.splits["train"].targets, minlength=3)) > 20
+
+
+def test_logical_cpus_are_asked_for_before_tensorflow_starts(made, monkeypatch):
+    def strategy(devices):
+        raise zoo.ZooError(f"asked for {devices}")
+
+    monkeypatch.setattr(reproduction, "strategy", strategy)
+    monkeypatch.setattr(reproduction, "Predictor", lambda source: pytest.fail("it has started"))
+    with pytest.raises(zoo.ZooError, match="asked for cpu:2"):
+        zoo.reproduce(made.one, devices="cpu:2")
 
 
 def test_smoke_on_the_command_line(made, command):
@@ -251,7 +270,6 @@ def test_smoke_of_published_weights(name):
     done = zoo.reproduce(artifacts.package_folder() / name, smoke=True)
     assert done.measured == pytest.approx(manifest_of(artifacts.package_folder() / name)["figures"]["test"], abs=1e-4)
     assert done.run.record["data"]["examples"]["train"] == 10_000
-    assert sum(row["seconds"] for row in done.run.history) < 50  # of the minute that the whole may take
 
 
 # --- the range --------------------------------------------------------------------------------------------------
@@ -434,7 +452,7 @@ def test_auto_where_pictures_are_brought_to_grey(monkeypatch):
     data = dataclasses.replace(data, splits=splits, fingerprint="")
     run = zoo.train(NAME, data, out="colour", epochs=1, batch_size=8)
     monkeypatch.setattr("zoo.saved_model.data_of", lambda record, task: data)
-    assert manifest_of(zoo.export(run, f"{NAME}.auto", storage="auto"))["weights"]["storage"] in ("float16", "float32")
+    assert manifest_of(zoo.export(run, f"{NAME}.auto", storage="auto"))["weights"]["storage"] == "float16"
 
 
 def test_auto_without_data():

@@ -13,7 +13,7 @@ from sklearn.metrics import accuracy_score, f1_score, jaccard_score
 
 import zoo
 from zoo import tasks, testing
-from zoo.data import Dataset, Split
+from zoo.data import Dataset, Split, pipeline
 from zoo.data.dataset import IGNORED
 from zoo.recipe import Border, ColorJitter
 from zoo.tasks import masks as mask_ops
@@ -280,6 +280,52 @@ def test_border_weights_move_with_their_image():
     np.testing.assert_array_equal(moved_masks, moved[..., 0] > 100)
 
 
+def test_border_weights_move_where_data_are_expanded():
+    task = task_of("unet_tiny", testing.example_data("segmentation"))
+    images = tf.cast(RNG.integers(1, 255, (5, 8, 8, 1)), tf.uint8)
+    weights, masks = tf.cast(images[..., 0], tf.float32), tf.cast(images[..., 0] > 100, tf.uint8)
+    moved, moved_masks, moved_weights = task.shift((images, masks, weights), tf.range(5))
+    np.testing.assert_array_equal(moved[1, :-1], images[1, 1:])  # up
+    np.testing.assert_array_equal(moved_weights, moved[..., 0])
+    np.testing.assert_array_equal(moved_masks, moved[..., 0] > 100)
+
+
+def test_colour_of_16_bits_for_a_grey_network():
+    data, spec = scenes(np.uint16, 3, overlapping=False), zoo.get_spec("unet_tiny")
+    task = tasks.get_task(spec.task).from_data(spec, data, (None, None, 1))
+    inputs, _ = task.network_batch(*map(tf.constant, task.examples(data.splits["train"])))
+    assert inputs.shape[-1] == 1
+    assert abs(np.mean(inputs)) < 1e-3
+
+
+def test_ignored_pixels_join_no_objects():
+    """What is said of a margin would make one object of all that it touches."""
+    task = task_of("unet_tiny", testing.example_data("segmentation"))
+    said = np.zeros((1, 12, 10, 2), np.float32)
+    said[:, :, [1, 4, 7], 1] = 1.0
+    masks = np.stack([1 - said[..., 1], said[..., 1], np.ones((1, 12, 10), np.float32)], axis=-1)
+    said[:, 8:, :, 1] = 1.0
+    masks[:, 8:] = 0.0  # of weight 0
+    assert task._goodness("adapted_rand_error", masks, said) == [0.0]
+
+
+def test_large_pictures_are_classified_a_few_at_once(tmp_path, monkeypatch):
+    data, run = trained(tmp_path, epochs=1)
+    predictor, counts = zoo.load(run), []
+    function = predictor.function
+
+    def spy(images):
+        counts.append(len(images))
+        return function(images)
+
+    spy.input_signature = function.input_signature
+    predictor.function = spy
+    expected = predictor.class_ids(data.splits["train"])
+    monkeypatch.setattr(pipeline, "LARGEST_BATCH", 12 * 12 * 5)
+    np.testing.assert_array_equal(predictor.class_ids(data.splits["train"]), expected)
+    assert counts == [16, 5, 5, 5, 1]
+
+
 def test_color_jitter_is_of_the_image_alone():
     task = task_of("unet_tiny", testing.example_data("segmentation"))
     images = tf.cast(RNG.integers(0, 255, (6, 16, 16, 1)), tf.uint8)
@@ -325,6 +371,8 @@ def test_an_ignored_class_is_left_out_of_training_and_scores(tmp_path, unproven)
     path = zoo.export(run, tmp_path / "unet_tiny.bars")
     assert json.loads((path / "assets.extra/manifest.json").read_text())["training"]["recipe"]["ignored_class"] == "2"
     assert zoo.evaluate(path, tmp_path / "bars.npz") == pytest.approx(run.metrics["test"], abs=1e-5)
+    again = zoo.reproduce(path, data=tmp_path / "bars.npz", out=tmp_path / "again")
+    assert again.measured == pytest.approx(run.metrics["test"]["mean_iou"], abs=1e-3)
 
 
 ERRORS = {
@@ -364,11 +412,6 @@ def test_an_unknown_loss_is_named(tmp_path):
 def test_impossible_recipes_are_refused(tmp_path, changes):
     with pytest.raises(zoo.ZooError):
         trained(tmp_path, **changes)
-
-
-def test_patches_are_for_masks(tmp_path):
-    with pytest.raises(zoo.ZooError, match="patches are drawn from images with masks: classification takes whole"):
-        zoo.train("lenet5", out=tmp_path / "run", epochs=1, augmentation={"patches": {"size": 4}})
 
 
 def windows(images, masks, seed=0, count=40, classes=2, **patches):
@@ -425,3 +468,5 @@ def test_patches_keep_to_pixels_that_are_known(overlapping):
     images = np.where(masks == IGNORED, 0, 1).astype(np.uint8)[..., None]
     _, cut, _ = windows(images, np.stack([masks] * 2, -1) if overlapping else masks, size=3)
     assert cut[:, 1, 1].all()
+    nothing = np.full_like(masks, IGNORED)  # a window of what is not known, rather than no training
+    assert windows(images, nothing, size=3, count=2)[1].shape == (2, 3, 3, 1)

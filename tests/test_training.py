@@ -157,9 +157,17 @@ def test_two_devices_validate_on_all_of_an_odd_split(validation, tmp_path):
     assert_close(*on_one_and_on_two(LINEAR, digits(32, validation), tmp_path, epochs=1))
 
 
-def test_an_uneven_batch_is_a_clear_error(tmp_path):
-    with pytest.raises(ZooError, match="a batch of 15 cannot be shared evenly among 2 devices"):
-        zoo.train("throwaway", pictures(), out=tmp_path / "run", batch_size=15, devices="cpu:2")
+@pytest.mark.parametrize("replicas", [2, 3, 4])
+def test_no_replica_is_left_without_an_example(replicas):
+    """TensorFlow gives each as many of a batch as the first, while there are any, and aborts at one without."""
+    task = get_task("classification").from_data(THROWAWAY, pictures())
+    for count in range(100, 150):
+        split = Split(np.zeros((count, 12, 12, 1), np.uint8), np.zeros(count, np.int64))
+        batches = training.evaluation_batches(task, split, batch_size=40, replicas=replicas)
+        sizes = [len(labels) for _, labels in batches]
+        assert sum(sizes) == count
+        assert sizes[0] % replicas == 0
+        assert all(size > (replicas - 1) * math.ceil(size / replicas) for size in sizes), (count, sizes)
 
 
 def test_a_batch_larger_than_the_data_is_all_of_it_that_splits_evenly(tmp_path):
@@ -620,6 +628,18 @@ def test_an_error_leaves_the_global_precision_alone(tmp_path):
     assert keras.config.dtype_policy().name == "float32"
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_weight_decay_is_that_of_the_recipe(optimizer):
+    """Keras' AdamW has one of its own."""
+    recipe = Recipe(epochs=1, batch_size=8, learning_rate=0.1, optimizer=optimizer)
+    kernel, bias = (keras.Variable([2.0], name=name) for name in ("kernel", "bias"))
+    for decay, expected in ((0.0, 2.0), (0.5, 2.0 * (1 - 0.1 * 0.5))):
+        made = training.make_optimizer(recipe.replace(weight_decay=decay))
+        made.apply([keras.ops.zeros(1), keras.ops.zeros(1)], [kernel, bias])
+        assert float(kernel[0]) == pytest.approx(expected)
+        assert float(bias[0]) == 2.0
+
+
 @pytest.mark.parametrize("changes", [{"optimizer": "sgdd"}, {"optimizer_arguments": {"momentun": 0.9}}])
 def test_an_optimizer_that_keras_does_not_know_is_a_clear_error(changes, tmp_path):
     with pytest.raises(ZooError, match="sgd"):
@@ -815,7 +835,12 @@ def test_fine_tuning_takes_a_schedule(artifact, tmp_path):
 @pytest.mark.parametrize(
     ("name", "settings", "words"),
     [
-        ("gan_mlp", {"ema": 0.9}, "takes no ema"),
+        ("gan_mlp", {"ema": 0.9}, "generation has no use for the recipe key ema"),
+        ("gan_mlp", {"precision": "mixed_bfloat16"}, "no use for the recipe key precision"),
+        ("mlp_784_10", {"border": {}}, "classification has no use for the recipe key border"),
+        ("mlp_784_10", {"label_smoothing": 0.1}, "labels are smoothed for the losses .* not for quadratic"),
+        ("throwaway", {"batch_size": 15, "devices": "cpu:2"}, "a batch of 15 cannot be shared evenly among 2 devices"),
+        ("throwaway", {"augmentation": {"patches": {}}}, "classification takes whole examples"),
         ("mlp_784_10", {"seed": 2**32}, "the seed must be from 0"),
         ("mlp_784_10", {"optimizer": "sgdd"}, "sgdd"),
     ],

@@ -19,7 +19,7 @@ from zoo.errors import ZooError, unknown
 from zoo.recipe import Recipe
 from zoo.runs import Run, describe_run, open_run, tag_of
 from zoo.spec import Stage
-from zoo.training import dtype_policy, finish_run, fit, make_optimizer, picture_size, plain_copy, start_randomness
+from zoo.training import finish_run, fit, picture_size, plain_copy, rehearsed, start_randomness
 from zoo.weights import assign, is_within, named_weights
 
 with epy.lazy_imports():
@@ -102,9 +102,7 @@ def fine_tune(
         record["only_class"] = only_class
 
     start_randomness(seed, deterministic)
-    with devices_strategy.scope(), dtype_policy(recipe.precision):
-        model = task.build()
-        task.compile(model, recipe, lambda: make_optimizer(recipe))  # a rehearsal: nothing is left of a false start
+    model = rehearsed(task, dataset, recipe, devices_strategy)
     variables = named_weights(model)
     arrays, kept = artifact.arrays(), origin.classes
     if only_class is not None:

@@ -13,6 +13,7 @@ from etils import epy
 from zoo import artifacts, registry, tasks
 from zoo.data import Split
 from zoo.data import load as load_data
+from zoo.data.pipeline import fitting_batch
 from zoo.errors import ZooError
 from zoo.recipe import Recipe, from_dict
 from zoo.runs import Run
@@ -125,9 +126,10 @@ class Predictor:
         """Whether `class_ids` are among its outputs."""
         return "class_ids" in self.function.get_concrete_function().structured_outputs
 
-    def class_ids(self, split: Split, batch_size: int = 256) -> np.ndarray:
+    def class_ids(self, split: Split) -> np.ndarray:
         """The most probable class of each example, int64 [N], or of each of its pixels, computed batch by batch."""
         inputs = self.task.serving_inputs(split)
+        batch_size = fitting_batch(inputs.shape, 256)
         parts = (inputs[start : start + batch_size] for start in range(0, len(inputs), batch_size))
         return np.concatenate([self(part)["class_ids"] for part in parts])
 

@@ -32,8 +32,9 @@ class Schedule:
     table: tuple[tuple[int, float], ...] = ()
 
     def __post_init__(self) -> None:
-        if self.every < 1:
-            raise ZooError(f"schedule key every must be at least 1, not {self.every}")
+        for name, least in (("every", 1), ("warmup_epochs", 0)):
+            if getattr(self, name) < least:
+                raise ZooError(f"schedule key {name} must be at least {least}, not {getattr(self, name)}")
         if self.kind == "table" and 0 not in [first for first, _ in self.table]:
             raise ZooError("schedule key table must begin with a pair for epoch 0")
 
@@ -92,6 +93,10 @@ class FlipCrop:
 
     pad: int = 4
     flip: bool = True
+
+    def __post_init__(self) -> None:
+        if self.pad < 0:
+            raise ZooError(f"flip_crop needs a pad of at least 0 pixels, not {self.pad}")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,8 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from zoo import artifacts
-from zoo.data import Dataset
+from zoo.data import Dataset, Split
+from zoo.devices import strategy
 from zoo.errors import ZooError
 from zoo.loading import Predictor
 from zoo.runs import Run, data_of
@@ -58,6 +61,7 @@ def reproduce(
         ZooError: where the figure is outside the stored range, and for weights that were not trained from scratch.
     """
     artifact = artifacts.open_artifact(source)
+    strategy(devices)  # logical CPUs can be asked for only before a network is built
     predictor, training, figures = Predictor(source), artifact.manifest["training"], artifact.manifest["figures"]
     task = predictor.task
     if not training or "members" in training or "origin" in training:
@@ -65,7 +69,8 @@ def reproduce(
     if figures["metric"] is None:
         raise ZooError(f"{artifact.name} states no figure to reproduce")
     dataset = data_of(training, task, data)
-    recipe, seed = predictor.recipe, training["seed"] if seed is None else seed
+    recipe = predictor.recipe.replace(ignored_class=None)  # `data_of` has left it out
+    seed = training["seed"] if seed is None else seed
     if smoke:
         dataset, whole = _slice(dataset), dataset
         recipe = recipe.replace(epochs=SMOKE_EPOCHS, ema=None, schedule={})
@@ -101,8 +106,12 @@ def stored_range(figures: Mapping[str, Any], examples: int) -> tuple[float, floa
 
 
 def _slice(dataset: Dataset) -> Dataset:
-    """The data set with fewer examples to train on and to validate."""
-    splits = {name: split.head(SMOKE_EXAMPLES) for name, split in dataset.splits.items()}
+    """The data set with fewer examples, drawn at random: a folder's come class by class."""
+
+    def drawn(split: Split) -> Split:
+        return split.take(np.sort(np.random.default_rng(0).permutation(len(split))[:SMOKE_EXAMPLES]))
+
+    splits = {name: drawn(split) for name, split in dataset.splits.items()}
     return dataclasses.replace(dataset, splits=splits, fingerprint="")
 
 

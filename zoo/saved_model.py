@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -82,7 +83,7 @@ def export(
         task, model = _task_of(source, spec, classes, vocabulary, preprocessing, input_shape, arguments or {}), source
     path = Path(path)
     if format != "tensorflow":
-        with written(path, tf.errors.OpError) as temporary:
+        with written(path, tf.errors.OpError) as temporary, full_precision():
             formats.write(task, model, temporary, format)
         return path
     if isinstance(source, Predictor):
@@ -96,7 +97,7 @@ def export(
         rounded = _rounded(run) if run else None
         storage = "float16" if rounded else "float32"
         run = rounded or run
-    with written(version, tf.errors.OpError) as temporary:
+    with written(version, tf.errors.OpError) as temporary, full_precision():
         values = _write_saved_model(task, model, temporary, storage)
         manifest = {
             "format": artifacts.FORMAT,
@@ -167,6 +168,18 @@ def _write_saved_model(task: tasks.Task, model: keras.Model, directory: Path, st
     golden.parent.mkdir(exist_ok=True)
     np.savez(golden, **golden_examples(task, model, values))
     return values
+
+
+@contextlib.contextmanager
+def full_precision() -> Iterator[None]:
+    """Float32 computed as such: a recent GPU rounds products to 10 bits of mantissa otherwise (TF32), further from what
+    a CPU serves than an export may be."""
+    before = tf.config.experimental.tensor_float_32_execution_enabled()
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    try:
+        yield
+    finally:
+        tf.config.experimental.enable_tensor_float_32_execution(before)
 
 
 def golden_examples(task: tasks.Task, model: keras.Model, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -75,14 +75,31 @@ def train(
     record = describe_run(task, dataset, recipe, seed=seed, deterministic=deterministic, devices=devices)
     record["recipe_name"] = recipe_name
     start_randomness(seed, deterministic)
-    with devices_strategy.scope(), dtype_policy(recipe.precision):
-        model = task.build()
-        task.compile(model, recipe, lambda: make_optimizer(recipe))  # a rehearsal: nothing is left of a false start
+    model = rehearsed(task, dataset, recipe, devices_strategy)
     open_run(directory, record)
     history = fit(task, model, dataset, recipe, directory, devices_strategy, seed=seed)
     model = plain_copy(task, model)
     measure_normalisation(task, model, dataset.splits["train"])
     return finish_run(directory, task, model, dataset, recipe, history.rows, history.best_epoch)
+
+
+def rehearsed(
+    task: tasks.Task, dataset: zoo_data.Dataset, recipe: Recipe, devices_strategy: tf.distribute.Strategy
+) -> keras.Model:
+    """The network with fresh weights, once all that a training needs has been made: nothing is left of a false start.
+
+    Raises:
+        ZooError: for what the task, the data or the devices cannot do of the recipe.
+    """
+    task.check_recipe(recipe)
+    with devices_strategy.scope(), dtype_policy(recipe.precision):
+        model = task.build()
+        task.compile(model, recipe, lambda: make_optimizer(recipe))
+    replicas = devices_strategy.num_replicas_in_sync
+    few = dataset.splits["train"].head(recipe.batch_size + replicas)
+    training_batches(task, few, recipe, seed=0, replicas=replicas)
+    evaluation_batches(task, dataset.splits["validation"], replicas=replicas)
+    return model
 
 
 def fit(
@@ -137,16 +154,16 @@ def make_optimizer(recipe: Recipe) -> keras.optimizers.Optimizer:
     Raises:
         ZooError: for an optimizer that Keras does not know, or arguments that it does not take.
     """
-    config = {"learning_rate": recipe.learning_rate, "clipnorm": recipe.clip_norm, **recipe.optimizer_arguments}
-    if recipe.weight_decay:
-        config["weight_decay"] = recipe.weight_decay
+    config = {"learning_rate": recipe.learning_rate, "clipnorm": recipe.clip_norm}
+    config |= {"weight_decay": recipe.weight_decay, **recipe.optimizer_arguments}
     if recipe.ema:
         config |= {"use_ema": True, "ema_momentum": recipe.ema}
     try:
         optimizer = keras.optimizers.get({"class_name": recipe.optimizer, "config": config})
     except (ValueError, TypeError) as error:
         raise ZooError(f"optimizer {recipe.optimizer!r} with {config}: {str(error).splitlines()[0]}") from None
-    if recipe.weight_decay:
+    optimizer.weight_decay = optimizer.weight_decay or None  # 0 is none: AdamW's constructor takes no None
+    if optimizer.weight_decay:
         optimizer.exclude_from_weight_decay(var_names=["bias", "beta", "gamma"])
     return optimizer
 

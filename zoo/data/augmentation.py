@@ -126,6 +126,7 @@ def random_patches(
                 mask == tf.cast(drawn, mask.dtype) if mask.shape.rank == 2 else tf.gather(mask, drawn, axis=2) == 1
             )
             known = tf.where(tf.reduce_any(of_class), of_class, known)
+        known |= ~tf.reduce_any(known)  # anywhere on an image of which nothing is known
         places = tf.cast(tf.where(known), tf.int32)
         return places[tf.random.stateless_uniform([], place_seed, 0, tf.shape(places)[0], tf.int32)]
 

@@ -70,6 +70,11 @@ def training_batches(
     return batches.prefetch(tf.data.AUTOTUNE), steps
 
 
+def fitting_batch(shape: tuple[int, ...], batch_size: int) -> int:
+    """`batch_size`, or fewer where the images of an array [N, H, W, ...] are large; at least 1."""
+    return max(min(batch_size, LARGEST_BATCH // math.prod(shape[1:3])), 1)
+
+
 def evaluation_batches(task: Task, split: Split, *, batch_size: int = 256, replicas: int = 1) -> tf.data.Dataset:
     """Batches of the split in its own order, all examples of it: `batch_size`, or fewer where they are large.
 
@@ -81,12 +86,16 @@ def evaluation_batches(task: Task, split: Split, *, batch_size: int = 256, repli
     """
     arrays = task.examples(split)
     examples = len(arrays[0])
-    pixels = math.prod(arrays[0].shape[1:3])
-    batch_size = max(min(batch_size, LARGEST_BATCH // pixels), replicas)
+    batch_size = max(fitting_batch(arrays[0].shape, batch_size), replicas)
+
+    def feeds_all(rest: int) -> bool:
+        """Each replica gets as many, rounded up, while there are any."""
+        return rest == 0 or (replicas - 1) * math.ceil(rest / replicas) < rest
+
     fitting = (
         size
         for size in range(min(batch_size, examples) // replicas * replicas, 0, -replicas)
-        if examples % size == 0 or examples % size >= replicas
+        if feeds_all(examples % size)
     )
     size = next(fitting, None)
     if size is None:

@@ -26,6 +26,7 @@ with epy.lazy_imports():
     from zoo.data import augmentation as augmentation_ops
 
 Network = Callable[..., Any]
+Move = Callable[[Any, Any], tuple[Any, Any]]  # images and their masks or None, each example by a map of its own
 Signatures = dict[str, "tf.types.experimental.PolymorphicFunction"]
 
 
@@ -50,6 +51,7 @@ class Task(abc.ABC):
     monitor: ClassVar[str | None] = None  # key of the validation metric that chooses the epoch; None keeps the last
     mode: ClassVar[str] = "max"
     metric: ClassVar[str | None] = None  # the test metric that stands beside a published figure
+    unused: ClassVar[tuple[str, ...]] = ()  # recipe keys that mean nothing for it
     takes_text: ClassVar[bool] = False
     masked: ClassVar[bool] = False  # whether the second array of an example is a mask that moves with its image
     dtypes: ClassVar[tuple[str, ...]] = ("uint8",)  # of the pictures that it takes
@@ -77,6 +79,13 @@ class Task(abc.ABC):
             raise ZooError("data set {} holds {}, the network takes {}".format(data.name, *words))
         if not cls.takes_text and dtype.name not in cls.dtypes:
             raise ZooError(f"data set {data.name} has {dtype.name} pictures: give {' or '.join(cls.dtypes)}")
+
+    def check_recipe(self, recipe: Recipe) -> None:
+        """Raises ZooError for a recipe key that would be written down and change nothing."""
+        plain = {field.name: field.default for field in dataclasses.fields(Recipe)}
+        for key in self.unused:
+            if getattr(recipe, key) != plain[key]:
+                raise ZooError(f"{self.spec.task} has no use for the recipe key {key}: leave it out")
 
     def check_data(self, data: Dataset) -> None:
         """Raises ZooError for a data set that the task's network cannot be measured on."""
@@ -198,22 +207,17 @@ class ImageTask(Task):
         images = tf.cast(images, tf.float32)
         if augmentation.color_jitter:
             images = augmentation_ops.color_jitter(images, seed, augmentation.color_jitter)
-        return self._moved((images, *rest), seed, augmentation)
-
-    def _moved(self, batch: tuple, seed: tf.Tensor, augmentation: Augmentation) -> tuple:
-        """A batch, its images float32, under a random map for each example."""
-        images, masks, rest = self._pictures(batch)
-        images, masks = augmentation_ops.augment(images, masks, seed, augmentation)
-        return (images, *([masks] if self.masked else []), *rest)
+        return self._moved(
+            (images, *rest), lambda images, masks: augmentation_ops.augment(images, masks, seed, augmentation)
+        )
 
     def shift(self, batch: tuple, shift: tf.Tensor) -> tuple:
-        images, masks, rest = self._pictures(batch)
-        images, masks = augmentation_ops.shift_expansion(images, masks, shift)
-        return (images, *([masks] if self.masked else []), *rest)
+        return self._moved(batch, lambda images, masks: augmentation_ops.shift_expansion(images, masks, shift))
 
-    def _pictures(self, batch: tuple) -> tuple[tf.Tensor, tf.Tensor | None, tuple]:
-        """A batch as its images, its masks or None, and what does not move with them."""
-        return (batch[0], batch[1], batch[2:]) if self.masked else (batch[0], None, batch[1:])
+    def _moved(self, batch: tuple, move: Move) -> tuple:
+        """A batch with its images, and what belongs to their pixels, moved."""
+        images, *rest = batch
+        return (move(images, None)[0], *rest)
 
     def read(self, words: str) -> np.ndarray:
         path = Path(words)

@@ -31,6 +31,7 @@ LOSSES: dict[str, Callable] = {
     "quadratic": lambda smoothing: losses.QuadraticCost(),
     "rbf_map": lambda smoothing: losses.MapCriterion(),
 }
+SMOOTHED = ("cross_entropy", "binary_cross_entropy")  # the losses that labels can be smoothed for
 
 
 def require_labels(split: Split, dims: int, what: str) -> np.ndarray:
@@ -58,6 +59,8 @@ def compile_classifier(task: Any, model: keras.Model, recipe: Recipe, make_optim
         return keras.metrics.categorical_accuracy(y_true, zoo_layers.probabilities(scores, task.spec.scores))
 
     loss = loss_named(recipe.loss, LOSSES, task.spec.task)(recipe.label_smoothing)
+    if recipe.label_smoothing and recipe.loss not in SMOOTHED:
+        raise ZooError(f"labels are smoothed for the losses {' and '.join(SMOOTHED)}, not for {recipe.loss}")
     metrics = [keras.metrics.MeanMetricWrapper(accuracy, name="accuracy")]
     model.compile(make_optimizer(), loss=loss, metrics=metrics, jit_compile=False, **options)
     model.optimizer.build(model.trainable_variables)
@@ -80,6 +83,7 @@ class Classification(ImageTask):
 
     monitor = "val_accuracy"
     metric = "accuracy"
+    unused = ("border", "ignored_class", "threshold_by")
 
     @classmethod
     def from_data(

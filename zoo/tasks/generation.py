@@ -30,6 +30,9 @@ LOSSES = {"non_saturating": True}
 class Generation(ImageTask):
     """Latents [B, Z] to images, by a model with the sub-models `generator` and `discriminator`."""
 
+    # two networks trained against each other: neither averaged nor computed in less
+    unused = ("ema", "precision", "label_smoothing", "border", "ignored_class", "threshold_by")
+
     @classmethod
     def from_data(
         cls, spec: ModelSpec, data: Dataset, input_shape: tuple | None = None, **arguments: Any
@@ -46,9 +49,6 @@ class Generation(ImageTask):
 
     def compile(self, model: keras.Model, recipe: Recipe, make_optimizer: Callable, **options: Any) -> Any:
         loss_named(recipe.loss, LOSSES, self.spec.task)
-        for key, value in {"ema": recipe.ema, "precision": recipe.precision != "float32"}.items():
-            if value:
-                raise ZooError(f"generation trains two networks against each other: it takes no {key}")
         trainer = adversarial.AdversarialTrainer(model.get_layer("generator"), model.get_layer("discriminator"))
         trainer.compile(make_optimizer(), make_optimizer(), **options)
         return trainer

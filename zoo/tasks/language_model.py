@@ -36,6 +36,7 @@ class LanguageModel(Task):
     monitor = "val_loss"
     mode = "min"
     metric = "loss"
+    unused = ("label_smoothing", "border", "ignored_class", "threshold_by")
     takes_text = True
 
     @classmethod

@@ -16,9 +16,9 @@ from zoo.data import Dataset, Split
 from zoo.data.dataset import IGNORED
 from zoo.data.pipeline import evaluation_batches
 from zoo.errors import ZooError
-from zoo.recipe import Augmentation, Recipe
+from zoo.recipe import Recipe
 from zoo.spec import ModelSpec
-from zoo.tasks.base import ImageTask, Network, Signatures, Task, image_shape
+from zoo.tasks.base import ImageTask, Move, Network, Signatures, Task, image_shape
 
 with epy.lazy_imports():
     import keras
@@ -43,6 +43,7 @@ class Segmentation(ImageTask):
 
     monitor = "val_mean_iou"
     metric = "mean_iou"
+    unused = ("label_smoothing",)
     masked = True
     dtypes = ("uint8", "uint16", "float32")
 
@@ -53,7 +54,8 @@ class Segmentation(ImageTask):
         train = data.splits["train"]
         known = _class_ids(spec, train) != IGNORED
         shape, preprocessing = image_shape(spec, input_shape or (*spec.input_shape[:2], data.shape[-1]), data.shape[-1])
-        preprocessing = pre.for_bands(preprocessing, train.inputs, known if known.ndim == 3 else known[..., 0])
+        images = np.asarray(pre.to_channels(train.inputs, shape[-1]))
+        preprocessing = pre.for_bands(preprocessing, images, known if known.ndim == 3 else known[..., 0])
         return cls(spec, shape, data.classes, preprocessing=preprocessing, arguments=arguments)
 
     @classmethod
@@ -120,11 +122,11 @@ class Segmentation(ImageTask):
             raise ZooError(f"border weights are for classes that exclude each other, those of {self.spec.name} overlap")
         return images, masks, mask_ops.border_weights(masks, recipe.border)
 
-    def _moved(self, batch: tuple, seed: tf.Tensor, augmentation: Augmentation) -> tuple:
+    def _moved(self, batch: tuple, move: Move) -> tuple:
         images, masks, *weights = batch
         # weights of pixels move with the image as if they were a band of it
-        bands = tf.concat([images, *(weight[..., None] for weight in weights)], axis=-1)
-        bands, masks = super()._moved((bands, masks), seed, augmentation)
+        bands = tf.concat([tf.cast(images, tf.float32), *(weight[..., None] for weight in weights)], axis=-1)
+        bands, masks = move(bands, masks)
         channels = images.shape[-1]
         return bands[..., :channels], masks, *(bands[..., channels + i] for i in range(len(weights)))
 
@@ -185,12 +187,12 @@ class Segmentation(ImageTask):
     def _goodness(self, by: str, targets: np.ndarray, probabilities: np.ndarray) -> list[float]:
         """How good the decisions are, higher for better: of each class that may overlap, or of all as one number."""
         masks, known = targets[..., :-1] > 0, targets[..., -1:] > 0
-        said = self._masks(tf.constant(probabilities)).numpy() > 0
+        said = known & (self._masks(tf.constant(probabilities)).numpy() > 0)
         if by == "adapted_rand_error":
             classes = range(len(self.classes)) if self.overlapping else [1]
             pairs = [zip(masks[..., number], said[..., number], strict=True) for number in classes]
             return [-float(np.mean([mask_ops.adapted_rand_error(*pair) for pair in each])) for each in pairs]
-        both, either = (np.sum(known & part, axis=(0, 1, 2)) for part in (masks & said, masks | said))
+        both, either = (np.sum(part, axis=(0, 1, 2)) for part in (masks & said, masks | said))
         ious = both / np.maximum(either, 1)
         return list(ious) if self.overlapping else [float(ious.mean())]
 

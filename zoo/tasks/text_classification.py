@@ -27,6 +27,7 @@ class TextClassification(Task):
 
     monitor = "val_accuracy"
     metric = "accuracy"
+    unused = ("border", "ignored_class", "threshold_by")
     takes_text = True
 
     @classmethod
