@@ -15,16 +15,22 @@ import zoo
 from zoo import data, results
 
 DOCS = Path(__file__).parent.parent / "docs"
-RECIPES = {"paper": ("tab:blue", "the source's recipe"), "modern": ("tab:orange", "the modern recipe")}
+RECIPES = {
+    "paper": ("tab:blue", "the source's recipe, as far as it was run here"),
+    "modern": ("tab:orange", "the modern recipe"),
+}
 COLUMNS = 12  # digits a line
 
 
 def draw_errors(rows: list[dict]) -> None:
-    """A line a network: the source's error as a cross, the measured ones as dots with their deviation."""
-    names = sorted({row["name"] for row in rows}, key=lambda name: -max(r["test"] for r in rows if r["name"] == name))
-    figure, axes = plt.subplots(figsize=(8, 0.34 * len(names) + 1), layout="constrained")
+    """A line for each figure of a source: its error as a cross, the measured ones as dots with their deviation."""
+    keys = sorted({(row["name"], row["published"] or 0) for row in rows})
+    best = {key: max(row["test"] for row in rows if (row["name"], row["published"] or 0) == key) for key in keys}
+    keys.sort(key=lambda key: -best[key])
+    figure, axes = plt.subplots(figsize=(8, 0.34 * len(keys) + 1), layout="constrained")
     for row in rows:
-        line, recipe = names.index(row["name"]), "modern" if row["tag"].endswith("modern") else "paper"
+        line = keys.index((row["name"], row["published"] or 0))
+        recipe = "modern" if row["tag"].endswith("modern") else "paper"
         if row["published"]:
             axes.plot(100 * (1 - row["published"]), line, "x", color="black")
         error, deviation = 100 * (1 - row["mean"]), 100 * row["deviation"]
@@ -33,6 +39,8 @@ def draw_errors(rows: list[dict]) -> None:
     for colour, label in RECIPES.values():
         axes.plot([], [], "o", color=colour, label=label)
     axes.set_xscale("log")
+    several = [name for name, _ in keys]
+    names = [name if several.count(name) == 1 else f"{name} ({published:.4f})" for name, published in keys]
     axes.set(xlabel="test error in %, MNIST", yticks=range(len(names)), yticklabels=names)
     ticks = [0.2, 0.3, 0.5, 1, 2, 5, 10]
     axes.set_xticks(ticks, [str(tick) for tick in ticks], minor=False)

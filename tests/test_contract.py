@@ -47,3 +47,6 @@ def test_a_text_without_a_word_has_probabilities(tmp_path):
     data = testing.example_data("text_classification")
     run = zoo.train("lstm_text", data, out=tmp_path / "run", epochs=1, batch_size=8, arguments=arguments)
     assert zoo.load(run)(["", "?!"])["probabilities"].sum(-1).tolist() == pytest.approx([1.0, 1.0])
+    (row,) = zoo.predict(run, "tasty")
+    assert row["class"] in data.classes
+    assert row["probability"] == max(row["probabilities"])

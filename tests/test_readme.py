@@ -45,6 +45,9 @@ def test_examples_run(tmp_path, session):
         printed += done.stdout
     accuracy = float(re.search(r"test at epoch \d+: accuracy (\S+)", printed)[1])
     assert accuracy >= 0.97, "the first command promises LeNet-5 with 97 % on the digits"
+    tuned = printed.partition("from lenet5.mnist_")[2]
+    assert float(re.search(r"test at epoch \d+: accuracy (\S+)", tuned)[1]) >= 0.9, "fine-tuned on odd and even digits"
+    assert re.search(r"odd/1\.png +odd .*\n.*even/2\.png +even ", printed), "the fine-tuned network errs"
     assert '"predictions"' in printed, "curl got no answer"
 
 

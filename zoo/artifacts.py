@@ -14,10 +14,11 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from zoo import registry
 from zoo.errors import ZooError, unknown
 from zoo.files import cache_folder, write_json
 
@@ -290,8 +291,9 @@ def write_index(root: Path) -> None:
         if (manifest["training"] or {}).get("only_class"):
             models[name]["tags"][tag]["only_class"] = manifest["training"]["only_class"]
         hashes[f"{directory.name}/{path.name}"] = sha256(path / MANIFEST)
+    reported = {figure.dataset for name in registry.list_models() for figure in registry.get_spec(name).published}
     for entry in models.values():
-        ranked = sorted(entry["tags"], key=lambda tag: (_rank(entry["tags"][tag]), tag))
+        ranked = sorted(entry["tags"], key=lambda tag: (*_rank(entry["tags"][tag], reported), tag))
         by_data = {entry["tags"][tag]["dataset"]: tag for tag in ranked}
         aliases = {data: tag for data, tag in by_data.items() if data and data not in entry["tags"]}
         entry["aliases"] = {**aliases, "default": ranked[-1]}
@@ -312,9 +314,10 @@ def _binomial_of(manifest: Mapping[str, Any]) -> float | None:
     return binomial(figures["test"], data["examples"]["test"])
 
 
-def _rank(entry: Mapping[str, Any]) -> tuple[bool, float]:
-    """How good the weights are on validation, higher for better; a loss is better when it is lower. Those of one class
-    of several stand below all others: their figure is of another kind."""
+def _rank(entry: Mapping[str, Any], reported: Container[str]) -> tuple[bool, bool, float]:
+    """How good the weights are on validation, higher for better; a loss is better when it is lower. Figures of other
+    kinds do not compare: those of one class of several stand below all others, and those on somebody's own data below
+    those on data sets that sources report on."""
     value = entry["validation"]
     good = float("-inf") if value is None else -value if entry["metric"] == "loss" else value
-    return "only_class" not in entry, good
+    return "only_class" not in entry, entry["dataset"] in reported, good

@@ -92,11 +92,11 @@ def list_models(
         entry = index.get(spec.name, {"tags": {}, "aliases": {}})
         if tag:
             shown = entry["tags"][tag]
-        else:  # the source's first figure, beside the best weights of the same data set
+        else:  # the best weights for the first data set that the source reports on; without any, its first figure
             figure = spec.published[0] if spec.published else None
             data = figure.dataset if figure else ""
-            best = entry["tags"].get(entry["aliases"].get(data, data), {})
-            shown = {"dataset": data, "published": figure and figure.value, "value": best.get("value")}
+            only_published = {"dataset": data, "published": figure and figure.value, "value": None}
+            shown = entry["tags"].get(entry["aliases"].get(data, data), only_published)
         cells = (shown["dataset"], _figure(shown["published"]), _figure(shown["value"]))
         table.add_row(name, spec.task, f"{spec.params:,}", *cells, tag or ", ".join(sorted(entry["tags"])))
     console.print(table)

@@ -26,20 +26,19 @@ HEADER = (
 
 def rows(folder: Path | None = None) -> list[dict[str, Any]]:
     """For each model's weights a row of `COLUMNS`, one with an empty `tag` for a model without; figures from the
-    manifests, on the data sets that sources report on. `deviation` is the standard deviation over the runs, or of a
-    share of the test examples (binomial) where there was one run.
+    manifests. `deviation` is the standard deviation over the runs, or of a share of the test examples (binomial) where
+    there was one run.
 
     Args:
         folder: only weights of this `saved_models`; of all that are known by name where None.
     """
     index = read_json(folder / INDEX)["models"] if folder else published_index()
     times = latencies(folder)
-    reported = {figure.dataset for name in registry.list_models() for figure in registry.get_spec(name).published}
     table = []
     for name in registry.list_models():
         spec = registry.get_spec(name)
         tags = index.get(name, {}).get("tags", {})
-        for tag, entry in sorted((tag, entry) for tag, entry in tags.items() if entry["dataset"] in reported):
+        for tag, entry in sorted(tags.items()):
             known = {"name": name, "tag": tag, "year": spec.year, "test": entry["value"], "parameters": spec.params}
             known["milliseconds"] = times.get(f"{name}.{tag}")
             table.append({column: known.get(column, entry.get(column)) for column in COLUMNS})

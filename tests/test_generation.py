@@ -1,0 +1,60 @@
+"""What the signatures that make texts and pictures promise, on networks that have learnt nothing."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import zoo
+from zoo import tasks, testing
+
+PROMPTS = ["the quick", "fox", ""]
+
+
+@pytest.fixture(scope="module")
+def texts():
+    spec, data = zoo.get_spec("lstm_char"), testing.example_data("language_model")
+    task = tasks.get_task(spec.task).from_data(spec, data, width=16)
+    tf.keras.utils.set_random_seed(1)
+    return task.signatures(task.build())
+
+
+def generated(signatures, prompts, *, length=6, temperature=1.0, top_k=0, seed=0):
+    numbers = {"length": length, "top_k": top_k, "seed": seed}
+    inputs = {name: tf.constant(value, tf.int32) for name, value in numbers.items()}
+    outputs = signatures["generate"](texts=tf.constant(prompts), temperature=tf.constant(temperature), **inputs)
+    return [text.decode() for text in outputs["texts"].numpy()]
+
+
+@pytest.mark.parametrize("settings", [{"temperature": 0.0}, {"top_k": 1}], ids=str)
+def test_the_likeliest_character_follows(texts, settings):
+    vocabulary = sorted(set("the quick brown fox jumps over the lazy dog. "))
+    expected = PROMPTS[:2]  # which character stands for an empty text is no promise
+    for _ in range(6):
+        probabilities = texts["serving_default"](texts=tf.constant(expected))["probabilities"].numpy()
+        expected = [text + vocabulary[row.argmax()] for text, row in zip(expected, probabilities, strict=True)]
+    assert generated(texts, PROMPTS[:2], **settings) == expected
+
+
+def test_a_seed_is_one_text(texts):
+    first = generated(texts, PROMPTS, length=30)
+    assert [text[:-30] for text in first] == PROMPTS
+    assert generated(texts, PROMPTS, length=30) == first
+    assert all(a != b for a, b in zip(generated(texts, PROMPTS, length=30, seed=1), first, strict=True))
+
+
+def test_a_hot_text_is_more_varied_than_a_cold_one(texts):
+    cold, hot = (len(set(generated(texts, [""], length=200, temperature=value)[0])) for value in (0.01, 5.0))
+    assert cold < 10 < hot
+    assert len(set(generated(texts, [""], length=200, temperature=5.0, top_k=2)[0])) <= hot
+
+
+def test_a_seed_is_one_set_of_pictures():
+    spec = zoo.get_spec("gan_mlp")
+    task = tasks.get_task(spec.task).from_data(spec, testing.example_data("generation"), width=16)
+    sample = task.signatures(task.build())["sample"]
+    first, again, other = (sample(count=tf.constant(3), seed=tf.constant(s))["images"].numpy() for s in (0, 0, 1))
+    assert first.shape == (3, *spec.input_shape)
+    assert first.dtype == np.uint8
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+    assert not np.array_equal(first[0], first[1])
