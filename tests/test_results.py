@@ -64,7 +64,7 @@ def sizes(path):
     return sum(f.stat().st_size for f in path.rglob("*") if f.is_file() and f.name != Path(artifacts.MANIFEST).name)
 
 
-def test_columns_of_the_table(copied, command):
+def test_columns_of_the_table(copied, unproven, command):
     code, out, err = command("results")
     assert code == 0, err
     table = lines_of(out.rstrip())
@@ -84,6 +84,10 @@ def test_columns_of_the_table(copied, command):
     assert table["mlp_784_30_10.mnist_one"]["all runs"] == "0.9000 ± 0.0030 (1)"  # binomial, of 10,000
     mine = table["mlp_784_30_10.mine"]
     assert (mine["figure"], mine["source says"]) == ("accuracy, mine", "")  # no source reports on these data
+    spec, classes = zoo.get_spec("mlp_784_10"), tuple("0123456789")
+    zoo.export(zoo.create_model("mlp_784_10"), "saved_models/mlp_784_10.bare", spec=spec, classes=classes)
+    bare = lines_of(results.table())["mlp_784_10.bare"]  # measured on nothing
+    assert (bare["figure"], bare["test"], bare["all runs"]) == ("", "", "")
     assert "mlp_784_30_10" not in table
     for name in zoo.list_models():
         if name != "mlp_784_30_10":

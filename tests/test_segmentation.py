@@ -373,6 +373,7 @@ def test_an_ignored_class_is_left_out_of_training_and_scores(tmp_path, unproven)
     assert zoo.evaluate(path, tmp_path / "bars.npz") == pytest.approx(run.metrics["test"], abs=1e-5)
     again = zoo.reproduce(path, data=tmp_path / "bars.npz", out=tmp_path / "again")
     assert again.measured == pytest.approx(run.metrics["test"]["mean_iou"], abs=1e-3)
+    assert zoo.evaluate(again.run, tmp_path / "bars.npz") == pytest.approx(again.run.metrics["test"], abs=1e-5)
 
 
 ERRORS = {

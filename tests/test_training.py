@@ -837,6 +837,7 @@ def test_fine_tuning_takes_a_schedule(artifact, tmp_path):
     [
         ("gan_mlp", {"ema": 0.9}, "generation has no use for the recipe key ema"),
         ("gan_mlp", {"precision": "mixed_bfloat16"}, "no use for the recipe key precision"),
+        ("gan_mlp", {"patience": 3}, "no use for the recipe key patience"),
         ("mlp_784_10", {"border": {}}, "classification has no use for the recipe key border"),
         ("mlp_784_10", {"label_smoothing": 0.1}, "labels are smoothed for the losses .* not for quadratic"),
         ("throwaway", {"batch_size": 15, "devices": "cpu:2"}, "a batch of 15 cannot be shared evenly among 2 devices"),

@@ -14,7 +14,7 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -73,8 +73,8 @@ class Artifact:
 
 def find(name: str | os.PathLike) -> Path:
     """The directory of the newest version for a path or `name.tag`, where a data set's name is an alias of the tag
-    that is best on its validation split; of the best tag of all for a bare name. What an index lists and no folder
-    holds is fetched from the hub.
+    that is best on its validation split; of the default tag for a bare name, see `published_index`. What an index lists
+    and no folder holds is fetched from the hub.
 
     Raises:
         ZooError: where there is none, with the nearest names, or it cannot be fetched.
@@ -252,7 +252,8 @@ def _index_of(root: Path) -> dict[str, Any]:
 
 def published_index() -> dict[str, dict[str, Any]]:
     """By model name: its `tags`, each with data set, metric, value, validation and size, and its `aliases`: for each
-    data set, and for `default`, the tag that is best on validation."""
+    data set the tag that is best on validation, and as `default` the best of those on data that sources report on, of
+    all where there is none."""
     merged: dict[str, dict[str, Any]] = {}
     for root in reversed(roots()):
         for name, entry in _index_of(root).get("models", {}).items():
@@ -291,9 +292,8 @@ def write_index(root: Path) -> None:
         if (manifest["training"] or {}).get("only_class"):
             models[name]["tags"][tag]["only_class"] = manifest["training"]["only_class"]
         hashes[f"{directory.name}/{path.name}"] = sha256(path / MANIFEST)
-    reported = {figure.dataset for name in registry.list_models() for figure in registry.get_spec(name).published}
     for entry in models.values():
-        ranked = sorted(entry["tags"], key=lambda tag: (*_rank(entry["tags"][tag], reported), tag))
+        ranked = sorted(entry["tags"], key=lambda tag: (_rank(entry["tags"][tag]), tag))
         by_data = {entry["tags"][tag]["dataset"]: tag for tag in ranked}
         aliases = {data: tag for data, tag in by_data.items() if data and data not in entry["tags"]}
         entry["aliases"] = {**aliases, "default": ranked[-1]}
@@ -314,10 +314,10 @@ def _binomial_of(manifest: Mapping[str, Any]) -> float | None:
     return binomial(figures["test"], data["examples"]["test"])
 
 
-def _rank(entry: Mapping[str, Any], reported: Container[str]) -> tuple[bool, bool, float]:
+def _rank(entry: Mapping[str, Any]) -> tuple[bool, bool, float]:
     """How good the weights are on validation, higher for better; a loss is better when it is lower. Figures of other
     kinds do not compare: those of one class of several stand below all others, and those on somebody's own data below
     those on data sets that sources report on."""
     value = entry["validation"]
     good = float("-inf") if value is None else -value if entry["metric"] == "loss" else value
-    return "only_class" not in entry, entry["dataset"] in reported, good
+    return "only_class" not in entry, entry["dataset"] in registry.reported_datasets(), good

@@ -55,7 +55,7 @@ class History(keras.callbacks.Callback):
 
     @property
     def best_epoch(self) -> int:
-        """The epoch, from 1, of the best validation figure; the last where the task monitors none; 0 before any."""
+        """The epoch, from 1, of the best validation figure; the last where the task has none; 0 before any."""
         if not self.rows:
             return 0
         figures = [self.task.goodness(row) for row in self.rows]
@@ -108,7 +108,7 @@ class History(keras.callbacks.Callback):
         for path in self.directory.glob("best-*.npz"):
             if path != best:
                 path.unlink()
-        if self.patience is not None and len(self.rows) - self.best_epoch >= self.patience:
+        if self.is_over(self.params["epochs"]):
             self.model.stop_training = True
 
     def _refuse_to_go_on(self, loss: float, what: str) -> None:

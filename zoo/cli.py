@@ -17,6 +17,7 @@ from rich.table import Table
 import zoo
 from zoo import artifacts
 from zoo.errors import ZooError, unknown
+from zoo.results import four_digits
 
 app = typer.Typer(
     name="zoo",
@@ -90,14 +91,12 @@ def list_models(
     for name in names:
         spec, tag = zoo.get_spec(name), name.partition(".")[2]
         entry = index.get(spec.name, {"tags": {}, "aliases": {}})
-        if tag:
-            shown = entry["tags"][tag]
-        else:  # the best weights for the first data set that the source reports on; without any, its first figure
-            figure = spec.published[0] if spec.published else None
-            data = figure.dataset if figure else ""
-            only_published = {"dataset": data, "published": figure and figure.value, "value": None}
-            shown = entry["tags"].get(entry["aliases"].get(data, data), only_published)
-        cells = (shown["dataset"], _figure(shown["published"]), _figure(shown["value"]))
+        figure = spec.published[0] if spec.published else None
+        # the best weights for the first data set that the source reports on; of all, where it reports on none
+        best = entry["aliases"].get(figure.dataset, figure.dataset) if figure else entry["aliases"].get("default")
+        without = {"dataset": figure and figure.dataset, "published": figure and figure.value, "value": None}
+        shown = entry["tags"].get(tag or best, without)
+        cells = (shown["dataset"], four_digits(shown["published"]), four_digits(shown["value"]))
         table.add_row(name, spec.task, f"{spec.params:,}", *cells, tag or ", ".join(sorted(entry["tags"])))
     console.print(table)
 
@@ -114,7 +113,7 @@ def info(name: Name) -> None:
     table.add_row("parameters", f"{spec.params:,}")
     table.add_row("sources", "\n".join(spec.sources))
     for figure in spec.published:
-        table.add_row("published", f"{figure.metric} {_figure(figure.value)} on {figure.dataset} ({figure.source})")
+        table.add_row("published", f"{figure.metric} {four_digits(figure.value)} on {figure.dataset} ({figure.source})")
     for stage in spec.stages:
         table.add_row(
             "fine-tuning", f"{stage.name}: {', '.join(stage.layers)}, {stage.epochs} epochs at {stage.learning_rate}"
@@ -318,7 +317,7 @@ def serve(
     from zoo import serving
 
     zoo.verify(*sources)
-    served = {artifact.name: artifact.path for artifact in map(artifacts.open_artifact, sources)}
+    served = {path.parent.name: path for path in map(artifacts.find, sources)}
     if len(served) < len(sources):
         raise ZooError("two of the artifacts have the same name: a server needs them apart")
     serving.serve(served, host=host, port=port)
@@ -353,9 +352,9 @@ def _conclude(run: zoo.Run, export_to: Path | None) -> None:
         gap = row[run.task.metric] - row[f"val_{run.task.metric}"]
         print(f"gap between training and validation {run.task.metric} there: {gap:+.4f}")
     target = run.recipe.targets.get(run.record["data"]["name"])
-    if target is not None and run.task.monitor:
+    if target is not None and run.task.metric:
         measured = {f"val_{key}": value for key, value in run.metrics["validation"].items()}
-        reached = run.task.goodness(measured) >= run.task.goodness({run.task.monitor: target})
+        reached = run.task.goodness(measured) >= run.task.goodness({f"val_{run.task.metric}": target})
         print(f"validation target {target} of the recipe: {'reached' if reached else 'missed'}")
     spec = run.task.spec
     path = zoo.export(run, export_to or Path("saved_models") / f"{spec.name}.{run.tag}")
@@ -381,10 +380,6 @@ def _import_tensorflow_quietly() -> None:
     finally:
         os.dup2(kept, 2)
         os.close(kept)
-
-
-def _figure(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}"
 
 
 def _shape(words: str | None) -> tuple[int, ...] | None:

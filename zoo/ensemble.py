@@ -119,7 +119,7 @@ def _load(member: Member) -> tuple[str, Predictor]:
         return member.directory.name or member.task.spec.name, Predictor(member)
     if Path(member, RUN_FILE).is_file():
         return Path(member).resolve().name, Predictor(load_run(member))
-    return artifacts.open_artifact(member).name, Predictor(member)
+    return artifacts.find(member).parent.name, Predictor(member)
 
 
 def _disagreement(predictors: Sequence[Predictor], split: Split) -> dict[str, float]:

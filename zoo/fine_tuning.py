@@ -122,7 +122,7 @@ def fine_tune(
         part.mkdir(exist_ok=True)
         history = fit(task, model, dataset, own, part, devices_strategy, seed=seed + number)
         goodness = task.goodness(history.rows[history.best_epoch - 1])
-        if goodness >= best[0] or task.monitor is None:
+        if goodness >= best[0] or task.metric is None:
             weights = {key: variable.numpy() for key, variable in variables.items()}
             best = (goodness, len(rows) + history.best_epoch, weights)
         assign(variables, best[2])

@@ -66,6 +66,11 @@ def get_spec(name: str) -> ModelSpec:
     return specs[plain]
 
 
+def reported_datasets() -> set[str]:
+    """The data sets that sources report figures on."""
+    return {figure.dataset for spec in _all_specs().values() for figure in spec.published}
+
+
 def list_models(
     pattern: str = "*",
     *,
@@ -88,12 +93,12 @@ def list_models(
     """
     from zoo.artifacts import published_index
 
-    names, specs = [], _all_specs().values()
+    names, specs, index = [], _all_specs().values(), published_index()
     known = {spec.task for spec in specs}
     if task is not None and task not in known:
         raise unknown("task", task, known)
     for spec in specs:
-        entries = published_index().get(spec.name, {}).get("tags", {})
+        entries = index.get(spec.name, {}).get("tags", {})
         if task not in (None, spec.task) or (max_params is not None and spec.params > max_params):
             continue
         on = {figure.dataset for figure in spec.published} | {entry["dataset"] for entry in entries.values()}

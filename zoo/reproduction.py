@@ -8,10 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from zoo import artifacts
-from zoo.data import Dataset, Split
+from zoo.data import Dataset
 from zoo.devices import strategy
 from zoo.errors import ZooError
 from zoo.loading import Predictor
@@ -69,8 +67,7 @@ def reproduce(
     if figures["metric"] is None:
         raise ZooError(f"{artifact.name} states no figure to reproduce")
     dataset = data_of(training, task, data)
-    recipe = predictor.recipe.replace(ignored_class=None)  # `data_of` has left it out
-    seed = training["seed"] if seed is None else seed
+    recipe, seed = predictor.recipe, training["seed"] if seed is None else seed
     if smoke:
         dataset, whole = _slice(dataset), dataset
         recipe = recipe.replace(epochs=SMOKE_EPOCHS, ema=None, schedule={})
@@ -107,11 +104,7 @@ def stored_range(figures: Mapping[str, Any], examples: int) -> tuple[float, floa
 
 def _slice(dataset: Dataset) -> Dataset:
     """The data set with fewer examples, drawn at random: a folder's come class by class."""
-
-    def drawn(split: Split) -> Split:
-        return split.take(np.sort(np.random.default_rng(0).permutation(len(split))[:SMOKE_EXAMPLES]))
-
-    splits = {name: drawn(split) for name, split in dataset.splits.items()}
+    splits = {name: split.sample(SMOKE_EXAMPLES) for name, split in dataset.splits.items()}
     return dataclasses.replace(dataset, splits=splits, fingerprint="")
 
 

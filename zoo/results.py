@@ -55,10 +55,10 @@ def table(folder: Path | None = None) -> str:
     lines = [HEADER, "|" + "---|" * (HEADER.count("|") - 1)]
     for row in rows(folder):
         weights = f"`{row['name']}.{row['tag']}`" if row["tag"] else ""
-        figure = f"{row['metric']}, {row['dataset']}" if row["metric"] else ""
-        cells = (f"`{row['name']}`", str(row["year"]), f"{row['parameters']:,}", figure, _figure(row["published"]))
+        figure = f"{row['metric']}, {row['dataset']}" if row["dataset"] else ""
+        cells = (f"`{row['name']}`", str(row["year"]), f"{row['parameters']:,}", figure, four_digits(row["published"]))
         cells += (weights,)
-        cells += (_figure(row["validation"]), _figure(row["test"]), _spread(row))
+        cells += (four_digits(row["validation"]), four_digits(row["test"]), _spread(row))
         cells += (f"{row['bytes'] / 1e6:.1f} MB" if row["bytes"] else "",)
         cells += (f"{row['milliseconds']:.1f} ms" if row["milliseconds"] else "",)
         lines.append(f"| {' | '.join(cells)} |")
@@ -111,5 +111,5 @@ def _spread(row: Mapping[str, Any]) -> str:
     return f"{row['mean']:.4f} ± {row['deviation']:.4f} ({row['runs']})"
 
 
-def _figure(value: float | None) -> str:
+def four_digits(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}"

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from etils import epy
 
 from zoo import data as zoo_data
@@ -195,8 +194,7 @@ def measure_normalisation(task: tasks.Task, model: keras.Model, split: zoo_data.
     if not layers:
         return
     momenta = [layer.momentum for layer in layers]
-    drawn = np.random.default_rng(0).permutation(len(split))[:EXAMPLES_TO_MEASURE]
-    for number, (images, _) in enumerate(evaluation_batches(task, split.take(drawn)), start=1):
+    for number, (images, _) in enumerate(evaluation_batches(task, split.sample(EXAMPLES_TO_MEASURE)), start=1):
         for layer in layers:
             layer.momentum = 1 - 1 / number  # the mean over all batches
         model(images, training=True)

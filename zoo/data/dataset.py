@@ -41,6 +41,10 @@ class Split:
         """The first `count` examples, all where there are fewer."""
         return self.take(slice(count))
 
+    def sample(self, count: int) -> Split:
+        """`count` examples drawn at random, always the same ones; all where there are fewer."""
+        return self.take(np.random.default_rng(0).permutation(len(self))[:count])
+
     def take(self, index: slice | np.ndarray) -> Split:
         return Split(self.inputs[index], None if self.targets is None else self.targets[index])
 
@@ -63,6 +67,7 @@ class Dataset:
         classes: their names in order of the class ids; empty where there are no targets.
         fingerprint: sha256 of the arrays (dtype, shape, bytes) of each split in order and of the class names;
             computed where none is given.
+        ignored_class: the class that `without_class` has left out.
 
     Raises:
         ZooError: for other splits, or one without examples.
@@ -72,6 +77,7 @@ class Dataset:
     splits: Mapping[str, Split]
     classes: tuple[str, ...] = ()
     fingerprint: str = ""
+    ignored_class: str | None = None
 
     def __post_init__(self) -> None:
         if set(self.splits) != set(SPLITS):
@@ -111,7 +117,7 @@ class Dataset:
             lowered = masks - ((masks > number) & (masks != IGNORED))
             return np.where(masks == number, IGNORED, lowered).astype(masks.dtype)
 
-        return self._changed(change, self.classes[:number] + self.classes[number + 1 :])
+        return self._changed(change, self.classes[:number] + self.classes[number + 1 :], name)
 
     def only_classes(self, *names: str) -> Dataset:
         """The data set with the masks of some of several classes that may overlap, in this order; it has a fingerprint
@@ -133,9 +139,11 @@ class Dataset:
             raise unknown(f"class of {self.name}", name, self.classes)
         return self.classes.index(name)
 
-    def _changed(self, change: Callable[[np.ndarray], np.ndarray], classes: tuple[str, ...]) -> Dataset:
+    def _changed(
+        self, change: Callable[[np.ndarray], np.ndarray], classes: tuple[str, ...], ignored_class: str | None = None
+    ) -> Dataset:
         splits = {split: Split(part.inputs, change(part.targets)) for split, part in self.splits.items()}
-        return Dataset(self.name, splits, classes)
+        return Dataset(self.name, splits, classes, ignored_class=ignored_class)
 
 
 def _fingerprint(splits: Mapping[str, Split], classes: tuple[str, ...]) -> str:

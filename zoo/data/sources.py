@@ -78,7 +78,7 @@ def load(
         ZooError: for an unknown name or class, and for data that cannot be read or used, with the files at fault.
     """
     if isinstance(name, Dataset):
-        return name if ignored_class is None else name.without_class(ignored_class)
+        return name if ignored_class in (None, name.ignored_class) else name.without_class(ignored_class)
     name = os.fspath(name)
     if name in NAMED:
         splits, classes = NAMED[name]()

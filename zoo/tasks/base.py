@@ -48,9 +48,7 @@ class Task(abc.ABC):
     preprocessing: Preprocessing = dataclasses.field(default_factory=Preprocessing)
     arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
-    monitor: ClassVar[str | None] = None  # key of the validation metric that chooses the epoch; None keeps the last
-    mode: ClassVar[str] = "max"
-    metric: ClassVar[str | None] = None  # the test metric that stands beside a published figure
+    metric: ClassVar[str | None] = None  # chooses the epoch on validation, stands beside a published figure on test
     unused: ClassVar[tuple[str, ...]] = ()  # recipe keys that mean nothing for it
     takes_text: ClassVar[bool] = False
     masked: ClassVar[bool] = False  # whether the second array of an example is a mask that moves with its image
@@ -82,9 +80,8 @@ class Task(abc.ABC):
 
     def check_recipe(self, recipe: Recipe) -> None:
         """Raises ZooError for a recipe key that would be written down and change nothing."""
-        plain = {field.name: field.default for field in dataclasses.fields(Recipe)}
         for key in self.unused:
-            if getattr(recipe, key) != plain[key]:
+            if getattr(recipe, key) != getattr(Recipe, key):
                 raise ZooError(f"{self.spec.task} has no use for the recipe key {key}: leave it out")
 
     def check_data(self, data: Dataset) -> None:
@@ -132,7 +129,7 @@ class Task(abc.ABC):
     def example(self, split: Split, directory: Path) -> str:
         """An input of the split as a user would type it for `read`, written to the directory where it is a file;
         empty where there is none."""
-        return ""
+        return str(split.inputs[0])[:40]
 
     def summary(self, outputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
         """Plain data that tell a user what the outputs of `serving_default` for one example say."""
@@ -163,11 +160,12 @@ class Task(abc.ABC):
         raise ZooError(f"{self.spec.name} takes raw text: ONNX and LiteRT hold numeric networks only")
 
     def goodness(self, row: Mapping[str, float]) -> float:
-        """How good an epoch is by its monitored figure, higher for better; later ones are better where there is
+        """How good an epoch is by its validation figure, higher for better; later ones are better where there is
         none."""
-        if self.monitor is None:
+        if self.metric is None:
             return float(row["epoch"])
-        return row[self.monitor] if self.mode == "max" else -row[self.monitor]
+        figure = row[f"val_{self.metric}"]
+        return -figure if self.metric == "loss" else figure
 
     def build(self) -> keras.Model:
         """The network with fresh weights."""
@@ -187,9 +185,9 @@ class Task(abc.ABC):
         fields = dataclasses.asdict(dataclasses.replace(self, spec=None))
         return {**fields, "spec": self.spec.name, "task": self.spec.task}
 
-    def _function(self, call: Callable, **inputs: tf.TensorSpec) -> Any:
-        """`call` as a graph function of these named inputs."""
-        return tf.function(call, input_signature=list(inputs.values()), autograph=False)
+    def _function(self, call: Callable, *inputs: tf.TensorSpec) -> Any:
+        """`call` as a graph function of these inputs."""
+        return tf.function(call, input_signature=inputs, autograph=False)
 
 
 class ImageTask(Task):

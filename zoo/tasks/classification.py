@@ -81,7 +81,6 @@ def class_summary(outputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
 class Classification(ImageTask):
     """Images [B, H, W, C] to one of K classes."""
 
-    monitor = "val_accuracy"
     metric = "accuracy"
     unused = ("border", "ignored_class", "threshold_by")
 
@@ -136,8 +135,8 @@ class Classification(ImageTask):
 
         images = tf.TensorSpec([None, None, None, self.channels], tf.uint8, "images")
         return {
-            "serving_default": self._function(from_images, images=images),
-            "encoded_images": self._function(from_encoded, encoded=tf.TensorSpec([None], tf.string, "encoded")),
+            "serving_default": self._function(from_images, images),
+            "encoded_images": self._function(from_encoded, tf.TensorSpec([None], tf.string, "encoded")),
         }
 
     def summary(self, outputs: Mapping[str, np.ndarray]) -> dict[str, Any]:

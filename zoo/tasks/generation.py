@@ -30,8 +30,8 @@ LOSSES = {"non_saturating": True}
 class Generation(ImageTask):
     """Latents [B, Z] to images, by a model with the sub-models `generator` and `discriminator`."""
 
-    # two networks trained against each other: neither averaged nor computed in less
-    unused = ("ema", "precision", "label_smoothing", "border", "ignored_class", "threshold_by")
+    # two networks trained against each other: neither averaged nor computed in less, no epoch better than the last
+    unused = ("ema", "precision", "patience", "label_smoothing", "border", "ignored_class", "threshold_by")
 
     @classmethod
     def from_data(
@@ -79,12 +79,8 @@ class Generation(ImageTask):
             return from_latents(tf.random.stateless_normal([count, width], tf.stack([seed, 0])))
 
         return {
-            "serving_default": self._function(
-                from_latents, latents=tf.TensorSpec([None, width], tf.float32, "latents")
-            ),
-            "sample": self._function(
-                sample, count=tf.TensorSpec([], tf.int32, "count"), seed=tf.TensorSpec([], tf.int32, "seed")
-            ),
+            "serving_default": self._function(from_latents, tf.TensorSpec([None, width], tf.float32, "latents")),
+            "sample": self._function(sample, tf.TensorSpec([], tf.int32, "count"), tf.TensorSpec([], tf.int32, "seed")),
         }
 
     def example(self, split: Split, directory: Path) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,8 +32,6 @@ class LanguageModel(Task):
     and the new states under the same names.
     """
 
-    monitor = "val_loss"
-    mode = "min"
     metric = "loss"
     unused = ("label_smoothing", "border", "ignored_class", "threshold_by")
     takes_text = True
@@ -133,24 +130,15 @@ class LanguageModel(Task):
             return {"texts": tf.strings.join([texts, tf.strings.reduce_join(new, -1)])}
 
         texts = tf.TensorSpec([None], tf.string, "texts")
-        scalars = {name: tf.TensorSpec([], tf.int32, name) for name in ("length", "top_k", "seed")}
+        length, top_k, seed = (tf.TensorSpec([], tf.int32, name) for name in ("length", "top_k", "seed"))
+        temperature = tf.TensorSpec([], tf.float32, "temperature")
         functions = {
-            "serving_default": self._function(next_character, texts=texts),
-            "generate": self._function(
-                generate,
-                texts=texts,
-                length=scalars["length"],
-                temperature=tf.TensorSpec([], tf.float32, "temperature"),
-                top_k=scalars["top_k"],
-                seed=scalars["seed"],
-            ),
+            "serving_default": self._function(next_character, texts),
+            "generate": self._function(generate, texts, length, temperature, top_k, seed),
         }
         for function in functions.values():
             function.tracked = numbers  # the lookup table must live as long as the functions
         return functions
-
-    def example(self, split: Split, directory: Path) -> str:
-        return str(split.inputs[0])[:40]
 
     def summary(self, outputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
         likeliest = np.argsort(outputs["probabilities"][0])[::-1][:5]

@@ -41,7 +41,6 @@ class Segmentation(ImageTask):
 
     thresholds: tuple[float, ...] = ()
 
-    monitor = "val_mean_iou"
     metric = "mean_iou"
     unused = ("label_smoothing",)
     masked = True
@@ -213,7 +212,7 @@ class Segmentation(ImageTask):
             return {"probabilities": probabilities, decided: self.decide(probabilities)}
 
         images = tf.TensorSpec([None, None, None, self.channels], self.preprocessing.dtype, "images")
-        return {"serving_default": self._function(segment, images=images)}
+        return {"serving_default": self._function(segment, images)}
 
     def read(self, words: str) -> np.ndarray:
         scene = rasters.open_scene(words)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +24,6 @@ with epy.lazy_imports():
 class TextClassification(Task):
     """Texts, string [B], to one of K classes. The network takes token numbers [B, length]: 0 pads, 1 is unknown."""
 
-    monitor = "val_accuracy"
     metric = "accuracy"
     unused = ("border", "ignored_class", "threshold_by")
     takes_text = True
@@ -71,12 +69,9 @@ class TextClassification(Task):
         def classify(texts: tf.Tensor) -> dict[str, tf.Tensor]:
             return class_outputs(self, network(numbered(tokenizer, texts)))
 
-        function = self._function(classify, texts=tf.TensorSpec([None], tf.string, "texts"))
+        function = self._function(classify, tf.TensorSpec([None], tf.string, "texts"))
         function.tracked = tokenizer  # its lookup table must live as long as the function
         return {"serving_default": function}
-
-    def example(self, split: Split, directory: Path) -> str:
-        return str(split.inputs[0])[:40]
 
     def summary(self, outputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
         return class_summary(outputs)
