@@ -24,12 +24,14 @@ COLUMNS = 12  # digits a line
 
 def draw_errors(rows: list[dict]) -> None:
     """A line for each figure of a source: its error as a cross, the measured ones as dots with their deviation."""
-    keys = sorted({(row["name"], row["published"] or 0) for row in rows})
-    best = {key: max(row["test"] for row in rows if (row["name"], row["published"] or 0) == key) for key in keys}
-    keys.sort(key=lambda key: -best[key])
+    best: dict[tuple[str, float | None], float] = {}
+    for row in rows:
+        key = row["name"], row["published"]
+        best[key] = max(row["test"], best.get(key, 0.0))
+    keys = sorted(best, key=best.get, reverse=True)
     figure, axes = plt.subplots(figsize=(8, 0.34 * len(keys) + 1), layout="constrained")
     for row in rows:
-        line = keys.index((row["name"], row["published"] or 0))
+        line = keys.index((row["name"], row["published"]))
         recipe = "modern" if row["tag"].endswith("modern") else "paper"
         if row["published"]:
             axes.plot(100 * (1 - row["published"]), line, "x", color="black")

@@ -89,6 +89,8 @@ def test_list(run_line):
     assert row[:3] == ["mlp_784_30_10", "classification", "23,860"]
     assert "0.9542" in row
     assert "0.9389" not in run_line("list unet_small")  # the paper's pixel accuracy beside a mean IoU measured here
+    measured = artifacts.published_index()["lenet5_modern"]["tags"]["mnist_modern"]["value"]
+    assert f"{measured:.4f}" in run_line("list lenet5_modern").splitlines()[1]  # although no source gives a figure
 
 
 @pytest.mark.parametrize("name", zoo.list_models())

@@ -14,6 +14,7 @@ import pytest
 
 import zoo
 from zoo import artifacts
+from zoo.data.dataset import HELD_OUT
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -56,6 +57,8 @@ def test_figures_of_segmentation_are_those_measured():
     written = README.partition("<!-- segmentation -->")[2].partition("<!-- end of segmentation -->")[0]
     training = artifacts.read_manifest(ROOT / "saved_models/unet_small.isbi/1")["training"]
     assert f"{training['data']['examples']['train']} slices to train on" in README
+    larger = zoo.get_spec("unet").params / zoo.get_spec("unet_small").params
+    assert f"a network {larger:.0f} times larger" in README
     measured = training["metrics"].values()
     published = {figure.metric: figure.value for figure in zoo.get_spec("unet_small").published}
     rows = [
@@ -72,6 +75,14 @@ def test_figures_of_segmentation_are_those_measured():
     headers = ["| `unet_small.isbi` | validation | test | paper |", f"| IoU on test scenes | {' | '.join(order)} |"]
     tables = [f"| {' | '.join(row)} |" for row in rows]
     assert lines == [headers[0], *tables[:2], headers[1], *tables[2:]], "\n".join([*headers, *tables])
+
+
+def test_a_network_for_photographs():
+    """The line for which README has no folder: a network of that size is built."""
+    name, shape = re.search(r"zoo train (\w+) --data FOLDER --input-shape ([\d,]+)", README).groups()
+    shape = tuple(map(int, shape.split(",")))
+    assert zoo.create_model(name, input_shape=shape, classes=3).input_shape == (None, *shape)
+    assert f"{HELD_OUT:.0%}".replace("%", " %") + " each are held out" in README
 
 
 def test_published_index_is_that_of_the_manifests(monkeypatch, tmp_path):

@@ -49,7 +49,7 @@ class Task(abc.ABC):
     arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     metric: ClassVar[str | None] = None  # chooses the epoch on validation, stands beside a published figure on test
-    unused: ClassVar[tuple[str, ...]] = ()  # recipe keys that mean nothing for it
+    unused: ClassVar[tuple[str, ...]] = ("border", "ignored_class", "threshold_by")  # recipe keys: these are of masks
     takes_text: ClassVar[bool] = False
     masked: ClassVar[bool] = False  # whether the second array of an example is a mask that moves with its image
     dtypes: ClassVar[tuple[str, ...]] = ("uint8",)  # of the pictures that it takes

@@ -82,7 +82,6 @@ class Classification(ImageTask):
     """Images [B, H, W, C] to one of K classes."""
 
     metric = "accuracy"
-    unused = ("border", "ignored_class", "threshold_by")
 
     @classmethod
     def from_data(

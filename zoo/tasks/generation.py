@@ -31,7 +31,7 @@ class Generation(ImageTask):
     """Latents [B, Z] to images, by a model with the sub-models `generator` and `discriminator`."""
 
     # two networks trained against each other: neither averaged nor computed in less, no epoch better than the last
-    unused = ("ema", "precision", "patience", "label_smoothing", "border", "ignored_class", "threshold_by")
+    unused = (*ImageTask.unused, "label_smoothing", "ema", "precision", "patience")
 
     @classmethod
     def from_data(

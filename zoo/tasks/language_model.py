@@ -33,7 +33,7 @@ class LanguageModel(Task):
     """
 
     metric = "loss"
-    unused = ("label_smoothing", "border", "ignored_class", "threshold_by")
+    unused = (*Task.unused, "label_smoothing")
     takes_text = True
 
     @classmethod

@@ -25,7 +25,6 @@ class TextClassification(Task):
     """Texts, string [B], to one of K classes. The network takes token numbers [B, length]: 0 pads, 1 is unknown."""
 
     metric = "accuracy"
-    unused = ("border", "ignored_class", "threshold_by")
     takes_text = True
 
     @classmethod
