@@ -1,10 +1,13 @@
 """README is run: every block of Python and shell in it, in order, in one folder, as a newcomer would."""
 
 import concurrent.futures
+import contextlib
+import io
 import json
 import multiprocessing
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -13,7 +16,7 @@ from pathlib import Path
 import pytest
 
 import zoo
-from zoo import artifacts
+from zoo import artifacts, cli
 from zoo.data.dataset import HELD_OUT
 
 ROOT = Path(__file__).parent.parent
@@ -29,6 +32,19 @@ def session(tmp_path):
         yield executor
 
 
+def run_zoo(lines):
+    """Commands of zoo alone in one process: each of its own would first load TensorFlow."""
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        for line in lines:
+            sys.argv = shlex.split(line, comments=True)
+            try:
+                cli.main()
+            except SystemExit as stopped:
+                if stopped.code:
+                    raise RuntimeError(f"{line}\n{printed.getvalue()}") from stopped
+    return printed.getvalue()
+
+
 @pytest.mark.slow
 def test_examples_run(tmp_path, session):
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
@@ -38,6 +54,10 @@ def test_examples_run(tmp_path, session):
             continue
         if "import zoo" in code:
             session.submit(exec, code, {}).result()
+            continue
+        lines = code.replace("\\\n", "").splitlines()
+        if all(line.startswith("zoo ") and "&" not in line for line in lines):
+            printed += session.submit(run_zoo, lines).result()
             continue
         code = code.replace("pip install -e . && ", "").replace("8501", "8591")
         command = [sys.executable, "-c", code] if language == "python" else ["bash", "-euo", "pipefail", "-c", code]

@@ -241,7 +241,6 @@ MODERN_PICTURES = Recipe(
 MILD_DISTORTIONS = Augmentation(
     affine=Affine(rotation=6.0, translation=0.04, scale=0.06, skew=5.0),
     elastic=Elastic(alpha=12.0, sigma=4.0),
-    warped=0.6,
 )
 
 
