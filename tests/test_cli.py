@@ -172,11 +172,15 @@ def test_from_training_to_serving(run_line, monkeypatch):
         assert "exported to made/mlp_784_30_10.first/2" in run_line(first)
 
     write_pictures("shades")
-    text = run_line("fine-tune made/mlp_784_30_10.first --data shades --epochs 2 --export made/mlp_784_30_10.shades")
+    text = run_line(
+        "fine-tune made/mlp_784_30_10.first --data shades --epochs 2 --set learning_rate=2 "
+        "--export made/mlp_784_30_10.shades"
+    )
     assert "reinitialised: output/kernel, output/bias" in text
     assert "exported to made/mlp_784_30_10.shades/1" in text
     tuned = json.loads(Path("runs/mlp_784_30_10.shades.first-0/run.json").read_text())
     assert [row["stage"] for row in tuned["history"]] == ["head", "head", "all", "all"]
+    assert {row["learning_rate"] for row in tuned["history"]} == {2.0}, "what is set holds in each stage"
     assert tuned["origin"]["name"] == "mlp_784_30_10.first"
     rows = json.loads(run_line("predict made/mlp_784_30_10.shades shades/dark/1.png shades/light/1.png --json"))
     assert [row["class"] for row in rows] == ["dark", "light"]
@@ -215,13 +219,3 @@ def test_an_artifact_is_exported_in_another_format(run_line, monkeypatch):
     zoo.export(zoo.create_model("mlp_784_10"), "mlp_784_10.ex", spec=spec, classes=tuple("0123456789"))
     assert run_line("export mlp_784_10.ex m.onnx --format onnx").split() == ["m.onnx"]
     assert Path("m.onnx").stat().st_size > 30_000
-
-
-def test_a_changed_rate_holds_in_fine_tuning(run_line, monkeypatch):
-    monkeypatch.setattr(artifacts, "prove_served", lambda paths: [])
-    spec = zoo.get_spec("mlp_784_10")
-    zoo.export(zoo.create_model("mlp_784_10"), "mlp_784_10.ex", spec=spec, classes=tuple("0123456789"))
-    write_pictures("shades")
-    run_line("fine-tune mlp_784_10.ex --data shades --epochs 1 --set learning_rate=0.25 --export made/mlp_784_10.out")
-    record = json.loads(Path("runs/mlp_784_10.shades.ex-0/run.json").read_text())
-    assert {row["learning_rate"] for row in record["history"]} == {0.25}

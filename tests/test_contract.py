@@ -9,7 +9,6 @@ SMALL = 2_000_000  # larger networks are built here, trained and exported nowher
 
 ONE_OF_EACH_KIND = {
     "lenet5": {},
-    "mlp_784_30_10": {},
     "unet_tiny": {"depth": 1},
     "gan_mlp": {"width": 16},
     "lstm_text": {"vocabulary_size": 100, "width": 8},

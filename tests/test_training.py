@@ -818,11 +818,6 @@ def test_another_size_of_picture_fits_where_the_head_is_replaced(artifact, tmp_p
     assert tuned.recipe.batch_size == 12
 
 
-def test_recipe_keys_are_changed_in_every_stage(artifact, tmp_path):
-    tuned = zoo.fine_tune(artifact, pictures(classes=3), out=tmp_path / "tuned", epochs=1, learning_rate=0.003)
-    assert column(tuned, "learning_rate") == pytest.approx([0.003, 0.003])
-
-
 def test_fine_tuning_takes_a_schedule(artifact, tmp_path):
     schedule = {"kind": "step", "decay": 0.5}
     tuned = zoo.fine_tune(artifact, pictures(classes=3), out=tmp_path / "tuned", epochs=2, schedule=schedule)
