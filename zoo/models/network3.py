@@ -75,8 +75,12 @@ MODERN_SHALLOW = replace(
     augmentation=MILD_DISTORTIONS,
     targets={"mnist": 0.983},
 )
+# A convolution is better on validation with sharp pictures among the distorted, a dense layer alone without them.
 MODERN_CONV = replace(
-    MODERN_SHALLOW, epochs=80, augmentation=replace(MILD_DISTORTIONS, warped=0.6), targets={"mnist": 0.990}
+    MODERN_SHALLOW,
+    epochs=80,
+    augmentation=replace(MILD_DISTORTIONS, warped=MODERN.augmentation.warped),
+    targets={"mnist": 0.990},
 )
 
 INITIALISATIONS = ("n_out", "n_in", "he")
