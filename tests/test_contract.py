@@ -5,8 +5,6 @@ import pytest
 import zoo
 from zoo import testing
 
-SMALL = 2_000_000  # larger networks are built here, trained and exported nowhere in the tests
-
 ONE_OF_EACH_KIND = {
     "lenet5": {},
     "unet_tiny": {"depth": 1},
