@@ -1,6 +1,7 @@
 """The weights in `saved_models/`: proven, loadable by name without a network, and as good as their manifests say."""
 
 import csv
+import dataclasses
 import functools
 import json
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 
 import zoo
 from zoo import artifacts, data, results
+from zoo.recipe import Recipe, from_dict
 
 ROOT = Path(__file__).parent.parent
 with (ROOT / "saved_models" / results.CSV).open(encoding="utf-8", newline="") as file:
@@ -65,6 +67,15 @@ def test_manifest_says_how_it_came_about(name):
     assert len(training["history"]) >= training["best_epoch"] >= 1
     best = max(row[f"val_{figures['metric']}"] for row in training["history"])
     assert training["history"][training["best_epoch"] - 1][f"val_{figures['metric']}"] == best
+
+
+@pytest.mark.parametrize("name", [name for name in PUBLISHED if zoo.get_spec(name).recipes])
+def test_what_info_tells_of_a_recipe_is_how_the_weights_were_trained(name):
+    manifest, spec = artifacts.open_artifact(name).manifest, zoo.get_spec(name)
+    trained = from_dict(Recipe, manifest["training"]["recipe"])
+    told = spec.recipe(manifest["training"]["recipe_name"])
+    assert dataclasses.replace(trained, targets=told.targets, deviations=told.deviations) == told
+    assert manifest["figures"]["source"] in (None, *(figure.source for figure in spec.published))
 
 
 def test_a_data_sets_name_is_the_tag_that_is_best_on_validation():
