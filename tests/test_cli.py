@@ -100,6 +100,11 @@ def test_info_of_every_model(name, run_line):
     assert f"{spec.params:,}" in text
     for figure in spec.published:
         assert f"{figure.metric} {figure.value:.4f} on {figure.dataset}" in text
+    for weights in zoo.list_models(f"{name}.*", pretrained=True):
+        manifest = artifacts.open_artifact(weights).manifest
+        metric, test, dataset = (manifest["figures"][key] for key in ("metric", "test", "dataset"))
+        runs = " ".join(f"{run['metrics']['test'][metric]:.4f}" for run in manifest["runs"])
+        assert not runs or f"{metric} {test:.4f} on {dataset} ({weights}; all runs: {runs})" in text
     for words in (*spec.recipes, *(stage.name for stage in spec.stages)):
         assert words in text
     wanted = [*spec.sources, *spec.notes, *(d for recipe in spec.recipes.values() for d in recipe.deviations)]

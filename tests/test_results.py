@@ -138,12 +138,12 @@ def test_write(copied, monkeypatch, command):
     assert tuple(reader.fieldnames) == results.COLUMNS
     assert three == {
         "name": "mlp_784_30_10", "tag": "mnist_three", "dataset": "mnist", "metric": "accuracy",
-        "parameters": "23860", "year": "2015", "published": "0.9542", "validation": "0.97", "test": "0.96", "runs": "3",
-        "mean": "0.95", "deviation": three["deviation"],
+        "parameters": "23860", "year": "2015", "published": "0.9542", "validation": "0.97", "test": "0.96",
+        "runs": "0.9400 0.9600 0.9500", "mean": "0.95", "deviation": three["deviation"],
         "bytes": str(sizes(copied / "saved_models/mlp_784_30_10.mnist_three")), "milliseconds": "3.25",
     }  # fmt: skip
     assert float(three["deviation"]) == pytest.approx(0.01)
-    assert (one["tag"], one["runs"], one["mean"], one["milliseconds"]) == ("mnist_one", "1", "0.9", "2.25")
+    assert (one["tag"], one["runs"], one["mean"], one["milliseconds"]) == ("mnist_one", "0.9000", "0.9", "2.25")
     assert float(one["deviation"]) == pytest.approx(0.003)
     assert int(one["bytes"]) < int(three["bytes"])  # float16
 

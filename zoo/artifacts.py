@@ -251,9 +251,9 @@ def _index_of(root: Path) -> dict[str, Any]:
 
 
 def published_index() -> dict[str, dict[str, Any]]:
-    """By model name: its `tags`, each with data set, metric, value, validation and size, and its `aliases`: for each
-    data set the tag that is best on validation, and as `default` the best of those on data that sources report on, of
-    all where there is none."""
+    """By model name its `tags`, each with data set, metric, value, validation, size and test figures of all `runs`, and
+    its `aliases`: for each data set the tag that is best on validation, and as `default` the best of those on data that
+    sources report on, of all where there is none."""
     merged: dict[str, dict[str, Any]] = {}
     for root in reversed(roots()):
         for name, entry in _index_of(root).get("models", {}).items():
@@ -272,17 +272,18 @@ def write_index(root: Path) -> None:
             continue
         try:
             manifest = _parse_manifest(path)
-            figures = manifest["figures"]
+            figures, runs = manifest["figures"], manifest["runs"]
         except (ZooError, KeyError):  # a damaged neighbour: whoever opens it is told
             continue
+        metric = figures["metric"]
         name, tag = directory.name.split(".", 1)
         models.setdefault(name, {"tags": {}})["tags"][tag] = {
             "dataset": figures["dataset"],
-            "metric": figures["metric"],
+            "metric": metric,
             "value": figures["test"],
             "validation": figures["validation"],
             "published": figures["published"],
-            "runs": figures.get("runs", 1),
+            "runs": [run["metrics"]["test"][metric] for run in runs if metric in run["metrics"]["test"]],
             "mean": figures.get("mean") or figures["test"],
             "deviation": figures.get("deviation") or _binomial_of(manifest),
             "parameters": manifest["weights"]["parameters"],

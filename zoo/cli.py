@@ -103,7 +103,7 @@ def list_models(
 
 @app.command()
 def info(name: Name) -> None:
-    """Show what a model is: sources, published figures, recipes, notes."""
+    """Show what a model is: sources, published and measured figures, recipes, notes."""
     spec = zoo.get_spec(name)
     console.print(f"[bold]{spec.name}[/bold]  {spec.summary} ({spec.year})")
     table = Table(show_header=False, box=None)
@@ -114,9 +114,14 @@ def info(name: Name) -> None:
     table.add_row("sources", "\n".join(spec.sources))
     for figure in spec.published:
         table.add_row("published", f"{figure.metric} {four_digits(figure.value)} on {figure.dataset} ({figure.source})")
+    weights = artifacts.published_index().get(name, {}).get("tags", {})
+    for tag, entry in sorted(weights.items()):
+        if runs := " ".join(map(four_digits, entry["runs"])):
+            figure = f"{entry['metric']} {four_digits(entry['value'])} on {entry['dataset']}"
+            table.add_row("measured", f"{figure} ({name}.{tag}; all runs: {runs})")
     for stage in spec.stages:
         table.add_row(
-            "fine-tuning", f"{stage.name}: {', '.join(stage.layers)}, {stage.epochs} epochs at {stage.learning_rate}"
+            "fine-tuning", f"{stage.name}: {', '.join(stage.layers)}, {stage.epochs} epochs at {stage.learning_rate:g}"
         )
     for recipe_name, recipe in spec.recipes.items():
         how = (f"{recipe.optimizer} {recipe.learning_rate}", f"batch {recipe.batch_size}", f"{recipe.epochs} epochs")

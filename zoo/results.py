@@ -26,8 +26,8 @@ HEADER = (
 
 def rows(folder: Path | None = None) -> list[dict[str, Any]]:
     """For each model's weights a row of `COLUMNS`, one with an empty `tag` for a model without; figures from the
-    manifests. `deviation` is the standard deviation over the runs, or of a share of the test examples (binomial) where
-    there was one run.
+    manifests. `runs` are the test figures of all runs, `deviation` is their standard deviation, or that of a share of
+    the test examples (binomial) where there was one run.
 
     Args:
         folder: only weights of this `saved_models`; of all that are known by name where None.
@@ -89,7 +89,8 @@ def write(readme: Path) -> None:
     writer.writeheader()
     for row in rows(folder):
         if row["tag"]:
-            writer.writerow({**row, "milliseconds": round(times[f"{row['name']}.{row['tag']}"], 2)})
+            milliseconds = round(times[f"{row['name']}.{row['tag']}"], 2)
+            writer.writerow({**row, "runs": " ".join(map(four_digits, row["runs"])), "milliseconds": milliseconds})
     (folder / CSV).write_text(sheet.getvalue(), encoding="utf-8")
     readme.write_text(f"{before}{begin}\n{table(folder)}\n{end}{after}", encoding="utf-8")
 
@@ -108,7 +109,7 @@ def _spread(row: Mapping[str, Any]) -> str:
     """Mean and standard deviation of the test figure, and of how many runs."""
     if row["deviation"] is None:
         return ""
-    return f"{row['mean']:.4f} ± {row['deviation']:.4f} ({row['runs']})"
+    return f"{row['mean']:.4f} ± {row['deviation']:.4f} ({len(row['runs'])})"
 
 
 def four_digits(value: float | None) -> str:
