@@ -52,7 +52,7 @@ PAPER = "Simard, Steinkraus, Platt 2003, Best Practices for Convolutional Neural
                     "50,000 training images and 10,000 for validation",
                 ),
             ),
-            "modern": replace(MODERN_PICTURES, epochs=100, label_smoothing=0.1, targets={"mnist": 0.990}),
+            "modern": replace(MODERN_PICTURES, epochs=300, label_smoothing=0.1, targets={"mnist": 0.992}),
         },
         published=(
             Published("mnist", "accuracy", 0.996, f"{PAPER}, table 1: 0.4 % error, cross-entropy, elastic distortions"),
