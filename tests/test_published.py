@@ -109,10 +109,10 @@ def test_the_table_of_the_readme_is_what_the_manifests_say(tmp_path):
         assert (float(row["validation"]), float(row["test"])) == (figures["validation"], figures["test"])
         assert row["published"] == ("" if figures["published"] is None else str(figures["published"]))
         assert (int(row["parameters"]), int(row["year"]), int(row["bytes"])) == (spec.params, spec.year, artifact.size)
-        tested = [run["metrics"]["test"][figures["metric"]] for run in artifact.manifest.get("runs", [])]
-        mean, examples = np.mean(tested or [figures["test"]]), artifact.manifest["training"]["data"]["examples"]["test"]
-        assert int(row["runs"]) == max(len(tested), 1)
-        assert float(row["mean"]) == pytest.approx(mean, abs=1e-9)
+        tested = [run["metrics"]["test"][figures["metric"]] for run in artifact.manifest["runs"]]
+        examples = artifact.manifest["training"]["data"]["examples"]["test"]
+        assert row["runs"].split() == [f"{figure:.4f}" for figure in tested]
+        assert float(row["mean"]) == pytest.approx(np.mean(tested), abs=1e-9)
         if len(tested) > 1:
             assert float(row["deviation"]) == pytest.approx(np.std(tested, ddof=1), abs=1e-9)
         elif figures["metric"] == "accuracy":
