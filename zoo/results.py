@@ -90,7 +90,7 @@ def write(readme: Path) -> None:
     for row in rows(folder):
         if row["tag"]:
             milliseconds = round(times[f"{row['name']}.{row['tag']}"], 2)
-            writer.writerow({**row, "runs": " ".join(map(four_digits, row["runs"])), "milliseconds": milliseconds})
+            writer.writerow({**row, "runs": " ".join(map(str, row["runs"])), "milliseconds": milliseconds})
     (folder / CSV).write_text(sheet.getvalue(), encoding="utf-8")
     readme.write_text(f"{before}{begin}\n{table(folder)}\n{end}{after}", encoding="utf-8")
 
