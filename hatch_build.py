@@ -1,6 +1,6 @@
-"""What a wheel carries of `saved_models/`: the index whole, and of what it lists the artifacts that are small.
+"""Which files of `saved_models/` a wheel contains: the index, and the small ones of the artifacts that it lists.
 
-The larger ones are fetched by name from the address in ZOO_HUB. Whatever else lies in the folder stays out.
+The larger ones are downloaded by name from the address in ZOO_HUB. All other files of the folder are left out.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 INDEX = "published.json"
 MANIFEST = "assets.extra/manifest.json"
-LIMIT = 2_000_000  # bytes of one artifact: LeNet-5 and its like go along, a dozen of them are still a small download
+LIMIT = 2_000_000  # bytes of one artifact: a dozen networks of the size of LeNet-5 are still a small download
 
 
 def carried(folder: Path, limit: int = LIMIT) -> list[str]:
-    """The files of `saved_models/` that go into the wheel, relative to it: of each artifact its newest version only."""
+    """The files that go into the wheel, relative to `saved_models/`: the newest version of each small artifact."""
     index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
     files = [INDEX]
     for name, entry in sorted(index["models"].items()):
@@ -30,7 +30,7 @@ def carried(folder: Path, limit: int = LIMIT) -> list[str]:
 
 
 class SmallWeights(BuildHookInterface):
-    """Adds the files to the wheel; an editable install reads the checkout's own folder and needs none."""
+    """Adds the files to the wheel. An editable installation reads the folder of the checkout and needs none."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         if version == "editable":

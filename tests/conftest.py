@@ -11,7 +11,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import pytest
 import tensorflow as tf
 
-from zoo import artifacts, cli
+from zoo import cli
+from zoo.artifacts import index, verification
 
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
@@ -26,24 +27,24 @@ def _own_folder(tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def making(tmp_path_factory):
     """A new folder, the working directory within the context, for what a module's tests share. Nothing that is
-    exported there is proven."""
+    exported there is verified."""
 
     @contextlib.contextmanager
     def entered():
         folder = tmp_path_factory.mktemp("made")
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(folder)
-            patch.setattr(artifacts, "prove_served", lambda paths: [])
+            patch.setattr(verification, "serve_golden_examples", lambda paths: [])
             yield folder
-        artifacts._index_of.cache_clear()
+        index.index_of.cache_clear()
 
     return entered()
 
 
 @pytest.fixture
-def unproven(monkeypatch):
-    """Exports without the process that proves them, where something else is tested."""
-    monkeypatch.setattr(artifacts, "prove_served", lambda paths: [])
+def unverified(monkeypatch):
+    """Exports without the process that verifies them, where something else is tested."""
+    monkeypatch.setattr(verification, "serve_golden_examples", lambda paths: [])
 
 
 @pytest.fixture
@@ -81,7 +82,7 @@ def refused(command):
 
 
 def pytest_collection_modifyitems(items):
-    # The slow ones first, then the longest files: or the last of them would run while all else is done.
+    # The slow ones first, then the longest files: otherwise the last of them would run when all else is done.
     items.sort(key=lambda item: ("slow" not in item.keywords, -item.path.stat().st_size))
     folder = os.environ.get("ZOO_DATA_DIR")
     if not folder or not Path(folder, "mnist.npz").is_file():

@@ -17,8 +17,11 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 import zoo
-from zoo import artifacts, formats, registry, testing
+from zoo import artifacts, testing
+from zoo.artifacts import index, verification
+from zoo.artifacts import manifest as manifest_file
 from zoo.errors import ZooError
+from zoo.exporting import formats, saved_model
 from zoo.weights import checkpoint_arrays, named_weights, save_arrays
 
 NAMES = ("mlp_784_30_10", "lenet5")
@@ -44,7 +47,7 @@ def mlp(exported, tmp_path):
     return Path(shutil.copytree(exported["mlp_784_30_10"].path, tmp_path / "copy" / "mlp_784_30_10.ex"))
 
 
-def pictures(*shape, seed=1):
+def random_images(*shape, seed=1):
     return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
 
 
@@ -59,18 +62,18 @@ def versions(path):
 
 
 def manifest_of(version):
-    return json.loads((version / artifacts.MANIFEST).read_text())
+    return json.loads((version / manifest_file.MANIFEST).read_text())
 
 
 def write_manifest(version, manifest):
-    (version / artifacts.MANIFEST).write_text(json.dumps(manifest))
+    (version / manifest_file.MANIFEST).write_text(json.dumps(manifest))
 
 
 def reseal(version):
     """Bring the manifest's sizes and sha256 up to date, as an attacker would."""
-    files = [file for file in version.rglob("*") if file.is_file() and file != version / artifacts.MANIFEST]
+    files = [file for file in version.rglob("*") if file.is_file() and file != version / manifest_file.MANIFEST]
     entries = {
-        file.relative_to(version).as_posix(): {"size": file.stat().st_size, "sha256": artifacts.sha256(file)}
+        file.relative_to(version).as_posix(): {"size": file.stat().st_size, "sha256": manifest_file.sha256(file)}
         for file in files
     }
     write_manifest(version, {**manifest_of(version), "files": entries})
@@ -105,12 +108,12 @@ def test_the_manifest_tells_all(exported):
     assert manifest["training"]["recipe"]["epochs"] == 1
     assert manifest["training"]["data"]["fingerprint"] == "example bars 2"
     assert manifest["training"]["history"] == run.history
-    assert manifest["figures"]["test"] == run.metrics["test"]["accuracy"]
+    assert manifest["scores"]["test"] == run.metrics["test"]["accuracy"]
     listed = {file.relative_to(version).as_posix() for file in version.rglob("*") if file.is_file()}
-    assert set(manifest["files"]) == listed - {artifacts.MANIFEST}
+    assert set(manifest["files"]) == listed - {manifest_file.MANIFEST}
 
 
-def test_sub_models_with_the_same_layer_names_are_both_kept(unproven, tmp_path):
+def test_sub_models_with_the_same_layer_names_are_both_kept(unverified, tmp_path):
     model = zoo.create_model("gan_mlp", width=4)
     path = zoo.export(model, "gan_mlp.ex", spec=zoo.get_spec("gan_mlp"), arguments={"width": 4})
     arrays = artifacts.open_artifact(path).arrays()
@@ -161,8 +164,8 @@ np.savez("outputs.npz", **outputs)
 """
 
 
-def test_tensorflow_alone_gives_the_same_for_pictures_of_any_size(exported):
-    inputs = {"same": pictures(3, 28, 28, 1), "small": pictures(1, 5, 9, 1), "large": pictures(2, 61, 40, 1)}
+def test_tensorflow_alone_gives_the_same_for_images_of_any_size(exported):
+    inputs = {"same": random_images(3, 28, 28, 1), "small": random_images(1, 5, 9, 1), "large": random_images(2, 61, 40, 1)}
     np.savez("inputs.npz", **inputs)
     paths = [str(exported[name].path / "1") for name in NAMES]
     done = subprocess.run([sys.executable, "-I", "-c", SERVE, *paths], capture_output=True, text=True, check=False)
@@ -178,8 +181,8 @@ def test_tensorflow_alone_gives_the_same_for_pictures_of_any_size(exported):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_encoded_pictures_equal_decoded_ones(exported, name):
-    images = pictures(2, 31, 20, 1)
+def test_encoded_images_equal_decoded_ones(exported, name):
+    images = random_images(2, 31, 20, 1)
     pngs = [tf.io.encode_png(image).numpy() for image in images]
     jpegs = [tf.io.encode_jpeg(image).numpy() for image in images]
     path = exported[name].path / "1"
@@ -194,13 +197,13 @@ def test_encoded_pictures_equal_decoded_ones(exported, name):
 
 
 @pytest.mark.parametrize(
-    ("name", "scores"), [("network3_shallow", "logits"), ("mlp_784_30_10", "sigmoid"), ("lenet5", "distances")]
+    ("name", "outputs_kind"), [("network3_shallow", "logits"), ("mlp_784_30_10", "sigmoid"), ("lenet5", "distances")]
 )
-def test_probabilities_sum_to_one(name, scores, unproven):
+def test_probabilities_sum_to_one(name, outputs_kind, unverified):
     spec = zoo.get_spec(name)
-    assert spec.scores == scores
+    assert spec.outputs == outputs_kind
     path = zoo.export(zoo.create_model(name), f"{name}.ex", spec=spec, classes=tuple("abcdefghij"))
-    outputs = served(path, images=pictures(4, 28, 28, 1))
+    outputs = served(path, images=random_images(4, 28, 28, 1))
     assert outputs["probabilities"].min() >= 0
     np.testing.assert_allclose(outputs["probabilities"].sum(-1), 1.0, atol=1e-6)
     np.testing.assert_array_equal(outputs["class_ids"], outputs["probabilities"].argmax(-1))
@@ -217,7 +220,7 @@ def test_float16_halves_the_size_and_computes_in_float32(exported, tmp_path):
     arrays = artifacts.open_artifact(path).arrays()
     for key, variable in named_weights(source.run.model).items():
         np.testing.assert_array_equal(arrays[key], variable.numpy().astype(np.float16).astype(np.float32))
-    images = pictures(5, 28, 28, 1)
+    images = random_images(5, 28, 28, 1)
     outputs = served(path, images=images)
     assert outputs["probabilities"].dtype == np.float32
     np.testing.assert_allclose(outputs["probabilities"], zoo.load(path)(images)["probabilities"], atol=1e-5)
@@ -226,7 +229,7 @@ def test_float16_halves_the_size_and_computes_in_float32(exported, tmp_path):
 # --- versions ---------------------------------------------------------------------------------------------------
 
 
-def test_a_second_export_is_a_second_version(exported, unproven, tmp_path, monkeypatch):
+def test_a_second_export_is_a_second_version(exported, unverified, tmp_path, monkeypatch):
     source = exported["mlp_784_30_10"]
     path = Path(shutil.copytree(source.path, tmp_path / "saved_models" / source.path.name))
     before = {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
@@ -239,11 +242,11 @@ def test_a_second_export_is_a_second_version(exported, unproven, tmp_path, monke
     assert artifacts.find(path).name == "10"  # by number, not by letter
     (path / "10").rmdir()
 
-    index = json.loads((path.parent / artifacts.INDEX).read_text())
-    entry = index["models"]["mlp_784_30_10"]["tags"]["ex"]
+    written = json.loads((path.parent / index.INDEX).read_text())
+    entry = written["models"]["mlp_784_30_10"]["tags"]["ex"]
     assert (entry["version"], entry["parameters"], entry["dataset"]) == ("2", 23_612, "bars")
-    assert entry["value"] == source.run.metrics["test"]["accuracy"]
-    assert index["sha256"] == {"mlp_784_30_10.ex/2": artifacts.sha256(path / "2" / artifacts.MANIFEST)}
+    assert entry["test"] == source.run.metrics["test"]["accuracy"]
+    assert written["sha256"] == {"mlp_784_30_10.ex/2": manifest_file.sha256(path / "2" / manifest_file.MANIFEST)}
     assert "mlp_784_30_10.ex" in zoo.list_models("mlp*", pretrained=True)
 
 
@@ -251,20 +254,20 @@ def test_the_default_is_the_best_on_validation(exported, tmp_path):
     for tag, validation in [("worse", 0.5), ("better", 0.9), ("unmeasured", None)]:
         version = shutil.copytree(exported["mlp_784_30_10"].path, f"saved_models/mlp_784_30_10.{tag}") + "/1"
         manifest = manifest_of(Path(version))
-        manifest["figures"]["validation"] = validation
+        manifest["scores"]["validation"] = validation
         write_manifest(Path(version), manifest)
-    artifacts.write_index(Path("saved_models"))
+    index.write_index(Path("saved_models"))
     assert artifacts.find("mlp_784_30_10").parent.name == "mlp_784_30_10.better"
     manifest = manifest_of(Path("saved_models/mlp_784_30_10.worse/1"))
-    manifest["figures"]["dataset"] = "mnist"  # on which sources report: with figures on other data it does not compare
+    manifest["scores"]["dataset"] = "mnist"  # on which sources report: with figures on other data it does not compare
     write_manifest(Path("saved_models/mlp_784_30_10.worse/1"), manifest)
-    artifacts.write_index(Path("saved_models"))
+    index.write_index(Path("saved_models"))
     assert artifacts.find("mlp_784_30_10").parent.name == "mlp_784_30_10.worse"
     model = zoo.create_model("mlp_784_30_10", weights=True)
     assert model.output_shape == (None, 2)
 
 
-def test_a_failed_proof_leaves_nothing_new(exported, mlp, monkeypatch):
+def test_a_failed_verification_leaves_nothing_new(exported, mlp, monkeypatch):
     run = exported["mlp_784_30_10"].run
     seen = []
     rounded = tf.config.experimental.tensor_float_32_execution_enabled  # on a GPU, where nobody asks otherwise
@@ -272,31 +275,31 @@ def test_a_failed_proof_leaves_nothing_new(exported, mlp, monkeypatch):
     def fail(path):
         assert not rounded()
         seen.append(versions(Path(path).parent))
-        raise ZooError("the proof failed")
+        raise ZooError("verification failed")
 
-    monkeypatch.setattr(artifacts, "verify", fail)
+    monkeypatch.setattr(saved_model, "verify", fail)
     for path in (mlp, Path("new/folder/mlp_784_30_10.ex")):
-        with pytest.raises(ZooError, match="the proof failed"):
+        with pytest.raises(ZooError, match="verification failed"):
             zoo.export(run, path)
     assert [len(names) for names in seen] == [2, 1]  # it had been written by then
     assert rounded()
     assert versions(mlp) == ["1"]
     assert not Path("new").exists()
-    assert not (mlp.parent / artifacts.INDEX).exists()
+    assert not (mlp.parent / index.INDEX).exists()
     zoo.load(mlp)
 
 
 KILLED = """
 import os, signal, sys
 import zoo
-from zoo import artifacts
-artifacts.verify = lambda *paths: os.kill(os.getpid(), signal.SIGKILL)
+from zoo.exporting import saved_model
+saved_model.verify = lambda *paths: os.kill(os.getpid(), signal.SIGKILL)
 model = zoo.create_model("mlp_784_30_10", classes=2)
 zoo.export(model, sys.argv[1], spec=zoo.get_spec("mlp_784_30_10"), classes=("a", "b"))
 """
 
 
-def test_a_killed_export_leaves_the_old_version(exported, mlp, unproven):
+def test_a_killed_export_leaves_the_old_version(exported, mlp, unverified):
     done = subprocess.run([sys.executable, "-c", KILLED, mlp], capture_output=True, text=True, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr
     (leftover,) = (name for name in versions(mlp) if name != "1")
@@ -368,11 +371,11 @@ def change_graph(version, manifest):
 
 
 def change_golden(version, manifest):
-    (version / artifacts.GOLDEN).write_bytes(b"")
+    (version / manifest_file.GOLDEN).write_bytes(b"")
 
 
 def drop_manifest(version, manifest):
-    (version / artifacts.MANIFEST).unlink()
+    (version / manifest_file.MANIFEST).unlink()
 
 
 def edit(**changes):
@@ -397,7 +400,7 @@ def describe(**changes):
 
 def raw(text):
     def change(version, manifest):
-        (version / artifacts.MANIFEST).write_bytes(text)
+        (version / manifest_file.MANIFEST).write_bytes(text)
 
     return change
 
@@ -405,14 +408,14 @@ def raw(text):
 def list_outside(key):
     def change(version, manifest):
         Path("outside").write_text("x")
-        entry = {"size": 1, "sha256": artifacts.sha256(Path("outside"))}
+        entry = {"size": 1, "sha256": manifest_file.sha256(Path("outside"))}
         write_manifest(version, {**manifest, "files": {**manifest["files"], key: entry}})
 
     return change
 
 
 TAMPERED = {
-    "a changed byte": (change_byte, "variables.data-00000-of-00001 has another sha256"),
+    "a changed byte": (change_byte, "variables.data-00000-of-00001 does not have the sha256 in its manifest"),
     "a truncated file": (truncate, "variables.data-00000-of-00001 has 5000 bytes, not"),
     "a missing file": (drop_file, "variables/variables.index is missing"),
     "an extra file": (add_file, "assets/more.txt is not in its manifest"),
@@ -430,19 +433,19 @@ TAMPERED = {
     "files as a list": (edit(files=[]), "keys are missing"),
     "files as numbers": (edit(files={"saved_model.pb": 5}), "keys are missing"),
     "no files listed": (edit(files={}), "is not in its manifest"),
-    "another format": (edit(format=2), "has format 2, this zoo reads 1"),
+    "another format": (edit(format=1), "has format 1, not 2"),
     "a path upwards": (list_outside("../../../outside"), "outside is missing"),
     "another model": (describe(spec="mlp_784_100_10"), "weights do not fit|no model|cannot be built"),
     "a model of another shape": (describe(spec="lenet5", arguments={}), "cannot be built with input shape"),
     "an unknown model": (describe(spec="nobody"), "unknown model 'nobody'"),
-    "a model that is no name": (describe(spec=5), "description is not complete"),
-    "no description": (edit(model="mlp_784_30_10"), "description is not complete"),
+    "a model that is no name": (describe(spec=5), "description is incomplete"),
+    "no description": (edit(model="mlp_784_30_10"), "description is incomplete"),
     "more classes": (describe(classes=["class0", "class1", "class2"]), "weights do not fit: output/kernel"),
-    "classes as a number": (describe(classes=2), "description is not complete"),
+    "classes as a number": (describe(classes=2), "description is incomplete"),
     "another input": (describe(input_shape=[14, 14, 1]), "weights do not fit: hidden1/kernel"),
     "other units": (describe(arguments={"hidden": [31]}), "weights do not fit: hidden1/kernel"),
     "unknown arguments": (describe(arguments={"depth": 3}), "unexpected keyword argument 'depth'"),
-    "preprocessing as text": (describe(preprocessing="none"), "description is not complete"),
+    "preprocessing as text": (describe(preprocessing="none"), "description is incomplete"),
     "unknown preprocessing": (describe(preprocessing={"code": "x"}), "unknown preprocessing key 'code'"),
 }  # fmt: skip
 
@@ -462,7 +465,7 @@ def test_what_was_changed_is_refused_everywhere(what, mlp):
     }
     for way, call in ways.items():
         if way == "create_model" and what in ("another model", "a model of another shape"):
-            expected = "holds weights of"
+            expected = "contains weights of"
         else:
             expected = message
         with pytest.raises(ZooError, match=expected):
@@ -476,7 +479,7 @@ def test_a_manifest_other_than_the_published_one_is_refused(exported, tmp_path):
     artifacts.read_manifest(version)
     describe(classes=["class1", "class0"])(version, manifest_of(version))
     for call in (zoo.verify, zoo.load):
-        with pytest.raises(ZooError, match=r"is not the published one: its sha256 differs from published\.json"):
+        with pytest.raises(ZooError, match=r"is not the published one: its sha256 differs from that in published\.json"):
             call(version)
     zoo.load(root / "mlp_784_30_10.ex")
 
@@ -491,9 +494,9 @@ def test_a_changed_weight_is_refused_by_its_checksum_too(mlp):
 
 @pytest.mark.parametrize(("change", "difference"), [(0.001, r"1\.0e-03"), (np.nan, "inf")])
 def test_other_golden_outputs_are_refused(mlp, change, difference):
-    golden = dict(np.load(mlp / "1" / artifacts.GOLDEN))
+    golden = dict(np.load(mlp / "1" / manifest_file.GOLDEN))
     golden["serving_default/7/outputs/probabilities"] += np.float32(change)
-    np.savez(mlp / "1" / artifacts.GOLDEN, **golden)
+    np.savez(mlp / "1" / manifest_file.GOLDEN, **golden)
     reseal(mlp / "1")
     with pytest.raises(ZooError, match=f"serving_default probabilities at 7 examples differs by {difference}"):
         zoo.verify(mlp)
@@ -501,7 +504,7 @@ def test_other_golden_outputs_are_refused(mlp, change, difference):
 
 @pytest.mark.parametrize("examples", [{}, {"serving_default/1/outputs/probabilities": np.zeros((1, 2))}])
 def test_golden_examples_must_be_there(mlp, examples):
-    np.savez(mlp / "1" / artifacts.GOLDEN, **examples)
+    np.savez(mlp / "1" / manifest_file.GOLDEN, **examples)
     reseal(mlp / "1")
     with pytest.raises(ZooError, match=r"plain TensorFlow cannot serve the artifact|without a golden example"):
         zoo.verify(mlp)
@@ -515,8 +518,8 @@ class Touch:
 
 
 def test_pickled_golden_examples_are_not_opened(mlp):
-    golden = {**np.load(mlp / "1" / artifacts.GOLDEN), "serving_default/9/inputs/images": np.array([Touch()])}
-    np.savez(mlp / "1" / artifacts.GOLDEN, **golden)
+    golden = {**np.load(mlp / "1" / manifest_file.GOLDEN), "serving_default/9/inputs/images": np.array([Touch()])}
+    np.savez(mlp / "1" / manifest_file.GOLDEN, **golden)
     reseal(mlp / "1")
     with pytest.raises(ZooError, match=r"cannot serve the artifact: ValueError: .*allow_pickle=False"):
         zoo.verify(mlp)
@@ -640,14 +643,14 @@ def test_the_report_of_loading(exported):
     path = exported["mlp_784_30_10"].path
     keys = ("hidden1/kernel", "hidden1/bias", "output/kernel", "output/bias")
     report = zoo.load_weights(zoo.create_model("mlp_784_30_10", classes=2), path)
-    assert (report.loaded, report.reinitialised, report.skipped) == (keys, (), ())
+    assert (report.loaded, report.reinitialized, report.skipped) == (keys, (), ())
 
     model = zoo.create_model("mlp_784_30_10", classes=3)
     before = snapshot(model)
-    report = zoo.load_weights(model, path, reinitialise=["output"])
-    assert (report.loaded, report.reinitialised) == (keys[:2], keys[2:])
+    report = zoo.load_weights(model, path, reinitialize=["output"])
+    assert (report.loaded, report.reinitialized) == (keys[:2], keys[2:])
     assert set(report.skipped) == set(keys[2:])
-    assert str(report).startswith("2 arrays loaded; reinitialised: output/kernel, output/bias; skipped: ")
+    assert str(report).startswith("2 arrays loaded; reinitialized: output/kernel, output/bias; skipped: ")
     arrays = artifacts.open_artifact(path).arrays()
     np.testing.assert_array_equal(model.get_layer("hidden1").kernel.numpy(), arrays["hidden1/kernel"])
     np.testing.assert_array_equal(model.get_layer("output").kernel.numpy(), before[2])
@@ -676,7 +679,7 @@ def test_weights_from_a_file_and_by_name(exported, monkeypatch):
     source = exported["mlp_784_30_10"]
     expected = snapshot(source.run.model)
     save_arrays(Path("w.npz"), {key: value.numpy() for key, value in named_weights(source.run.model).items()})
-    monkeypatch.setattr(artifacts, "roots", lambda: [source.path.parent])
+    monkeypatch.setattr(index, "roots", lambda: [source.path.parent])
     for given in (
         "w.npz",
         Path("w.npz"),
@@ -716,7 +719,7 @@ def test_damaged_weight_files_are_refused():
     Path("text.npz").write_text("no archive")
     for name, message in [
         ("objects.npz", "allow_pickle"),
-        ("text.npz", "no readable .npz"),
+        ("text.npz", "not a readable .npz"),
         ("no.npz", "no weights file"),
     ]:
         with pytest.raises(ZooError, match=message):
@@ -725,7 +728,7 @@ def test_damaged_weight_files_are_refused():
 
 
 def test_a_folder_named_as_the_tag_does_not_hide_it(exported, monkeypatch):
-    monkeypatch.setattr(artifacts, "roots", lambda: [exported["mlp_784_30_10"].path.parent])
+    monkeypatch.setattr(index, "roots", lambda: [exported["mlp_784_30_10"].path.parent])
     Path("ex").mkdir()
     zoo.create_model("mlp_784_30_10", weights="ex")
 
@@ -733,14 +736,14 @@ def test_a_folder_named_as_the_tag_does_not_hide_it(exported, monkeypatch):
 def test_two_folders_of_artifacts_are_both_listed(exported, monkeypatch):
     for root, tag in [("first", "mine"), ("second", "theirs")]:
         shutil.copytree(exported["mlp_784_30_10"].path, f"{root}/mlp_784_30_10.{tag}")
-        artifacts.write_index(Path(root))
-    monkeypatch.setattr(artifacts, "roots", lambda: [Path("first"), Path("second")])
+        index.write_index(Path(root))
+    monkeypatch.setattr(index, "roots", lambda: [Path("first"), Path("second")])
     assert zoo.list_models(pretrained=True) == ["mlp_784_30_10.mine", "mlp_784_30_10.theirs"]
 
 
-def test_a_damaged_neighbour_does_not_spoil_an_export(exported, unproven, mlp):
-    neighbour = shutil.copytree(mlp, mlp.parent / "mlp_784_30_10.bad")
-    (neighbour / "1" / artifacts.MANIFEST).write_text("{")
+def test_a_damaged_neighbor_does_not_spoil_an_export(exported, unverified, mlp):
+    neighbor = shutil.copytree(mlp, mlp.parent / "mlp_784_30_10.bad")
+    (neighbor / "1" / manifest_file.MANIFEST).write_text("{")
     assert zoo.export(exported["mlp_784_30_10"].run, mlp).name == "2"
 
 
@@ -753,7 +756,7 @@ def network_of(name, exported):
         task = exported[name].run.task
         return exported[name].run, {}, task.network_inputs(5)
     model = zoo.create_model(name)
-    return model, {"spec": zoo.get_spec(name), "classes": ("ground", "cell")}, np.float32(pictures(5, 22, 17, 1)) / 255
+    return model, {"spec": zoo.get_spec(name), "classes": ("ground", "cell")}, np.float32(random_images(5, 22, 17, 1)) / 255
 
 
 @pytest.mark.parametrize("name", [*NAMES, "unet_tiny"])
@@ -827,7 +830,7 @@ def test_exports_that_cannot_be(exported, arguments, message):
 @pytest.mark.parametrize("format", ["onnx", "litert", "keras"])
 def test_a_network_of_raw_text_has_no_other_format(format):
     spec, sizes = zoo.get_spec("lstm_text"), {"vocabulary_size": 20, "width": 4}
-    model = registry.build(spec, None, 2, **sizes)
+    model = spec.build(None, 2, **sizes)
     words = tuple(f"word{number}" for number in range(18))
     with pytest.raises(ZooError, match="takes raw text"):
         zoo.export(
@@ -853,13 +856,13 @@ def test_a_bare_model(tmp_path):
     predictor = zoo.load("mlp_784_10.bare")
     assert predictor.task.classes == ("a", "b", "c")
     assert predictor.task.preprocessing.size == (10, 12)
-    images = pictures(2, 10, 12, 1)
+    images = random_images(2, 10, 12, 1)
     scores = model.predict(images / np.float32(255), verbose=0)
     expected = scores / scores.sum(-1, keepdims=True)
     np.testing.assert_allclose(predictor(images)["probabilities"], expected, atol=1e-6)
     manifest = manifest_of(path)
     assert manifest["training"] is None
-    assert manifest["figures"]["test"] is None
+    assert manifest["scores"]["test"] is None
 
 
 def test_a_bare_model_needs_what_belongs_to_it():
@@ -886,7 +889,7 @@ def test_the_run_of_a_finished_training_comes_back(exported):
     buffer = io.BytesIO((source.run.directory / "weights.npz").read_bytes()[:500])
     broken = Path(shutil.copytree(source.run.directory, "broken"))
     (broken / "weights.npz").write_bytes(buffer.getvalue())
-    with pytest.raises(ZooError, match=r"no readable \.npz file"):
+    with pytest.raises(ZooError, match=r"not a readable \.npz file"):
         zoo.load_run(broken)
     Path("file").touch()
     for nowhere in ("file", "nowhere"):

@@ -35,23 +35,23 @@ def smooth(*shape: int) -> np.ndarray:
 
 
 def coordinates(batch: int, height: int, width: int) -> np.ndarray:
-    """Pictures of their own coordinates (x, y): warped, each pixel tells where it was read."""
-    picture = np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=-1).astype(np.float32)
-    return np.repeat(picture[None], batch, axis=0)
+    """Images of their own coordinates (x, y): after warping, each pixel is the place where it was read."""
+    image = np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=-1).astype(np.float32)
+    return np.repeat(image[None], batch, axis=0)
 
 
 def read_points(height: int, width: int, batch: int, augmentation: Augmentation) -> tuple[np.ndarray, np.ndarray]:
-    """The linear maps [batch, 2, 2] and shifts [batch, 2] drawn, solved for from three pixels around the middle."""
+    """The linear maps [batch, 2, 2] and shifts [batch, 2] drawn, solved for from three pixels around the center."""
     points, _ = augment(coordinates(batch, height, width), None, [1, 2], augmentation)
     points, row, column = points.numpy(), height // 2, width // 2
     origin = points[:, row, column]
     linear = np.stack([points[:, row, column + 1] - origin, points[:, row + 1, column] - origin], axis=-1)
-    centre = np.array([(width - 1) / 2, (height - 1) / 2])
-    return linear, origin - centre - linear @ (np.array([column, row]) - centre)
+    center = np.array([(width - 1) / 2, (height - 1) / 2])
+    return linear, origin - center - linear @ (np.array([column, row]) - center)
 
 
 @each_part
-def test_the_seed_alone_decides(augmentation: Augmentation) -> None:
+def test_only_the_seed_decides(augmentation: Augmentation) -> None:
     images, masks = noise(8, 20, 20, 3), noise(8, 20, 20).astype(np.int32)
     first, again, other = (augment(images, masks, seed, augmentation) for seed in ([1, 2], [1, 2], [1, 3]))
     for a, b, c in zip(first, again, other, strict=True):
@@ -153,8 +153,8 @@ def test_elastic_field_is_simards() -> None:
     expected = 34 * scipy.ndimage.gaussian_filter(uniform, (0, 0, 4, 4), mode="constant", truncate=8)
     np.testing.assert_allclose(field, expected, atol=1e-4)
     kernel = np.exp(-0.5 * (np.arange(-30, 31) / 4) ** 2)
-    deviation = np.sqrt(1 / 3) * 34 * np.sum((kernel / kernel.sum()) ** 2)  # about 1.4 pixels
-    assert field[..., 15:-15, 15:-15].std() == pytest.approx(deviation, rel=0.15)
+    spread = np.sqrt(1 / 3) * 34 * np.sum((kernel / kernel.sum()) ** 2)  # about 1.4 pixels
+    assert field[..., 15:-15, 15:-15].std() == pytest.approx(spread, rel=0.15)
 
 
 def test_elastic_reads_where_its_field_says() -> None:
@@ -184,27 +184,27 @@ def test_shift_expansion_is_nielsens() -> None:
 @pytest.mark.parametrize(("rotation", "scale", "skew"), [(90, 1, 0), (25, 1, 0), (-140, 1.3, 12)])
 def test_affine_against_scipy(rotation: float, scale: float, skew: float, through_gather: bool, fill: str) -> None:
     height, width = 24, 31
-    picture, labels = smooth(1, height, width, 1), noise(1, height, width).astype(np.int32)
+    image, labels = smooth(1, height, width, 1), noise(1, height, width).astype(np.int32)
     turn, lean = np.deg2rad(rotation), np.tan(np.deg2rad(skew))
-    # Rows and columns in SciPy's order (y, x); counter-clockwise as the picture is seen.
+    # Rows and columns in SciPy's order (y, x); counterclockwise as the image is displayed.
     matrix = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]]) @ [[1, 0], [lean, 1]] / scale
-    centre = np.array([(height - 1) / 2, (width - 1) / 2])
-    offset = centre + np.array([1.25, -2.5]) - matrix @ centre
+    center = np.array([(height - 1) / 2, (width - 1) / 2])
+    offset = center + np.array([1.25, -2.5]) - matrix @ center
     linear = affine_map(*(tf.constant([value], tf.float32) for value in (rotation, scale, skew)))
     field = tf.zeros([1, 2, height, width]) if through_gather else None
-    result, mask = warp(picture, labels, linear, tf.constant([[-2.5, 1.25]]), field, fill)
+    result, mask = warp(image, labels, linear, tf.constant([[-2.5, 1.25]]), field, fill)
     mode = {"constant": "grid-constant", "reflect": "reflect"}[fill]
-    expected = scipy.ndimage.affine_transform(picture[0, ..., 0], matrix, offset, order=1, mode=mode)
+    expected = scipy.ndimage.affine_transform(image[0, ..., 0], matrix, offset, order=1, mode=mode)
     np.testing.assert_allclose(result[0, ..., 0], expected, atol=0.02)
     expected = scipy.ndimage.affine_transform(labels[0], matrix, offset, order=0, mode=mode)
     assert np.mean(mask[0].numpy() == expected) > 0.99  # ties may fall to either side
 
 
 def test_rotation_by_a_quarter_is_rot90() -> None:
-    picture = noise(1, 9, 9, 1)
+    image = noise(1, 9, 9, 1)
     linear = affine_map(*(tf.constant([value], tf.float32) for value in (90, 1, 0)))
-    result = warp(picture, None, linear, tf.zeros([1, 2]))[0]
-    np.testing.assert_allclose(result[0], np.rot90(picture[0]), atol=0.01)
+    result = warp(image, None, linear, tf.zeros([1, 2]))[0]
+    np.testing.assert_allclose(result[0], np.rot90(image[0]), atol=0.01)
 
 
 def test_affine_ranges() -> None:
@@ -252,10 +252,10 @@ def test_all_parts_are_composed(elastic: Elastic | None) -> None:
 
 @pytest.mark.parametrize("field", [None, np.zeros((1, 2, 4, 6), np.float32)])
 def test_fill(field: np.ndarray | None) -> None:
-    picture, shift = noise(1, 4, 6, 1), tf.constant([[3.0, -1.0]])
-    padded = {"constant": np.pad(picture[0, ..., 0], 3), "reflect": np.pad(picture[0, ..., 0], 3, mode="symmetric")}
+    image, shift = noise(1, 4, 6, 1), tf.constant([[3.0, -1.0]])
+    padded = {"constant": np.pad(image[0, ..., 0], 3), "reflect": np.pad(image[0, ..., 0], 3, mode="symmetric")}
     for fill, around in padded.items():
-        result, mask = warp(picture, picture[..., 0].astype(int), tf.eye(2)[None], shift, field, fill)
+        result, mask = warp(image, image[..., 0].astype(int), tf.eye(2)[None], shift, field, fill)
         np.testing.assert_allclose(result[0, ..., 0], around[2:6, 6:12], atol=1e-4)
         np.testing.assert_array_equal(mask[0], around[2:6, 6:12].astype(int))
 
@@ -265,7 +265,7 @@ def test_fill(field: np.ndarray | None) -> None:
 )
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
 def test_the_share_that_is_warped(share: float, parts: dict) -> None:
-    """The others keep every grey value, also where they are turned by a symmetry."""
+    """The others keep every gray value, also those that a symmetry moves."""
     images = noise(300, 12, 12, 1)
     masks = images[..., 0].astype(np.int32)
     result, moved = augment(images, masks, [1, 2], Augmentation(**parts, dihedral=True, fill="reflect", warped=share))
@@ -279,8 +279,8 @@ def test_the_share_that_is_warped(share: float, parts: dict) -> None:
 def test_color_jitter_draws_contrast_and_brightness_of_each_image(contrast: float, brightness: float) -> None:
     images = noise(400, 6, 7, 2) * [1, 3]  # two channels of their own range
     result = color_jitter(tf.constant(images, tf.float32), [1, 2], ColorJitter(contrast, brightness)).numpy()
-    (mean, deviation), (new_mean, new_deviation) = ((each.mean((1, 2)), each.std((1, 2))) for each in (images, result))
-    factor, moved = new_deviation / deviation - 1, (new_mean - mean) / deviation
+    (mean, std), (new_mean, new_std) = ((each.mean((1, 2)), each.std((1, 2))) for each in (images, result))
+    factor, moved = new_std / std - 1, (new_mean - mean) / std
     for drawn, most in ((factor, contrast), (moved, brightness)):
         np.testing.assert_allclose(drawn[:, 0], drawn[:, 1], atol=1e-4)  # one draw for all channels
         assert np.abs(drawn).max() <= most + 1e-4
@@ -312,7 +312,7 @@ def test_no_new_values_and_no_new_labels(seed: tuple[int, int], size: tuple[int,
     assert set(np.unique(labels)) <= {3, 7, 255} | beyond
 
 
-def test_errors_tell_what_to_do() -> None:
+def test_errors_name_the_remedy() -> None:
     with pytest.raises(ZooError, match="sigma above 0"):
         Elastic(sigma=0)
     with pytest.raises(ZooError, match="contrast from 0 to below 1, not 1"):

@@ -1,21 +1,27 @@
-"""The classification families: every registered network is the one that its source describes."""
+"""The model families: each registered network is the one that its references describe."""
 
 from __future__ import annotations
 
 import fnmatch
 import functools
+import importlib
+import json
 import math
+import pkgutil
+import re
+import statistics
+from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 
 import zoo
-from zoo import registry, testing
+from zoo import models, registry, testing
 from zoo.errors import ZooError
 from zoo.models import lenet5
 
-# Counted by hand from the sources, layer by layer.
+# Counted by hand from the references, layer by layer.
 PARAMS = {
     "mlp_784_10": 7_850,
     "mlp_784_30_10": 23_550 + 310,
@@ -44,17 +50,17 @@ each_model = pytest.mark.parametrize("name", PARAMS)
 @functools.cache
 def built(name: str) -> keras.Model:
     keras.utils.set_random_seed(1)
-    return registry.build(registry.get_spec(name))
+    return registry.get_spec(name).build()
 
 
 @each_model
-def test_parameters_are_those_of_the_source(name):
+def test_parameters_are_those_of_the_references(name):
     trainable = sum(math.prod(weight.shape) for weight in built(name).trainable_weights)
     assert trainable == registry.get_spec(name).params == PARAMS[name]
 
 
 @each_model
-def test_outputs_one_score_for_each_class(name):
+def test_outputs_one_number_per_class(name):
     model, spec = built(name), registry.get_spec(name)
     scores = model(np.zeros((2, *spec.input_shape), "float32"))
     assert scores.shape == (2, spec.classes)
@@ -74,22 +80,22 @@ def test_only_the_head_depends_on_the_classes(name):
     if name == "ciresan_mlp":
         pytest.skip("one network of 12 million weights is enough; simard_conv has the same form of head")
     spec = registry.get_spec(name)
-    other = registry.build(spec, classes=7)
+    other = spec.build(classes=7)
     for layer, twin in zip(built(name).layers, other.layers, strict=True):
         same = [weight.shape for weight in layer.weights] == [weight.shape for weight in twin.weights]
         assert same != any(fnmatch.fnmatch(layer.name, pattern) for pattern in spec.head), layer.name
 
 
 @each_model
-def test_figures_and_recipes_belong_together(name):
+def test_the_loss_of_a_recipe_fits_the_outputs(name):
     spec = registry.get_spec(name)
     assert next(iter(spec.recipes)) in ("paper", "modern")
-    for figure in spec.published:
-        assert 0.9 < figure.value < 1
+    for score in spec.reported:
+        assert 0.9 < score.value < 1
     for recipe in spec.recipes.values():
         assert recipe.loss in {
             "logits": ("cross_entropy",), "sigmoid": ("quadratic", "binary_cross_entropy"), "distances": ("rbf_map",)
-        }[spec.scores]  # fmt: skip
+        }[spec.outputs]  # fmt: skip
 
 
 def weights(name: str, layer: str) -> list[np.ndarray]:
@@ -107,7 +113,7 @@ def weights(name: str, layer: str) -> list[np.ndarray]:
         ("simard_conv", "conv2", 0.05),
     ],
 )
-def test_normal_start(name, layer, std):
+def test_normal_initial_weights(name, layer, std):
     kernel = weights(name, layer)[0]
     assert kernel.std() == pytest.approx(std, rel=4 / math.sqrt(2 * kernel.size))
 
@@ -116,42 +122,51 @@ def test_normal_start(name, layer, std):
     ("name", "layer", "bound"),
     [("lenet5", "c1", 2.4 / 25), ("lenet5", "c5", 2.4 / 400), ("lenet5", "s2", 0.6), ("ciresan_mlp", "hidden2", 0.05)],
 )
-def test_uniform_start(name, layer, bound):
+def test_uniform_initial_weights(name, layer, bound):
     highest = max(abs(weight).max() for weight in weights(name, layer))
     assert 0.5 * bound < highest <= bound
 
 
-def test_biases_of_network3_are_standard_normal_and_the_output_starts_at_zero():
+def test_initial_biases_of_network3_are_standard_normal_and_its_output_is_zero():
     assert weights("network3_dropout", "hidden1")[1].std() == pytest.approx(1, rel=0.1)
     assert not any(weight.any() for weight in weights("network3_dropout", "output"))
 
 
-def test_network3_can_start_by_fan_in():
-    model = registry.build(registry.get_spec("network3_relu"), initialisation="n_in")
+def test_network3_initialization_by_fan_in():
+    model = registry.get_spec("network3_relu").build(initialization="n_in")
     assert model.get_layer("hidden1").kernel.numpy().std() == pytest.approx(1 / math.sqrt(640), rel=0.03)
     with pytest.raises(ZooError, match="n_in"):
-        registry.build(registry.get_spec("network3_relu"), initialisation="n_inn")
+        registry.get_spec("network3_relu").build(initialization="n_inn")
 
 
-def test_network3_can_start_by_hes_rule():
-    layer = registry.build(registry.get_spec("network3_relu"), initialisation="he").get_layer("hidden1")
+def test_network3_initialization_by_hes_rule():
+    layer = registry.get_spec("network3_relu").build(initialization="he").get_layer("hidden1")
     assert layer.kernel.numpy().std() == pytest.approx(math.sqrt(2 / 640), rel=0.03)
     assert not layer.bias.numpy().any()
 
 
-def test_perceptrons_can_start_by_glorots_rule():
-    layer = registry.build(registry.get_spec("mlp_784_100_10"), initialisation="glorot").get_layer("hidden1")
+def test_mlp_initialization_by_glorots_rule():
+    layer = registry.get_spec("mlp_784_100_10").build(initialization="glorot").get_layer("hidden1")
     assert abs(layer.kernel.numpy()).max() == pytest.approx(math.sqrt(6 / 884), rel=0.01)
     assert not layer.bias.numpy().any()
     with pytest.raises(ZooError, match="glorot"):
-        registry.build(registry.get_spec("mlp_784_100_10"), initialisation="gloro")
+        registry.get_spec("mlp_784_100_10").build(initialization="gloro")
 
 
-@pytest.mark.parametrize(("arguments", "start"), [({}, "glorot"), ({"initialisation": "normal"}, "normal")])
-def test_a_recipe_says_how_the_network_starts_unless_the_call_does(arguments, start, tmp_path):
+@pytest.mark.parametrize(("arguments", "expected"), [({}, "glorot"), ({"initialization": "normal"}, "normal")])
+def test_a_recipe_sets_builder_arguments_unless_the_call_does(arguments, expected, tmp_path):
     data = testing.example_data("classification")
     run = zoo.train("mlp_784_100_10", data, recipe="modern", out=tmp_path / "run", epochs=1, arguments=arguments)
-    assert run.task.arguments["initialisation"] == start
+    assert run.task.arguments["initialization"] == expected
+
+
+def test_mlp_has_sigmoid_hidden_units_and_outputs_logits():
+    model = registry.get_spec("mlp_784_30_10").build()
+    hidden, output = model.get_layer("hidden1"), model.get_layer("output")
+    hidden.set_weights([np.zeros((784, 30)), np.full(30, math.log(3))])  # the sigmoid of log 3 is 3 / 4
+    output.set_weights([np.full((30, 10), 2.0), np.arange(10.0)])
+    logits = model(np.ones((1, 28, 28, 1), "float32"))
+    np.testing.assert_allclose(logits[0], 30 * 2 * 0.75 + np.arange(10.0), rtol=1e-6)
 
 
 def test_dropout_masks_without_scaling_and_halves_in_evaluation():
@@ -163,17 +178,17 @@ def test_dropout_masks_without_scaling_and_halves_in_evaluation():
 
 
 def test_lenet5_connections_are_table_1():
-    assert sum(len(sources) for sources in lenet5.TABLE) == 60
-    # every map of S2 feeds ten maps of C3 and no map of C3 is the double of another
-    assert [sum(source in sources for sources in lenet5.TABLE) for source in range(6)] == [10] * 6
-    assert len({frozenset(sources) for sources in lenet5.TABLE}) == 16
+    assert sum(len(maps) for maps in lenet5.TABLE) == 60
+    # every map of S2 feeds ten maps of C3, and no two maps of C3 have the same inputs
+    assert [sum(source in maps for maps in lenet5.TABLE) for source in range(6)] == [10] * 6
+    assert len({frozenset(maps) for maps in lenet5.TABLE}) == 16
 
 
-def test_lenet5_start_follows_each_maps_own_fan_in():
+def test_lenet5_initial_weights_follow_the_fan_in_of_each_map():
     kernel, _ = weights("lenet5", "c3")
-    first = np.cumsum([0, *(len(sources) for sources in lenet5.TABLE)])
-    for output, sources in enumerate(lenet5.TABLE):
-        bound = 2.4 / (25 * len(sources))
+    first = np.cumsum([0, *(len(maps) for maps in lenet5.TABLE)])
+    for output, maps in enumerate(lenet5.TABLE):
+        bound = 2.4 / (25 * len(maps))
         assert 0.9 * bound < abs(kernel[..., first[output] : first[output + 1]]).max() <= bound
 
 
@@ -184,7 +199,7 @@ def test_lenet5_feature_maps_are_those_of_figure_2():
 
 def test_lenet5_refuses_other_sizes_in_one_line():
     with pytest.raises(ZooError, match="32 x 32, not 28 x 28"):
-        registry.build(registry.get_spec("lenet5"), (28, 28, 1))
+        registry.get_spec("lenet5").build((28, 28, 1))
 
 
 @pytest.mark.parametrize("codes", [lenet5.bitmap_codes(), lenet5.random_codes(26)], ids=["digits", "random"])
@@ -198,5 +213,61 @@ def test_codes_are_signs_far_from_each_other(codes):
 
 def test_lenet5_has_the_digits_for_ten_classes_and_the_same_random_codes_for_others():
     np.testing.assert_array_equal(weights("lenet5", "output")[0], lenet5.bitmap_codes())
-    other = registry.build(registry.get_spec("lenet5"), classes=3)
+    other = registry.get_spec("lenet5").build(classes=3)
     np.testing.assert_array_equal(other.get_layer("output").codes.numpy(), lenet5.random_codes(3))
+
+
+# --- the files of the families --------------------------------------------------------------------------------------
+
+FAMILIES = {
+    info.name: importlib.import_module(f"zoo.models.{info.name}") for info in pkgutil.iter_modules(models.__path__)
+}
+SAVED_MODELS = Path(__file__).parent.parent / "saved_models"
+COMMAND = re.compile(
+    r"zoo train (?P<name>\w+) --data (?P<data>\w+)(?: --recipe (?P<recipe>\w+))?[^#\n]*# (?P<time>\d+) "
+    r"(?P<unit>second|minute)s?(?:, (?P<score>0\.\d{4}))?(?: \(mean of (?P<runs>\d+) runs (?P<mean>0\.\d{4})\))?\n"
+)
+COMMANDS = [match.groupdict() for module in FAMILIES.values() for match in COMMAND.finditer(module.__doc__)]
+
+
+@functools.cache
+def manifests() -> dict[tuple, dict]:
+    """The manifests of the published weights by network, data set and recipe (of an ensemble its method)."""
+    found = [json.loads(file.read_text("utf-8")) for file in SAVED_MODELS.glob("*/1/assets.extra/manifest.json")]
+    return {(m["model"]["spec"], m["scores"]["dataset"], m["training"]["recipe_name"]): m for m in found}
+
+
+def test_a_name_is_found_in_the_source_as_it_is_typed():
+    for name, spec in registry.all_specs().items():
+        if spec.builder.__module__.startswith("zoo.models."):
+            source = Path(importlib.import_module(spec.builder.__module__).__file__).read_text(encoding="utf-8")
+            assert f'"{name}"' in source
+
+
+def test_every_family_opens_with_its_commands():
+    for name, module in FAMILIES.items():
+        assert "    zoo " in module.__doc__ or name == "recipes"
+    assert sum(module.__doc__.count("    zoo train ") for module in FAMILIES.values()) == len(COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: f"{command['name']}-{command['recipe']}")
+def test_a_command_states_the_score_and_the_time_of_the_published_weights(command):
+    spec = registry.get_spec(command["name"])
+    recipe = command["recipe"] or next(iter(spec.recipes))
+    manifest = manifests().get((spec.name, command["data"], recipe))
+    if manifest is None:
+        assert command["score"] is None, "no weights are published"
+        return
+    scores, runs = manifest["scores"], manifest["runs"]
+    seconds = int(command["time"]) * {"second": 1, "minute": 60}[command["unit"]]
+    assert seconds == pytest.approx(statistics.median(run["seconds"] for run in runs), rel=0.2)
+    if command["score"]:
+        assert command["score"] == f"{scores['test']:.4f}"
+        assert int(command["runs"] or 1) == len(runs)
+    if command["mean"]:
+        assert command["mean"] == f"{scores['mean']:.4f}"
+
+
+def test_the_ensemble_states_the_score_of_the_published_weights():
+    score = manifests()["network3_dropout_ensemble", "mnist", "vote"]["scores"]["test"]
+    assert f"--name network3_dropout_ensemble               # {score:.4f}" in FAMILIES["ensemble"].__doc__

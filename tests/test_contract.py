@@ -1,4 +1,4 @@
-"""Every registered model keeps the contract; one of each kind goes the whole way."""
+"""Every registered model keeps the contract; one of each kind of task goes through the whole workflow."""
 
 import pytest
 
@@ -8,6 +8,7 @@ from zoo import testing
 ONE_OF_EACH_KIND = {
     "lenet5": {},
     "unet_tiny": {"depth": 1},
+    "unet_satellite": {"width": 4, "depth": 1},
     "gan_mlp": {"width": 16},
     "lstm_text": {"vocabulary_size": 100, "width": 8},
     "lstm_char": {"width": 16},
@@ -20,12 +21,12 @@ def test_spec_is_true(name):
 
 
 @pytest.mark.slow
-def test_way_through(making, subtests):
-    """What they export is proven in one process for all."""
+def test_workflow(making, subtests):
+    """What they export is verified in one process for all."""
     with making as folder:
         for name, arguments in ONE_OF_EACH_KIND.items():
             with subtests.test(name):
-                testing.check_way_through(name, folder / name, **arguments)
+                testing.check_workflow(name, folder / name, **arguments)
     paths = sorted(path for path in folder.glob("*/*.*") if path.is_dir())
     assert [path.name for path in paths] == sorted(
         f"{name}.{tag}" for name in ONE_OF_EACH_KIND for tag in ("example", "tuned")
@@ -33,7 +34,7 @@ def test_way_through(making, subtests):
     zoo.verify(*paths)
 
 
-def test_one_of_each_task_goes_the_whole_way():
+def test_one_of_each_task_goes_through_the_whole_workflow():
     from zoo.tasks import TASKS
 
     assert {zoo.get_spec(name).task for name in ONE_OF_EACH_KIND} == set(TASKS)

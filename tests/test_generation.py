@@ -1,4 +1,4 @@
-"""What the signatures that make texts and pictures promise, on networks that have learnt nothing."""
+"""What the signatures that make texts and images promise, on networks that have learnt nothing."""
 
 import numpy as np
 import pytest
@@ -48,7 +48,7 @@ def test_a_cold_text_is_the_likeliest_one(texts):
     assert generated(texts, PROMPTS, length=30, temperature=1.0) != likeliest
 
 
-def test_a_seed_is_one_set_of_pictures():
+def test_a_seed_is_one_set_of_images():
     spec = zoo.get_spec("gan_mlp")
     task = tasks.get_task(spec.task).from_data(spec, testing.example_data("generation"), width=16)
     sample = task.signatures(task.build())["sample"]

@@ -18,12 +18,15 @@ from pathlib import Path
 
 import pytest
 
-from zoo import artifacts, hub
+from zoo import artifacts
+from zoo.artifacts import hub, index
+from zoo.artifacts import manifest as manifest_file
 from zoo.errors import ZooError
+from zoo.files import cache_folder
 
 ROOT = Path(__file__).parent.parent
 NAME = "mlp_784_10.mnist_paper"
-MANIFEST = artifacts.MANIFEST
+MANIFEST = manifest_file.MANIFEST
 DATA = "variables/variables.data-00000-of-00001"
 FILES = 6  # of the artifact, its manifest among them
 
@@ -63,15 +66,15 @@ def server(tmp_path, monkeypatch):
     """A hub that serves one artifact, an installation that has its index only, and a cache that is not there yet."""
     folder = tmp_path / "served"
     shutil.copytree(ROOT / "saved_models" / NAME, folder / NAME)
-    artifacts.write_index(folder)
+    index.write_index(folder)
     package = tmp_path / "package"
     package.mkdir()
-    shutil.copy(folder / artifacts.INDEX, package)
+    shutil.copy(folder / index.INDEX, package)
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.folder, server.package, server.asked = folder, package, []
     server.fault, server.delay, server.released = ("", ""), 0, threading.Event()
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    monkeypatch.setattr(artifacts, "package_folder", lambda: package)
+    monkeypatch.setattr(index, "package_folder", lambda: package)
     monkeypatch.setattr(hub, "TIMEOUT", 0.5)
     monkeypatch.setenv("ZOO_HUB", f"http://127.0.0.1:{server.server_port}/")
     monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
@@ -89,7 +92,7 @@ def contents(folder):
 
 def cached():
     """All that lies in the cache, without the empty files of locks."""
-    return [path for path in artifacts.cache_folder().rglob("*") if path.suffix != ".lock"]
+    return [path for path in cache_folder().rglob("*") if path.suffix != ".lock"]
 
 
 def served_equals(path, server):
@@ -100,10 +103,10 @@ def edit_manifest(server, **changes):
     """Publish another manifest: its sha256 in the index of the installation is right."""
     file = server.folder / NAME / "1" / MANIFEST
     file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
-    index = json.loads((server.package / artifacts.INDEX).read_text())
-    index["sha256"][f"{NAME}/1"] = artifacts.sha256(file)
-    (server.package / artifacts.INDEX).write_text(json.dumps(index))
-    artifacts._index_of.cache_clear()
+    content = json.loads((server.package / index.INDEX).read_text())
+    content["sha256"][f"{NAME}/1"] = manifest_file.sha256(file)
+    (server.package / index.INDEX).write_text(json.dumps(content))
+    index.index_of.cache_clear()
 
 
 def error_of(name=NAME):
@@ -119,8 +122,9 @@ def process(server, code="print(artifacts.find(NAME))"):
     setup = f"""
 from pathlib import Path
 from zoo import artifacts
+from zoo.artifacts import index
 NAME = {NAME!r}
-artifacts.package_folder = lambda: Path({str(server.package)!r})
+index.package_folder = lambda: Path({str(server.package)!r})
 """
     command = [sys.executable, "-c", setup + code]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -143,7 +147,7 @@ def test_what_is_listed_and_nowhere_is_fetched_once(server, name, tmp_path):
 
 def test_the_index_of_the_working_directory_is_fetched_from_too(server):
     Path("saved_models").mkdir()
-    (server.package / artifacts.INDEX).rename(f"saved_models/{artifacts.INDEX}")
+    (server.package / index.INDEX).rename(f"saved_models/{index.INDEX}")
     assert served_equals(artifacts.open_artifact(NAME).path, server)
 
 
@@ -160,7 +164,7 @@ def test_two_processes_at_once_fetch_once(server):
     processes = [process(server) for _ in range(2)]
     outputs = [done.communicate(timeout=60) for done in processes]
     assert [done.returncode for done in processes] == [0, 0], outputs
-    assert {output.strip() for output, _ in outputs} == {str(artifacts.cache_folder() / NAME / "1")}
+    assert {output.strip() for output, _ in outputs} == {str(cache_folder() / NAME / "1")}
     assert len(server.asked) == FILES
     assert served_equals(artifacts.find(NAME), server)
 
@@ -179,7 +183,7 @@ def test_what_was_changed_in_the_cache_is_refused(server):
     path = artifacts.find(NAME)
     manifest = json.loads((path / MANIFEST).read_text())
     (path / MANIFEST).write_text(json.dumps(manifest))
-    with pytest.raises(ZooError, match=r"is not the published one: its sha256 differs from published\.json"):
+    with pytest.raises(ZooError, match=r"is not the published one: its sha256 differs from that in published\.json"):
         artifacts.open_artifact(path)
 
 
@@ -210,7 +214,7 @@ def test_a_failure_leaves_nothing_and_the_next_attempt_succeeds(server, fault, m
     started = time.monotonic()
     error = error_of()
     assert re.match(message.format(url=re.escape(f"{os.environ['ZOO_HUB']}{NAME}/1/{ending}")), error), error
-    assert f"put its folder at {artifacts.cache_folder() / NAME / '1'}" in error
+    assert f"put its folder at {cache_folder() / NAME / '1'}" in error
     assert time.monotonic() - started < 10
     assert cached() == []
     server.fault = "", ""
@@ -245,7 +249,7 @@ def test_an_address_that_does_not_answer(server, monkeypatch, address, message):
 
 def test_without_an_address_the_error_tells_what_to_do(server, monkeypatch):
     monkeypatch.delenv("ZOO_HUB")
-    target = artifacts.cache_folder() / NAME / "1"
+    target = cache_folder() / NAME / "1"
     assert error_of("mlp_784_10") == (
         f"{NAME} (0.1 MB) is not part of this installation: set ZOO_HUB to an address that serves {NAME}/1/, "
         f"or put its folder at {target}"
@@ -285,24 +289,24 @@ def test_a_full_disk(server):
         error = error_of()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, old)
-    assert error.startswith(f"cannot write {NAME} to {artifacts.cache_folder()}: [Errno 27] File too large")
+    assert error.startswith(f"cannot write {NAME} to {cache_folder()}: [Errno 27] File too large")
     assert cached() == []
     assert served_equals(artifacts.find(NAME), server)
 
 
 def test_what_a_killed_process_leaves_is_cleared_away(server):
     server.fault = "hanging", DATA
-    killed = process(server, "from zoo import hub; hub.TIMEOUT = 60; artifacts.find(NAME)")
+    killed = process(server, "from zoo.artifacts import hub; hub.TIMEOUT = 60; artifacts.find(NAME)")
     deadline = time.monotonic() + 60
     while not any(path.endswith(DATA) for path in server.asked) and time.monotonic() < deadline:
         time.sleep(0.02)
     killed.send_signal(signal.SIGKILL)
     killed.communicate()
     assert cached()
-    (artifacts.cache_folder() / f".{NAME}.1.part" / "new" / "stray").touch()
+    (cache_folder() / f".{NAME}.1.part" / "new" / "stray").touch()
     server.fault = "", ""
     assert served_equals(artifacts.open_artifact(NAME).path, server)
-    assert {path.relative_to(artifacts.cache_folder()).parts[0] for path in cached()} == {NAME}
+    assert {path.relative_to(cache_folder()).parts[0] for path in cached()} == {NAME}
 
 
 # --- what is refused --------------------------------------------------------------------------------------------
@@ -320,12 +324,12 @@ def test_files_outside_of_the_folder_are_refused(server, name, tmp_path):
 
 
 def test_an_index_cannot_name_a_folder_outside_of_the_cache(server):
-    (server.package / artifacts.INDEX).unlink()
+    (server.package / index.INDEX).unlink()
     Path("saved_models").mkdir()
     entry = {"tags": {"../../evil": {"version": "1"}}, "aliases": {"default": "../../evil"}}
     index = {"models": {"lenet5": entry}, "sha256": {"lenet5.../../evil/1": "0"}}
-    Path("saved_models", artifacts.INDEX).write_text(json.dumps(index))
-    artifacts._index_of.cache_clear()
+    Path("saved_models", index.INDEX).write_text(json.dumps(index))
+    index.index_of.cache_clear()
     assert "which is no name of a folder" in error_of("lenet5")
     assert not server.asked
 
@@ -339,13 +343,13 @@ def test_the_wheel_carries_small_and_listed_artifacts_only(tmp_path):
     spec.loader.exec_module(hatch_build)
     for name in (NAME, "lenet5.mnist_paper"):
         shutil.copytree(ROOT / "saved_models" / name, name)
-    artifacts.write_index(tmp_path)
+    index.write_index(tmp_path)
     shutil.copytree(f"{NAME}/1", f"{NAME}/2")  # neither of them is listed
     shutil.copytree(NAME, "mlp_784_10.own")
     Path(NAME, "1", "notes.txt").touch()
     expected = contents(ROOT / "saved_models" / NAME / "1")
     assert sorted(hatch_build.carried(tmp_path, 200_000)) == sorted(
-        [artifacts.INDEX, *(f"{NAME}/1/{file}" for file in expected)]
+        [index.INDEX, *(f"{NAME}/1/{file}" for file in expected)]
     )
     assert f"lenet5.mnist_paper/1/{MANIFEST}" in hatch_build.carried(tmp_path)
 
@@ -365,7 +369,7 @@ def test_the_wheel_works_elsewhere_without_a_network(tmp_path):
     build = ["wheel", str(ROOT), "--no-deps", "--no-index", "--no-build-isolation", "-w", "wheels"]
     subprocess.run([*pip, *build], check=True)
     (wheel,) = Path("wheels").iterdir()
-    index = json.loads((ROOT / "saved_models" / artifacts.INDEX).read_text())
+    index = json.loads((ROOT / "saved_models" / index.INDEX).read_text())
     versions = {
         f"{name}.{tag}/{row['version']}"
         for name, entry in index["models"].items()
@@ -375,8 +379,8 @@ def test_the_wheel_works_elsewhere_without_a_network(tmp_path):
     with zipfile.ZipFile(wheel) as archive:
         inside = "zoo/saved_models/"
         names = [name.removeprefix(inside) for name in archive.namelist() if name.startswith(inside)]
-        assert json.loads(archive.read(f"{inside}{artifacts.INDEX}")) == index
-    assert {"/".join(name.split("/")[:2]) for name in names} == versions | {artifacts.INDEX}
+        assert json.loads(archive.read(f"{inside}{index.INDEX}")) == index
+    assert {"/".join(name.split("/")[:2]) for name in names} == versions | {index.INDEX}
     subprocess.run([*pip, "install", "--no-deps", "--no-index", "--target", "installed", str(wheel)], check=True)
     Path("elsewhere").mkdir()
     environment = {key: value for key, value in os.environ.items() if not key.startswith("ZOO_")}

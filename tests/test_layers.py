@@ -1,4 +1,4 @@
-"""Each layer of `zoo.layers` against NumPy, through its configuration, and with gradients that flow."""
+"""Each layer of `zoo.layers` against NumPy, rebuilt from its configuration, and with its gradients."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def sliding_sum(images: np.ndarray, kernel: np.ndarray) -> np.ndarray:
 def convolved_by_table(x: np.ndarray, layer: zoo_layers.ConnectionTableConv2D) -> np.ndarray:
     kernel, bias = layer.kernel.numpy(), layer.bias.numpy()
     maps, connection = [], 0
-    for output, sources in enumerate(TABLE):
+    for output, inputs in enumerate(TABLE):
         total = bias[output]
-        for source in sources:
+        for source in inputs:
             total = total + sliding_sum(x[..., source], kernel[..., connection])
             connection += 1
         maps.append(total)
@@ -41,7 +41,7 @@ def subsampled(x: np.ndarray, layer: zoo_layers.Subsampling2D) -> np.ndarray:
     return total * layer.coefficient.numpy() + layer.bias.numpy()
 
 
-def normalised(x: np.ndarray, layer: zoo_layers.LocalResponseNormalization) -> np.ndarray:
+def normalized(x: np.ndarray, layer: zoo_layers.LocalResponseNormalization) -> np.ndarray:
     result = np.empty_like(x)
     for i in range(x.shape[-1]):
         near = x[..., max(0, i - 2) : min(x.shape[-1], i + 3)]
@@ -62,14 +62,14 @@ CASES = {
     ),
     "connection_table": (zoo_layers.ConnectionTableConv2D(TABLE, 3), (2, 6, 5, 3), convolved_by_table),
     "rbf": (zoo_layers.EuclideanRBF(RNG.choice([-1.0, 1.0], (4, 6)).tolist()), (3, 6), distances),
-    "local_response": (zoo_layers.LocalResponseNormalization(), (2, 3, 4, 8), normalised),
+    "local_response": (zoo_layers.LocalResponseNormalization(), (2, 3, 4, 8), normalized),
 }
 
 
 @pytest.fixture(params=CASES, scope="module")
 def case(request):
     layer, shape, reference = CASES[request.param]
-    # activations large enough that the normalisation's alpha of 1e-4 counts
+    # activations large enough that the normalization's alpha of 1e-4 matters
     x = RNG.normal(size=shape).astype("float32") * (100 if request.param == "local_response" else 1)
     layer(x)
     return layer, x, reference
@@ -80,7 +80,7 @@ def test_equals_numpy(case):
     np.testing.assert_allclose(layer(x), reference(x.astype("float64"), layer), rtol=1e-5, atol=1e-5)
 
 
-def test_shape_is_known_before_running(case):
+def test_output_shape_is_known_without_running(case):
     layer, x, _ = case
     assert layer.compute_output_shape((None, *x.shape[1:]))[1:] == tuple(layer(x).shape[1:])
 
@@ -93,7 +93,7 @@ def test_configuration_round_trip(case):
     np.testing.assert_array_equal(twin(x), layer(x))
 
 
-def test_gradients_flow(case):
+def test_gradients_are_finite_and_not_all_zero(case):
     layer, x, _ = case
     x = tf.constant(x)
     with tf.GradientTape() as tape:
@@ -104,7 +104,7 @@ def test_gradients_flow(case):
         assert np.abs(gradient).max() > 0
 
 
-def test_local_response_agrees_with_tensorflow():
+def test_local_response_equals_tensorflows():
     x = RNG.normal(size=(2, 3, 4, 9)).astype("float32") * 100
     expected = tf.nn.local_response_normalization(x, depth_radius=2, bias=2.0, alpha=1e-4, beta=0.75)
     np.testing.assert_allclose(zoo_layers.LocalResponseNormalization()(x), expected, rtol=2e-6)
@@ -122,7 +122,7 @@ def test_table_beyond_the_input_is_refused():
         zoo_layers.ConnectionTableConv2D(TABLE, 3).build((None, 6, 6, 2))
 
 
-def test_crop_like_follows_sizes_known_only_when_running():
+def test_crop_like_with_sizes_known_only_in_the_graph():
     image, like = keras.Input((None, None, 1)), keras.Input((None, None, 2))
     model = keras.Model([image, like], zoo_layers.CropLike()([image, like]))
     x = RNG.normal(size=(1, 6, 5, 1)).astype("float32")
@@ -153,7 +153,7 @@ def test_mirror_padding_is_numpys(height, width, margin, divisor, remainder):
     assert layer.compute_output_shape((None, None, 4, 2))[:2] == (None, None)
 
 
-def test_mirror_padding_follows_sizes_known_only_when_running():
+def test_mirror_padding_with_sizes_known_only_in_the_graph():
     image = keras.Input((None, None, 1))
     model = keras.Model(image, zoo_layers.MirrorPadding2D(3, 4)(image))
     run = tf.function(model, input_signature=[tf.TensorSpec((None, None, None, 1))])
@@ -162,7 +162,7 @@ def test_mirror_padding_follows_sizes_known_only_when_running():
 
 
 @pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
-def test_batch_normalization_is_keras_own(dtype):
+def test_batch_normalization_equals_keras(dtype):
     ours, theirs = zoo_layers.BatchNormalization(dtype=dtype), keras.layers.BatchNormalization(dtype=dtype)
     images = keras.ops.cast(RNG.normal(3, 2, (4, 9, 7, 5)), "float32")
     for layer in (ours, theirs):
@@ -181,7 +181,34 @@ def test_batch_normalization_is_keras_own(dtype):
         np.testing.assert_allclose(one / np.abs(other).max(), other / np.abs(other).max(), **tolerance)
     np.testing.assert_allclose(ours.moving_mean, theirs.moving_mean, rtol=1e-2)
     np.testing.assert_allclose(ours.moving_variance, theirs.moving_variance, rtol=1e-2)
-    ours.trainable = theirs.trainable = False  # frozen, it uses what it has and keeps it
+    ours.trainable = theirs.trainable = False  # frozen, it uses its moving statistics and keeps them
     before = np.array(ours.moving_mean)
     np.testing.assert_allclose(ours(images, training=True), theirs(images, training=True), rtol=1e-2, atol=0.1)
     np.testing.assert_array_equal(ours.moving_mean, before)
+
+
+def test_probabilities_of_sigmoid_logits_are_the_activations_divided_by_their_sum():
+    logits = RNG.normal(0, 4, (5, 10)).astype("float32")
+    activations = 1 / (1 + np.exp(-logits.astype("float64")))
+    expected = activations / activations.sum(-1, keepdims=True)
+    np.testing.assert_allclose(zoo_layers.probabilities(logits, "sigmoid"), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("logits", "expected"),
+    [
+        ([-1000.0, -1000.0 - np.log(3), -2000.0], [0.75, 0.25, 0.0]),  # exp(-1000) is 0 in float32
+        ([1000.0, 1000.0, -1000.0], [0.5, 0.5, 0.0]),  # exp(1000) is infinite
+        ([0.0, 0.0, 0.0], [1 / 3, 1 / 3, 1 / 3]),
+    ],
+)
+def test_probabilities_of_extreme_sigmoid_logits(logits, expected):
+    probabilities = zoo_layers.probabilities(np.array([logits], "float32"), "sigmoid")
+    np.testing.assert_allclose(probabilities[0], expected, atol=1e-4)
+    assert np.sum(probabilities) == pytest.approx(1, abs=1e-6)
+
+
+def test_probabilities_of_logits_and_distances_are_a_softmax():
+    scores = np.log(np.array([[1.0, 2.0, 5.0]], "float32"))
+    np.testing.assert_allclose(zoo_layers.probabilities(scores, "logits"), [[1 / 8, 2 / 8, 5 / 8]], rtol=1e-6)
+    np.testing.assert_allclose(zoo_layers.probabilities(-scores, "distances"), [[1 / 8, 2 / 8, 5 / 8]], rtol=1e-6)

@@ -1,4 +1,4 @@
-"""Images with masks: every kind of file, exclusive and overlapping classes, and what is said of pairs that are none."""
+"""Images with masks: every kind of file, exclusive and overlapping classes, and the errors for files without a pair."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from zoo.data import Dataset, load, scenes
 from zoo.data.dataset import IGNORED
 from zoo.errors import ZooError
 
-GREY = np.arange(30, dtype=np.uint8).reshape(5, 6) * 8
+GRAY = np.arange(30, dtype=np.uint8).reshape(5, 6) * 8
 ODD = np.arange(30, dtype=np.uint8).reshape(5, 6) % 2
 DEEP = np.arange(30, dtype=np.uint16).reshape(5, 6) * 2000
 BANDS = np.stack([DEEP + band for band in range(7)], axis=-1)
-COLOUR = np.stack([GREY, GREY + 1, GREY + 2], axis=-1)
+COLOR = np.stack([GRAY, GRAY + 1, GRAY + 2], axis=-1)
 HALF = np.array([[0, 255, 255]] * 4, np.uint8)
 
 
-def picture(values, kind="PNG", mode=None) -> bytes:
+def encoded(values, kind="PNG", mode=None) -> bytes:
     file = io.BytesIO()
     image = Image.fromarray(values)
     (image.convert(mode) if mode else image).save(file, kind)
     return file.getvalue()
 
 
-def palette(indices, colours) -> bytes:
+def palette(indices, colors) -> bytes:
     file = io.BytesIO()
     image = Image.fromarray(indices).convert("P")
     image.putdata(indices.ravel().tolist())
-    image.putpalette(colours)
+    image.putpalette(colors)
     image.save(file, "PNG")
     return file.getvalue()
 
@@ -66,7 +66,7 @@ def tiff(values, names=(), overviews=(), **options) -> bytes:
 
 
 def pairs(images, masks, suffix="npy", prefix="") -> dict[str, bytes]:
-    """Arrays, or files' bytes, as the files of two folders, or of three and more where masks are named by class."""
+    """Arrays, or encoded files, as the files of two folders, or of more if the masks are a mapping by class."""
     data = [value if isinstance(value, bytes) else npy(value) for value in images]
     files = {f"{prefix}images/{number}.{suffix}": value for number, value in enumerate(data)}
     for folder, values in masks.items() if isinstance(masks, dict) else [("", masks)]:
@@ -79,7 +79,7 @@ def pairs(images, masks, suffix="npy", prefix="") -> dict[str, bytes]:
 
 
 def everything(data: Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """All images and all targets, in the order of the images' first values."""
+    """All images and all targets, ordered by the first value of each image."""
     inputs = np.concatenate([split.inputs for split in data.splits.values()])
     targets = np.concatenate([split.targets for split in data.splits.values()])
     order = np.argsort(inputs[:, 0, 0, 0], kind="stable")
@@ -94,29 +94,29 @@ def refused(path, **options) -> str:
 
 
 IMAGES = {
-    "grey PNG": (picture(GREY), GREY),
-    "colour PNG": (picture(COLOUR), COLOUR),
-    "16-bit PNG": (picture(DEEP), DEEP),
-    "16-bit colour PNG": (tf.io.encode_png(BANDS[..., :3]).numpy(), BANDS[..., :3]),
+    "gray PNG": (encoded(GRAY), GRAY),
+    "color PNG": (encoded(COLOR), COLOR),
+    "16-bit PNG": (encoded(DEEP), DEEP),
+    "16-bit color PNG": (tf.io.encode_png(BANDS[..., :3]).numpy(), BANDS[..., :3]),
     "16-bit transparent PNG": (tf.io.encode_png(BANDS[..., :4]).numpy(), BANDS[..., :3]),
-    "transparent PNG": (picture(np.dstack([COLOUR, GREY])), COLOUR),
-    "JPEG": (picture(np.full((5, 6), 9, np.uint8), "JPEG"), np.full((5, 6), 9, np.uint8)),
-    "BMP": (picture(COLOUR, "BMP"), COLOUR),
-    "GIF": (picture(GREY, "GIF"), GREY),
-    "1-bit PNG": (picture(GREY > 99), (GREY > 99) * np.uint8(255)),
-    "TIFF": (tiff(GREY), GREY),
+    "transparent PNG": (encoded(np.dstack([COLOR, GRAY])), COLOR),
+    "JPEG": (encoded(np.full((5, 6), 9, np.uint8), "JPEG"), np.full((5, 6), 9, np.uint8)),
+    "BMP": (encoded(COLOR, "BMP"), COLOR),
+    "GIF": (encoded(GRAY, "GIF"), GRAY),
+    "1-bit PNG": (encoded(GRAY > 99), (GRAY > 99) * np.uint8(255)),
+    "TIFF": (tiff(GRAY), GRAY),
     "bands": (tiff(BANDS, compress="deflate"), BANDS),
     "big-endian TIFF": (tiff(BANDS, ENDIANNESS="BIG"), BANDS),
     "BigTIFF": (tiff(BANDS, BIGTIFF="YES"), BANDS),
     "float TIFF": (tiff(BANDS / np.float32(7)), BANDS / np.float32(7)),
     "double TIFF": (tiff(BANDS / 7), (BANDS / 7).astype(np.float32)),
     "signed TIFF": (tiff(DEEP.astype(np.int16)), DEEP.astype(np.int16).astype(np.float32)),
-    "npy": (npy(GREY), GREY),
+    "npy": (npy(GRAY), GRAY),
     "16-bit npy": (npy(BANDS), BANDS),
-    "bool npy": (npy(GREY > 9), (GREY > 9).astype(np.uint8)),
+    "bool npy": (npy(GRAY > 9), (GRAY > 9).astype(np.uint8)),
     "32-bit npy": (npy(DEEP.astype(np.uint32)), DEEP.astype(np.float32)),
-    "half npy": (npy(GREY.astype(np.float16)), GREY.astype(np.float32)),
-    "Fortran npy": (npy(np.asfortranarray(COLOUR)), COLOUR),
+    "half npy": (npy(GRAY.astype(np.float16)), GRAY.astype(np.float32)),
+    "Fortran npy": (npy(np.asfortranarray(COLOR)), COLOR),
 }
 
 
@@ -142,28 +142,28 @@ def test_images_of_every_kind(kind, tmp_path):
     ],
 )
 def test_one_type_for_the_whole_data_set(types, expected, tmp_path):
-    images = [GREY.astype(types[number % 2]) for number in range(4)]
+    images = [GRAY.astype(types[number % 2]) for number in range(4)]
     inputs, _ = everything(load(write(tmp_path / "set", pairs(images, [ODD] * 4))))
     assert inputs.dtype == expected
-    assert (inputs == GREY[..., None]).all()
+    assert (inputs == GRAY[..., None]).all()
 
 
 MASKS = {
-    "0 and 255": (picture(HALF), HALF),
-    "other grey values": (picture(HALF // 5), HALF // 5),
+    "0 and 255": (encoded(HALF), HALF),
+    "other gray values": (encoded(HALF // 5), HALF // 5),
     "palette": (palette(HALF // 85, [9, 9, 9] * 3 + [200, 0, 0]), HALF // 85),
-    "equal bands": (picture(HALF, mode="RGB"), HALF),
-    "transparent": (picture(HALF, mode="RGBA"), HALF),
-    "1 bit": (picture(HALF > 0), HALF),
-    "GIF": (picture(HALF, "GIF"), HALF),
-    "16 bits": (picture(HALF.astype(np.uint16) * 100), HALF.astype(int) * 100),
+    "equal bands": (encoded(HALF, mode="RGB"), HALF),
+    "transparent": (encoded(HALF, mode="RGBA"), HALF),
+    "1 bit": (encoded(HALF > 0), HALF),
+    "GIF": (encoded(HALF, "GIF"), HALF),
+    "16 bits": (encoded(HALF.astype(np.uint16) * 100), HALF.astype(int) * 100),
     "TIFF": (tiff(HALF), HALF),
     "named TIFF": (tiff(HALF, ["the mask"]), HALF),
     "float TIFF": (tiff(HALF / np.float32(5)), HALF // 5),
     "negative": (npy(HALF.astype(np.int64) - 7), HALF.astype(int) - 7),
     "one band": (npy(HALF[..., None]), HALF),
     "bool": (npy(HALF > 0), HALF // 255),
-    "flat JPEG": (picture(np.full((16, 16), 255, np.uint8), "JPEG"), np.full((16, 16), 255)),
+    "flat JPEG": (encoded(np.full((16, 16), 255, np.uint8), "JPEG"), np.full((16, 16), 255)),
 }
 
 
@@ -198,16 +198,16 @@ def test_as_many_classes_as_there_are_ids(tmp_path):
     assert data.classes[-1] == str(254 * 3)
     assert everything(data)[1].max() == 254
     message = refused(write(tmp_path / "more", pairs([values.astype(np.uint8)] * 3, [values] * 3)))
-    assert "256 label values, more than 255: are these pictures, not masks?" in message
+    assert "256 label values, more than 255: are these images, not masks?" in message
     assert "JPEG" in message
 
 
 LAYERS = (np.arange(60).reshape(5, 6, 2) % np.array([2, 3])).astype(np.uint8)
 
 
-def test_a_folder_a_class(tmp_path):
-    masks = {"road": [picture(LAYERS[..., 1] * 100)] * 4, "building": [tiff(LAYERS[..., 0])] * 4}
-    data = load(write(tmp_path / "set", pairs([GREY] * 4, masks)))
+def test_one_folder_for_each_class(tmp_path):
+    masks = {"road": [encoded(LAYERS[..., 1] * 100)] * 4, "building": [tiff(LAYERS[..., 0])] * 4}
+    data = load(write(tmp_path / "set", pairs([GRAY] * 4, masks)))
     assert data.classes == ("building", "road")
     _, targets = everything(data)
     assert targets.dtype == np.uint8
@@ -225,7 +225,7 @@ def test_a_folder_a_class(tmp_path):
         (tiff(LAYERS, ["road", "road"]), ("1", "2")),
     ],
 )
-def test_a_band_a_class(mask, classes, tmp_path):
+def test_one_band_for_each_class(mask, classes, tmp_path):
     data = load(write(tmp_path / "set", pairs([BANDS] * 4, [mask] * 4)))
     assert data.classes == classes
     inputs, targets = everything(data)
@@ -252,7 +252,7 @@ def test_images_of_several_sizes_are_padded_and_the_margin_is_ignored(overlappin
 
 
 def test_a_given_size_is_for_images_and_masks(tmp_path):
-    images = [GREY, GREY[:4], DEEP, DEEP]
+    images = [GRAY, GRAY[:4], DEEP, DEEP]
     masks = [np.eye(*image.shape, dtype=np.uint8) * 255 for image in images]
     data = load(write(tmp_path / "set", pairs(images, masks)), image_size=(7, 9))
     inputs, targets = everything(data)
@@ -288,7 +288,7 @@ def test_folders_of_splits(prefix, tmp_path):
 
 def test_sizes_types_and_names_hold_for_all_splits(tmp_path):
     layers = tiff(LAYERS, ["road", "building"])
-    files = pairs([GREY] * 3, [layers] * 3, prefix="train/") | pairs([DEEP], [layers], prefix="validation/")
+    files = pairs([GRAY] * 3, [layers] * 3, prefix="train/") | pairs([DEEP], [layers], prefix="validation/")
     wide = np.zeros((5, 9), np.float32)
     files |= pairs([wide], [tiff(np.ones((5, 9, 2), np.uint8), ["road", "building"])], prefix="test/")
     data = load(write(tmp_path / "set", files))
@@ -311,8 +311,8 @@ def test_held_out_splits_share_nothing_and_follow_the_seed(tmp_path):
 
 FILES = {
     "exclusive": pairs([DEEP] * 4, [ODD] * 4),
-    "folders": pairs([tiff(BANDS)] * 4, {"a": [GREY] * 4, "b": [ODD] * 4}),
-    "bands": pairs([GREY] * 4, [tiff(LAYERS)] * 4),
+    "folders": pairs([tiff(BANDS)] * 4, {"a": [GRAY] * 4, "b": [ODD] * 4}),
+    "bands": pairs([GRAY] * 4, [tiff(LAYERS)] * 4),
     "splits": split_files(),
 }
 
@@ -325,7 +325,7 @@ def test_a_folder_and_its_zip_hold_the_same_data(kind, tmp_path):
     assert load(archive).classes == data.classes
 
 
-def test_what_lies_beside_the_files_is_passed_over(tmp_path):
+def test_other_files_beside_them_are_skipped(tmp_path):
     files = FILES["bands"] | {"images/0.tif.aux.xml": b"<PAMDataset/>", "labels/.hidden": b"x", "README": b"x"}
     assert (
         load(write(tmp_path / "set", files)).fingerprint == load(write(tmp_path / "bare", FILES["bands"])).fingerprint
@@ -339,9 +339,9 @@ def test_a_tiff_with_overviews_is_of_one_page(tmp_path):
     assert np.array_equal(inputs[0, ..., 0], large)
 
 
-GOOD = pairs([GREY] * 4, [ODD] * 4)
-CLASSES = pairs([GREY] * 4, {"a": [GREY] * 4, "b": [GREY] * 4})
-NAMED = pairs([GREY] * 4, [tiff(LAYERS, ["a", "b"])] * 4)
+GOOD = pairs([GRAY] * 4, [ODD] * 4)
+CLASSES = pairs([GRAY] * 4, {"a": [GRAY] * 4, "b": [GRAY] * 4})
+NAMED = pairs([GRAY] * 4, [tiff(LAYERS, ["a", "b"])] * 4)
 
 
 def without(files, *names):
@@ -363,72 +363,72 @@ def mask(data) -> dict[str, bytes]:
     return GOOD | {"labels/1.x": data}
 
 
-CUT = "unreadable or cut short"
+CUT = "unreadable or truncated"
 WHOLE = "label values must be whole numbers of at most 32 bits"
 VRT = b'<VRTDataset rasterXSize="6" rasterYSize="5"/>'
 FAULTS = {
     "no mask": (without(GOOD, "labels/2.x"), "images/2.npy (no mask in labels)"),
     "no image": (without(GOOD, "images/2.npy"), "labels/2.x (no image)"),
-    "like an image": (GOOD | {"images/1.png": b""}, "images/1.png (named like images/1.npy)"),
-    "like a mask": (GOOD | {"labels/1.y": b""}, "labels/1.y (named like labels/1.x)"),
-    "folder": (GOOD | {"images/deep/1.png": picture(GREY)}, "images/deep (a folder)"),
-    "cut PNG": (image(picture(GREY)[:-40]), f"images/1.npy ({CUT})"),
-    "cut 16-bit PNG": (image(picture(DEEP)[:-9]), f"images/1.npy ({CUT})"),
-    "cut TIFF": (image(pages(GREY)[:-20]), f"images/1.npy ({CUT})"),
-    "cut npy": (mask(npy(GREY)[:-1]), f"labels/1.x ({CUT})"),
+    "like an image": (GOOD | {"images/1.png": b""}, "images/1.png (same name as images/1.npy)"),
+    "like a mask": (GOOD | {"labels/1.y": b""}, "labels/1.y (same name as labels/1.x)"),
+    "folder": (GOOD | {"images/deep/1.png": encoded(GRAY)}, "images/deep (a folder)"),
+    "cut PNG": (image(encoded(GRAY)[:-40]), f"images/1.npy ({CUT})"),
+    "cut 16-bit PNG": (image(encoded(DEEP)[:-9]), f"images/1.npy ({CUT})"),
+    "cut TIFF": (image(pages(GRAY)[:-20]), f"images/1.npy ({CUT})"),
+    "cut npy": (mask(npy(GRAY)[:-1]), f"labels/1.x ({CUT})"),
     "empty file": (mask(b""), f"labels/1.x ({CUT})"),
     "pickle": (image(npy(np.array([{}], object))), f"images/1.npy ({CUT})"),
     "file of addresses": (image(VRT), f"images/1.npy ({CUT})"),
-    "pages": (image(pages(GREY, GREY)), "images/1.npy (2 pages: write each to a file of its own)"),
-    "one axis": (image(npy(GREY[0])), "images/1.npy (shape (6,), neither [H, W] nor [H, W, C])"),
-    "four axes": (mask(npy(GREY[..., None, None])), "labels/1.x (shape (5, 6, 1, 1), neither [H, W] nor [H, W, C])"),
-    "no pixels": (image(npy(GREY[:0])), "images/1.npy (shape (0, 6, 1), neither [H, W] nor [H, W, C])"),
-    "complex": (image(npy(GREY * 1j)), "images/1.npy (complex128 values, no real numbers)"),
-    "NaN": (image(npy(np.where(GREY, GREY, np.nan))), "images/1.npy (NaN or infinite values)"),
-    "infinite": (image(npy(GREY * 1e300)), "images/1.npy (NaN or infinite values)"),
-    "NaN label": (mask(npy(np.where(GREY, GREY, np.nan))), f"labels/1.x ({WHOLE})"),
-    "half a label": (mask(npy(GREY / 16)), f"labels/1.x ({WHOLE})"),
-    "huge label": (mask(npy(GREY.astype(np.uint32) + 2**31)), f"labels/1.x ({WHOLE})"),
-    "colours": (
-        mask(picture(COLOUR)),
-        "labels/1.x (a colour mask: give label values, as a grey picture or one with a palette)",
+    "pages": (image(pages(GRAY, GRAY)), "images/1.npy (2 pages: write each to its own file)"),
+    "one axis": (image(npy(GRAY[0])), "images/1.npy (shape (6,), neither [H, W] nor [H, W, C])"),
+    "four axes": (mask(npy(GRAY[..., None, None])), "labels/1.x (shape (5, 6, 1, 1), neither [H, W] nor [H, W, C])"),
+    "no pixels": (image(npy(GRAY[:0])), "images/1.npy (shape (0, 6, 1), neither [H, W] nor [H, W, C])"),
+    "complex": (image(npy(GRAY * 1j)), "images/1.npy (complex128 values, not real numbers)"),
+    "NaN": (image(npy(np.where(GRAY, GRAY, np.nan))), "images/1.npy (NaN or infinite values)"),
+    "infinite": (image(npy(GRAY * 1e300)), "images/1.npy (NaN or infinite values)"),
+    "NaN label": (mask(npy(np.where(GRAY, GRAY, np.nan))), f"labels/1.x ({WHOLE})"),
+    "half a label": (mask(npy(GRAY / 16)), f"labels/1.x ({WHOLE})"),
+    "huge label": (mask(npy(GRAY.astype(np.uint32) + 2**31)), f"labels/1.x ({WHOLE})"),
+    "colors": (
+        mask(encoded(COLOR)),
+        "labels/1.x (a color mask: store label values in a gray or palette image)",
     ),
-    "mask size": (mask(npy(GREY.T)), "labels/1.x (6 x 5 pixels, its image 5 x 6)"),
-    "bands": (image(npy(COLOUR)), "images/1.npy (3 bands, images/0.npy has 1)"),
+    "mask size": (mask(npy(GRAY.T)), "labels/1.x (6 x 5 pixels, its image 5 x 6)"),
+    "bands": (image(npy(COLOR)), "images/1.npy (3 bands, images/0.npy has 1)"),
     "bands of a split": (
-        pairs([GREY] * 3, [ODD] * 3, prefix="train/") | pairs([COLOUR], [ODD], prefix="test/"),
+        pairs([GRAY] * 3, [ODD] * 3, prefix="train/") | pairs([COLOR], [ODD], prefix="test/"),
         "test/images/0.npy (3 bands, train/images/0.npy has 1)",
     ),
     "mask bands": (mask(npy(LAYERS)), "labels/1.x (2 bands, not 1 as labels/0.x)"),
-    "fewer bands": (NAMED | {"labels/1.x": npy(GREY)}, "labels/1.x (1 bands, not 2 as labels/0.x)"),
+    "fewer bands": (NAMED | {"labels/1.x": npy(GRAY)}, "labels/1.x (1 bands, not 2 as labels/0.x)"),
     "other names": (
         NAMED | {"labels/1.x": tiff(LAYERS, ["b", "a"])},
-        "labels/1.x (its bands are not named as those of labels/0.x)",
+        "labels/1.x (band names differ from those of labels/0.x)",
     ),
     "no mask of a class": (without(CLASSES, "labels/b/2.x"), "images/2.npy (no mask in labels/b)"),
     "no image of a class": (without(CLASSES, "images/2.npy"), "labels/a/2.x (no image), labels/b/2.x (no image)"),
-    "beside classes": (CLASSES | {"labels/1.x": npy(GREY)}, "labels/1.x (beside the classes' folders)"),
+    "beside classes": (CLASSES | {"labels/1.x": npy(GRAY)}, "labels/1.x (beside the class folders)"),
     "bands of a class": (CLASSES | {"labels/a/1.x": npy(LAYERS)}, "labels/a/1.x (2 bands, not 1)"),
-    "nested class": (CLASSES | {"labels/a/b/1.x": npy(GREY)}, "labels/a/b (a folder)"),
+    "nested class": (CLASSES | {"labels/a/b/1.x": npy(GRAY)}, "labels/a/b (a folder)"),
     "all at once": (
-        without(GOOD, "images/0.npy") | {"images/1.npy": b"", "labels/2.x": npy(GREY.T), "images/7.png": b""},
+        without(GOOD, "images/0.npy") | {"images/1.npy": b"", "labels/2.x": npy(GRAY.T), "images/7.png": b""},
         f"images/1.npy ({CUT}), images/7.png (no mask in labels), labels/0.x (no image), "
         "labels/2.x (6 x 5 pixels, its image 5 x 6)",
     ),
     "many": (
-        pairs([b""] * 13, [GREY] * 13),
+        pairs([b""] * 13, [GRAY] * 13),
         ", ".join(f"images/{number}.npy ({CUT})" for number in (0, 1, 10, 11, 12, 2, 3, 4, 5, 6)) + ", and 3 more",
     ),
     "unknown label": (
-        split_files() | pairs([GREY[:4, :5]], [GREY[:4, :5] // 80 + 1], prefix="test/"),
+        split_files() | pairs([GRAY[:4, :5]], [GRAY[:4, :5] // 80 + 1], prefix="test/"),
         "test/labels/0.x (unknown label value 3, not in train)",
     ),
     "unknown labels": (
-        split_files() | pairs([GREY[:4, :5]], [GREY[:4, :5] // 40], prefix="val/"),
+        split_files() | pairs([GRAY[:4, :5]], [GRAY[:4, :5] // 40], prefix="val/"),
         "validation/labels/0.x (unknown label value 3, 4, not in train)",
     ),
     "unknown class": (
-        pairs([GREY] * 3, {"a": [GREY] * 3}, prefix="train/") | pairs([GREY], {"b": [GREY]}, prefix="test/"),
+        pairs([GRAY] * 3, {"a": [GRAY] * 3}, prefix="train/") | pairs([GRAY], {"b": [GRAY]}, prefix="test/"),
         ", ".join(
             ["test/images/0.npy (no mask in test/labels/a)"]
             + [f"train/images/{number}.npy (no mask in train/labels/b)" for number in range(3)]
@@ -441,15 +441,15 @@ FAULTS = {
 
 @pytest.mark.parametrize("case", FAULTS)
 @pytest.mark.parametrize("suffix", ["", ".zip"])
-def test_files_that_make_no_pair_are_all_named(case, suffix, tmp_path):
-    files, told = FAULTS[case]
+def test_all_files_without_a_pair_are_reported(case, suffix, tmp_path):
+    files, faults = FAULTS[case]
     message = refused(write(tmp_path / f"set{suffix}", files))
-    assert message == f"{tmp_path / 'set'}{suffix}: files that make no pair of an image and its mask: {told}"
+    assert message == f"{tmp_path / 'set'}{suffix}: files that do not form a pair of an image and its mask: {faults}"
 
 
 def test_a_mask_that_was_saved_as_jpeg(tmp_path):
     sharp = np.kron(np.random.default_rng(0).integers(0, 2, (5, 6)), np.ones((7, 5))).astype(np.uint8) * 255
-    message = refused(write(tmp_path / "set", pairs([sharp] * 3, [sharp, sharp, picture(sharp, "JPEG")])))
+    message = refused(write(tmp_path / "set", pairs([sharp] * 3, [sharp, sharp, encoded(sharp, "JPEG")])))
     assert "labels/2.x (a JPEG, which blurs label values" in message
     assert "save masks as PNG" in message
 
@@ -458,43 +458,43 @@ EMPTY = {"images/": b"", "labels/": b""}
 OTHER = {
     "nothing": (EMPTY, "no images to train on"),
     "no training": (
-        pairs([GREY], [GREY], prefix="test/") | {f"train/{name}": b"" for name in EMPTY},
+        pairs([GRAY], [GRAY], prefix="test/") | {f"train/{name}": b"" for name in EMPTY},
         "no images to train on",
     ),
     "empty test": (
-        pairs([GREY] * 4, [GREY] * 4, prefix="train/") | {f"test/{name}": b"" for name in EMPTY},
+        pairs([GRAY] * 4, [GRAY] * 4, prefix="train/") | {f"test/{name}": b"" for name in EMPTY},
         "no example in test",
     ),
     "another split": (
-        split_files() | {"test/cats/1.png": picture(GREY)},
-        "train holds images and masks, test does not",
+        split_files() | {"test/cats/1.png": encoded(GRAY)},
+        "train contains images and masks, test does not",
     ),
     "only validated": (
-        pairs([GREY] * 4, [GREY] * 4, prefix="val/") | {"train/cats/1.png": picture(GREY)},
-        "validation holds images and masks, train does not",
+        pairs([GRAY] * 4, [GRAY] * 4, prefix="val/") | {"train/cats/1.png": encoded(GRAY)},
+        "validation contains images and masks, train does not",
     ),
 }
 
 
 @pytest.mark.parametrize("case", OTHER)
-def test_folders_that_make_no_data_set(case, tmp_path):
-    files, told = OTHER[case]
-    assert told in refused(write(tmp_path / "set.zip", files))
+def test_folders_that_are_not_a_data_set(case, tmp_path):
+    files, message = OTHER[case]
+    assert message in refused(write(tmp_path / "set.zip", files))
 
 
 def test_a_tiff_without_rasterio(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "rasterio", None)
     assert load(write(tmp_path / "arrays", GOOD)).classes == ("0", "1")
-    message = refused(write(tmp_path / "set", image(tiff(GREY))))
+    message = refused(write(tmp_path / "set", image(tiff(GRAY))))
     assert "TIFF files need rasterio" in message
     assert "pip install 'zoo[geotiff]'" in message
 
 
-def test_folders_a_class_take_pictures_of_8_bits_alone(tmp_path):
-    files = {f"{name}/{n}.png": picture(GREY) for name in "ab" for n in range(4)}
-    for data in (tiff(GREY), npy(GREY), picture(DEEP)):
+def test_class_folders_take_only_8_bit_images(tmp_path):
+    files = {f"{name}/{n}.png": encoded(GRAY) for name in "ab" for n in range(4)}
+    for data in (tiff(GRAY), npy(GRAY), encoded(DEEP)):
         message = refused(write(tmp_path / "set.zip", files | {"b/9.png": data}))
-        assert "1 of 9 files are no 8-bit pictures (PNG, JPEG, BMP, GIF): b/9.png" in message
+        assert "1 of 9 files are not 8-bit images (PNG, JPEG, BMP, GIF): b/9.png" in message
 
 
 # Changes of classes
@@ -502,13 +502,13 @@ def test_folders_a_class_take_pictures_of_8_bits_alone(tmp_path):
 
 @pytest.fixture
 def bands(tmp_path):
-    """Four classes, 0, 10, 20, 30, and a margin that is ignored."""
-    images = [GREY, GREY, GREY, GREY[:4]]
+    """Four classes, 0, 10, 20 and 30, and an ignored margin."""
+    images = [GRAY, GRAY, GRAY, GRAY[:4]]
     return write(tmp_path / "bands.zip", pairs(images, [image // 8 % 4 * 10 for image in images]))
 
 
 @pytest.mark.parametrize("name", ["0", "10", "20", "30"])
-def test_a_class_that_is_ignored(name, bands):
+def test_an_ignored_class(name, bands):
     whole, data = load(bands), load(bands, ignored_class=name)
     left = [other for other in whole.classes if other != name]
     assert whole.classes == ("0", "10", "20", "30")
@@ -536,7 +536,7 @@ def test_one_of_overlapping_classes(tmp_path):
     assert len({whole.fingerprint, whole.only_classes("a").fingerprint, whole.only_classes("b").fingerprint}) == 3
 
 
-def test_classes_that_cannot_be_taken_or_ignored(bands, tmp_path):
+def test_classes_that_cannot_be_selected_or_ignored(bands, tmp_path):
     exclusive, overlapping = load(bands), load(write(tmp_path / "set", NAMED))
     assert "unknown class of bands '300': did you mean 30" in refused(bands, ignored_class="300")
     with pytest.raises(ZooError, match="unknown class of set 'c': known: a, b"):
@@ -546,7 +546,7 @@ def test_classes_that_cannot_be_taken_or_ignored(bands, tmp_path):
         overlapping.without_class("a")
     with pytest.raises(ZooError, match="bands has no masks of overlapping classes"):
         exclusive.only_classes("10")
-    plain = load(savez(tmp_path / "plain.npz", x_train=np.stack([GREY] * 9)))
+    plain = load(savez(tmp_path / "plain.npz", x_train=np.stack([GRAY] * 9)))
     with pytest.raises(ZooError, match="plain has no masks of exclusive"):
         plain.without_class("10")
 
@@ -593,34 +593,34 @@ def test_overlapping_masks_of_an_npz(tmp_path):
 X, IDS = np.zeros((9, 4, 3), np.uint8), np.arange(108).reshape(9, 4, 3) % 2
 LAYERED = np.stack([IDS, IDS], axis=-1)
 ARRAYS = {
-    "255 as int64": ({"y_train": IDS * 255}, "masks hold 255: give class ids up to 254, and 255 as uint8 for pixels"),
-    "1000": ({"y_train": IDS * 1000}, "masks hold 1000: give class ids up to 254"),
-    "0 and 255": ({"y_train": (IDS * 255).astype(np.uint8)}, "masks hold 0 and 255 alone"),
-    "layers of 0 and 255": ({"y_train": (LAYERED * 255).astype(np.uint8)}, "masks hold 0 and 255 alone"),
-    "layers of ids": ({"y_train": LAYERED * 2}, "masks hold 2: give 0 and 1, as each"),
+    "255 as int64": ({"y_train": IDS * 255}, "masks contain 255: use class ids up to 254, and 255 as uint8 for pixels"),
+    "1000": ({"y_train": IDS * 1000}, "masks contain 1000: use class ids up to 254"),
+    "0 and 255": ({"y_train": (IDS * 255).astype(np.uint8)}, "masks contain only 0 and 255"),
+    "layers of 0 and 255": ({"y_train": (LAYERED * 255).astype(np.uint8)}, "masks contain only 0 and 255"),
+    "layers of ids": ({"y_train": LAYERED * 2}, "masks contain 2: use 0 and 1, since"),
     "negative": ({"y_train": -IDS}, "must be class ids from 0 on"),
     "floats": ({"y_train": IDS / 2}, "must be class ids from 0 on"),
     "size": ({"y_train": IDS[:, 1:]}, "must be class ids from 0 on"),
     "size of layers": ({"y_train": LAYERED[:, 1:]}, "must be class ids from 0 on"),
-    "too few names": ({"y_train": LAYERED, "classes": ["a"]}, "names 1 classes and has targets of 2"),
-    "too many names": ({"y_train": LAYERED, "classes": ["a", "b", "c"]}, "names 3 classes and has targets of 2"),
-    "labels and masks": ({"y_train": IDS, "x_test": X, "y_test": IDS[:, 0, 0]}, "x_test, y_test are of another kind"),
-    "masks and layers": ({"y_train": IDS, "x_test": X, "y_test": LAYERED}, "x_test, y_test are of another kind"),
-    "no masks": ({"y_train": IDS, "x_test": X}, "x_test, y_test are of another kind"),
+    "too few names": ({"y_train": LAYERED, "classes": ["a"]}, "names 1 classes, its targets have 2"),
+    "too many names": ({"y_train": LAYERED, "classes": ["a", "b", "c"]}, "names 3 classes, its targets have 2"),
+    "labels and masks": ({"y_train": IDS, "x_test": X, "y_test": IDS[:, 0, 0]}, "the examples of test differ in kind or size from those of train"),
+    "masks and layers": ({"y_train": IDS, "x_test": X, "y_test": LAYERED}, "the examples of test differ in kind or size from those of train"),
+    "no masks": ({"y_train": IDS, "x_test": X}, "the examples of test differ in kind or size from those of train"),
     "texts": ({"x_train": np.array(["a"] * 9), "y_train": LAYERED}, "must be class ids"),
 }
 
 
 @pytest.mark.parametrize("case", ARRAYS)
-def test_arrays_that_are_no_masks(case, tmp_path):
-    changes, told = ARRAYS[case]
-    assert told in refused(savez(tmp_path / "set.npz", **{"x_train": X} | changes))
+def test_arrays_that_are_not_masks(case, tmp_path):
+    changes, message = ARRAYS[case]
+    assert message in refused(savez(tmp_path / "set.npz", **{"x_train": X} | changes))
 
 
 # Named sets
 
 
-def test_the_scenes_are_found_by_their_name(monkeypatch, bands):
+def test_the_scenes_are_loaded_by_name(monkeypatch, bands):
     data = load(bands)
     monkeypatch.setattr(scenes, "data", lambda: (dict(data.splits), data.classes))
     assert load("scenes").fingerprint == data.fingerprint

@@ -1,4 +1,4 @@
-"""All classes, then one: a network of one class from the weights of all, and such networks joined again."""
+"""From a network of all classes to one of a single class, and such networks joined again."""
 
 import json
 import shutil
@@ -10,11 +10,14 @@ import pytest
 import tensorflow as tf
 
 import zoo
-from zoo import artifacts, fine_tuning, plots, training
+from zoo import artifacts
+from zoo.artifacts.index import INDEX, write_index
+from zoo.artifacts.manifest import MANIFEST
 from zoo.data import Dataset, Split
 from zoo.data.sources import NAMED
-from zoo.ensemble import registered_name
-from zoo.runs import data_of
+from zoo.exporting.ensembles import registered_name
+from zoo.training import fine_tuning, plots, trainer
+from zoo.training.runs import data_of
 from zoo.weights import named_weights
 
 CLASSES = ("roads", "tall trees", "water")
@@ -23,7 +26,7 @@ ONE_EPOCH = {"epochs": 1, "batch_size": 4, "precision": "float32"}
 
 
 def scenes():
-    """Pictures of 20 bands, of which the first three are brighter where a pixel is of a class."""
+    """Images of 20 bands; each of the first three is brighter where a pixel has one of the classes."""
     random, splits = np.random.default_rng(5), {}
     for name, count in (("train", 8), ("validation", 3), ("test", 3)):
         masks = (random.random((count, 16, 16, 3)) < (0.5, 0.2, 0.4)).astype(np.uint8)
@@ -37,15 +40,15 @@ DATA = scenes()
 
 
 def untrained(task, *arguments, **options):
-    """In place of `fit`: the weights stay as they are."""
+    """In place of `fit`: the weights stay unchanged."""
     row = {"epoch": 1, "seconds": 0.0, "learning_rate": 1.0, "loss": 1.0, "val_loss": 1.0}
     return SimpleNamespace(rows=[{**row, "mean_iou": 0.5, "val_mean_iou": 0.5}], best_epoch=1)
 
 
 @pytest.fixture(scope="module")
 def made(making):
-    """A folder with `unet_satellite.all`, of it a network for each class in `unet_satellite.CLASS`, untrained, and one
-    for roads that is trained; with networks that do not fit them."""
+    """A folder with `unet_satellite.all`, an untrained network of each class in `unet_satellite.CLASS`, a trained one
+    for roads in `unet_satellite.trained`, and networks that do not fit these."""
     with making as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr(plots, "training_curves", lambda *arguments: None)
         run = zoo.train(
@@ -56,7 +59,8 @@ def made(making):
         zoo.export(trained, "saved_models/unet_satellite.trained")
         with pytest.MonkeyPatch.context() as inner:
             inner.setattr(fine_tuning, "fit", untrained)
-            inner.setattr(training, "evaluate", lambda *arguments: {"validation": {}, "test": {"mean_iou": 0.5}})
+            scores = {"validation": {}, "test": {"mean_iou": 0.5}}
+            inner.setattr(trainer, "evaluate_splits", lambda *arguments: scores)
             for name in CLASSES:
                 one = zoo.fine_tune("unet_satellite.all", DATA, only_class=name, seed=1)
                 zoo.export(one, f"saved_models/unet_satellite.{name.split()[0]}")
@@ -67,7 +71,7 @@ def made(making):
             options |= {"arguments": arguments, "classes": classes}
             zoo.export(model, path, spec=zoo.get_spec(name), **options)
 
-        bare("saved_models/unet_satellite.grey", ("clouds",), TINY["arguments"], input_shape=(None, None, 1))
+        bare("saved_models/unet_satellite.gray", ("clouds",), TINY["arguments"], input_shape=(None, None, 1))
         bare("saved_models/unet_satellite.brighter", ("clouds",), TINY["arguments"])
         bare("saved_models/unet_tiny.exclusive", CLASSES)
         bare("saved_models/mlp_784_10.digits", tuple("0123456789"))
@@ -81,14 +85,14 @@ def made(making):
 
 @pytest.fixture
 def folder(made, monkeypatch):
-    """The folder itself, not a copy: a test writes nothing there; its data are known by the name `scenes`."""
+    """The folder itself, not a copy, because tests write nothing there; its data set has the name `scenes`."""
     monkeypatch.chdir(made)
     monkeypatch.delenv("ZOO_DATA_DIR", raising=False)
     monkeypatch.setitem(NAMED, "scenes", lambda: (dict(DATA.splits), CLASSES))
     return made
 
 
-def pictures(count=2, height=11, width=18):
+def images_of(count=2, height=11, width=18):
     return np.random.default_rng(3).integers(0, 1600, (count, height, width, 20)).astype(np.float32)
 
 
@@ -100,7 +104,7 @@ def probabilities(source, images):
 
 
 @pytest.mark.parametrize("number", range(3))
-def test_all_weights_are_the_sources_and_the_heads_those_of_the_class(number, folder):
+def test_weights_are_those_of_the_source_with_the_head_of_the_class(number, folder):
     source = artifacts.open_artifact("unet_satellite.all").arrays()
     run = zoo.load_run(f"runs/unet_satellite.scenes-{CLASSES[number].replace(' ', '_')}.all-1")
     assert run.task.classes == (CLASSES[number],)
@@ -109,40 +113,37 @@ def test_all_weights_are_the_sources_and_the_heads_those_of_the_class(number, fo
         value = value[..., [number]] if key.startswith("output/") else value
         np.testing.assert_array_equal(variable.numpy(), value, err_msg=key)
     assert not source
-    assert run.record["loaded"] == f"{len(named_weights(run.model))} arrays loaded"  # nothing else became of any
+    assert run.record["loaded"] == f"{len(named_weights(run.model))} arrays loaded"  # and none was reinitialized
 
 
 @pytest.mark.parametrize("number", range(3))
-def test_before_it_is_trained_it_says_what_the_source_says_of_the_class(number, folder):
-    one = zoo.load(f"unet_satellite.{CLASSES[number].split()[0]}")(pictures())
-    every = zoo.load("unet_satellite.all")(pictures())
-    for output in ("probabilities", "masks"):  # thresholds are each class's own
+def test_before_training_it_predicts_what_the_source_predicts_for_the_class(number, folder):
+    one = zoo.load(f"unet_satellite.{CLASSES[number].split()[0]}")(images_of())
+    every = zoo.load("unet_satellite.all")(images_of())
+    for output in ("probabilities", "masks"):  # each class has its own threshold
         assert one[output].shape == (2, 11, 18, 1)
         np.testing.assert_allclose(one[output][..., 0], every[output][..., number], atol=1e-6)
 
 
-def test_a_trained_one_is_a_run_as_any_other(folder):
+def test_a_trained_one_is_a_run_like_any_other(folder):
     run = zoo.load_run("runs/unet_satellite.scenes-roads.all-0")
     assert [row["stage"] for row in run.history] == ["head", "decoder", "all"]
     assert run.task.classes == ("roads",)
     assert len(run.task.thresholds) == 1
     assert run.record["only_class"] == "roads"
     assert run.record["data"]["name"] == "scenes"
-    assert (
-        run.record["data"]["fingerprint"]
-        == DATA.only_classes("roads").fingerprint
-        == data_of(run.record, run.task).fingerprint
-    )
+    found = data_of(run.record, run.task, run.recipe)
+    assert run.record["data"]["fingerprint"] == DATA.only_classes("roads").fingerprint == found.fingerprint
     assert set(run.metrics["test"]) >= {"mean_iou", "iou_roads"}
     assert "iou_water" not in run.metrics["test"]
-    assert np.abs(probabilities(run, pictures()) - probabilities("unet_satellite.roads", pictures())).max() > 1e-3
+    assert np.abs(probabilities(run, images_of()) - probabilities("unet_satellite.roads", images_of())).max() > 1e-3
     (path,) = Path("saved_models/unet_satellite.trained").iterdir()
-    served = tf.saved_model.load(str(path)).signatures["serving_default"](images=tf.constant(pictures()))
-    np.testing.assert_allclose(served["probabilities"], probabilities(run, pictures()), atol=1e-5)
+    served = tf.saved_model.load(str(path)).signatures["serving_default"](images=tf.constant(images_of()))
+    np.testing.assert_allclose(served["probabilities"], probabilities(run, images_of()), atol=1e-5)
     assert served["masks"].shape == (2, 11, 18, 1)
 
 
-def test_it_is_measured_on_data_of_one_class_and_of_all(folder):
+def test_it_is_evaluated_on_data_of_one_class_and_of_all(folder):
     run = zoo.load_run("runs/unet_satellite.scenes-roads.all-0")
     for data in (DATA, DATA.only_classes("roads"), "scenes"):
         assert zoo.evaluate("unet_satellite.trained", data) == pytest.approx(run.metrics["test"], abs=1e-6)
@@ -151,7 +152,7 @@ def test_it_is_measured_on_data_of_one_class_and_of_all(folder):
     assert run.metrics["test"]["mean_iou"] == pytest.approx((masks & true).sum() / (masks | true).sum(), abs=1e-6)
 
 
-def test_classes_of_the_data_are_taken_in_the_networks_order(folder):
+def test_classes_of_the_data_are_reordered_for_the_network(folder):
     turned = Dataset(
         "turned", {name: Split(s.inputs, s.targets[..., ::-1]) for name, s in DATA.splits.items()}, CLASSES[::-1]
     )
@@ -160,29 +161,29 @@ def test_classes_of_the_data_are_taken_in_the_networks_order(folder):
         zoo.evaluate("unet_satellite.all", DATA.only_classes("roads"))
 
 
-def test_going_on_in_a_directory_of_another_class_is_refused(folder, monkeypatch):
+def test_resuming_in_the_directory_of_another_class_is_refused(folder, monkeypatch):
     monkeypatch.setattr(fine_tuning, "fit", lambda *arguments, **options: pytest.fail("it is trained"))
-    with pytest.raises(zoo.ZooError, match=r"holds another run \(other .*only_class"):
+    with pytest.raises(zoo.ZooError, match=r"contains another run \(different .*only_class"):
         zoo.fine_tune("unet_satellite.all", DATA, only_class="water", out="runs/unet_satellite.scenes-roads.all-0")
 
 
 def test_the_default_weights_are_those_of_all_classes(made, tmp_path):
-    """However much better the figure of one class is."""
+    """However much better the score of a single class is."""
     shutil.copytree(made / "saved_models", tmp_path / "saved_models")
-    path = next(Path("saved_models/unet_satellite.water").iterdir()) / artifacts.MANIFEST
+    path = next(Path("saved_models/unet_satellite.water").iterdir()) / MANIFEST
     manifest = json.loads(path.read_text())
-    manifest["figures"]["validation"] = 1.0
+    manifest["scores"]["validation"] = 1.0
     path.write_text(json.dumps(manifest))
-    artifacts.write_index(Path("saved_models"))
-    entry = json.loads(Path("saved_models", artifacts.INDEX).read_text())["models"]["unet_satellite"]
+    write_index(Path("saved_models"))
+    entry = json.loads(Path("saved_models", INDEX).read_text())["models"]["unet_satellite"]
     assert entry["tags"]["water"] | {"validation": 1.0, "only_class": "water"} == entry["tags"]["water"]
     assert (entry["aliases"]["default"], entry["aliases"]["scenes"]) == ("all", "all")
 
 
-# --- from one class each to all ---------------------------------------------------------------------------------
+# --- from single classes to all ---------------------------------------------------------------------------------
 
 
-def test_joined_they_say_what_each_says_of_its_class(folder, unproven, tmp_path):
+def test_joined_they_predict_what_each_predicts_for_its_class(folder, unverified, tmp_path):
     names = ["unet_satellite.water", "unet_satellite.trained"]
     whole = zoo.create_ensemble(names, data=DATA)
     predictors = [zoo.load(name) for name in names]
@@ -191,14 +192,14 @@ def test_joined_they_say_what_each_says_of_its_class(folder, unproven, tmp_path)
     assert whole.task.thresholds == sum((predictor.task.thresholds for predictor in predictors), ())
     path = zoo.export(whole, tmp_path / "mask_ensemble.measured")
     served = tf.saved_model.load(str(path)).signatures["serving_default"]
-    for images in (pictures(), pictures(1, 16, 16)):
+    for images in (images_of(), images_of(1, 16, 16)):
         for outputs in (zoo.load(whole)(images), zoo.load(path)(images), served(images=tf.constant(images))):
             assert sorted(outputs) == ["masks", "probabilities"]
             for output in outputs:
                 each = np.concatenate([predictor(images)[output] for predictor in predictors], axis=-1)
                 np.testing.assert_allclose(outputs[output], each, atol=1e-5)
 
-    written = json.loads((path / artifacts.MANIFEST).read_text())["training"]
+    written = json.loads((path / MANIFEST).read_text())["training"]
     assert [row["name"] for row in written["members"]] == names
     assert "disagreement" not in written
     for split in ("validation", "test"):
@@ -206,30 +207,30 @@ def test_joined_they_say_what_each_says_of_its_class(folder, unproven, tmp_path)
             (own,) = predictor.task.classes
             assert row[split] == pytest.approx(zoo.evaluate(name, DATA, split=split)["mean_iou"], abs=1e-6)
             assert row[split] == pytest.approx(written["metrics"][split][f"iou_{own}"], abs=1e-6)
-        figures = [row[split] for row in written["members"]]
-        assert len(set(figures)) == 2
-        assert written["metrics"][split]["mean_iou"] == pytest.approx(np.mean(figures), abs=1e-6)
+        scores = [row[split] for row in written["members"]]
+        assert len(set(scores)) == 2
+        assert written["metrics"][split]["mean_iou"] == pytest.approx(np.mean(scores), abs=1e-6)
     assert zoo.evaluate(path, DATA) == pytest.approx(written["metrics"]["test"], abs=1e-6)
 
 
-def test_untrained_they_are_the_source_again(folder):
+def test_joined_untrained_they_equal_the_source(folder):
     whole = zoo.create_ensemble([f"unet_satellite.{name.split()[0]}" for name in CLASSES])
     source = zoo.load("unet_satellite.all").task
     assert (whole.task.classes, whole.task.thresholds) == (source.classes, source.thresholds)
-    each = probabilities("unet_satellite.all", pictures())
-    np.testing.assert_allclose(probabilities(whole, pictures()), each, atol=1e-5)
+    each = probabilities("unet_satellite.all", images_of())
+    np.testing.assert_allclose(probabilities(whole, images_of()), each, atol=1e-5)
 
 
-def test_members_of_several_classes_with_and_without_thresholds(unproven):
+def test_members_of_several_classes_with_and_without_thresholds(unverified):
     spec, paths = zoo.get_spec("unet_satellite"), []
     for number, classes in enumerate([("a", "b"), ("c",), ("d", "e", "f")]):
         model = zoo.create_model("unet_satellite", classes=len(classes), width=2 + number, depth=1)
         arguments = {"width": 2 + number, "depth": 1}
         paths.append(zoo.export(model, f"m/unet_satellite.{number}", spec=spec, classes=classes, arguments=arguments))
-    manifest = json.loads((paths[1] / artifacts.MANIFEST).read_text())
+    manifest = json.loads((paths[1] / MANIFEST).read_text())
     manifest["model"]["thresholds"] = [0.3]
-    (paths[1] / artifacts.MANIFEST).write_text(json.dumps(manifest))
-    artifacts.write_index(Path("m"))
+    (paths[1] / MANIFEST).write_text(json.dumps(manifest))
+    write_index(Path("m"))
     whole = zoo.create_ensemble(paths)
     assert (whole.task.classes, whole.task.thresholds) == (tuple("abcdef"), (0.5, 0.5, 0.3, 0.5, 0.5, 0.5))
     images = np.random.default_rng(2).integers(0, 256, (2, 9, 9, 20), dtype=np.uint8)
@@ -237,16 +238,16 @@ def test_members_of_several_classes_with_and_without_thresholds(unproven):
     np.testing.assert_allclose(probabilities(whole, images), each, atol=1e-5)
 
 
-def test_an_ensemble_of_ensembles_is_measured_on_its_own_classes(folder):
+def test_an_ensemble_of_ensembles_is_evaluated_on_its_own_classes(folder):
     whole = zoo.create_ensemble(["unet_satellite.tall", "mask_ensemble.two"], data=DATA)
     assert whole.task.classes == ("tall trees", "water", "roads")
     one, two = whole.record["members"]
     assert one["test"] == pytest.approx(zoo.evaluate("unet_satellite.tall", DATA)["iou_tall trees"], abs=1e-6)
-    figures = [zoo.evaluate("mask_ensemble.two", DATA)[f"iou_{name}"] for name in ("water", "roads")]
-    assert two["test"] == pytest.approx(np.mean(figures), abs=1e-6)
+    scores = [zoo.evaluate("mask_ensemble.two", DATA)[f"iou_{name}"] for name in ("water", "roads")]
+    assert two["test"] == pytest.approx(np.mean(scores), abs=1e-6)
 
 
-def test_runs_and_artifacts_are_joined_under_the_name_of_their_kind(folder):
+def test_runs_and_artifacts_are_joined_by_the_ensemble_of_their_task(folder):
     run = "runs/unet_satellite.scenes-roads.all-0"
     for member in (run, zoo.load_run(run), "unet_satellite.water", Path("saved_models/mask_ensemble.two")):
         assert registered_name(member) == "mask_ensemble"
@@ -261,7 +262,7 @@ def test_runs_and_artifacts_are_joined_under_the_name_of_their_kind(folder):
 # --- the command line -------------------------------------------------------------------------------------------
 
 
-def test_the_command_line(folder, unproven, monkeypatch, tmp_path, command):
+def test_the_command_line(folder, unverified, monkeypatch, tmp_path, command):
     shutil.copytree(folder / "saved_models", tmp_path / "saved_models")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(fine_tuning, "fit", untrained)
@@ -274,9 +275,9 @@ def test_the_command_line(folder, unproven, monkeypatch, tmp_path, command):
     assert code == 0, err
     header, *rows, last = out.splitlines()
     assert header.split() == ["validation", "mean_iou", "test", "mean_iou"]
-    record = json.loads(Path("saved_models/mask_ensemble.scenes/1", artifacts.MANIFEST).read_text())["training"]
+    record = json.loads(Path("saved_models/mask_ensemble.scenes/1", MANIFEST).read_text())["training"]
     shown = [(row["name"], row["validation"], row["test"]) for row in record["members"]]
-    shown.append(("together", *(record["metrics"][split]["mean_iou"] for split in ("validation", "test"))))
+    shown.append(("ensemble", *(record["metrics"][split]["mean_iou"] for split in ("validation", "test"))))
     assert [row.split() for row in rows] == [[name, f"{one:.4f}", f"{two:.4f}"] for name, one, two in shown]
     assert "exported to saved_models/mask_ensemble.scenes/1" in last
     code, out, _ = command("evaluate mask_ensemble.scenes --data scenes --json")
@@ -290,12 +291,12 @@ WRONG = {
     "fine-tune unet_satellite.water --data scenes --only-class roads": "unknown class of unet_satellite.water 'roads'",
     "fine-tune unet_satellite.all --data fewer.npz --only-class roads": "unknown class of fewer 'roads': known: 1, 2",
     "fine-tune unet_satellite.all --data exclusive.npz --only-class roads": "exclusive has no masks of overlapping",
-    "fine-tune unet_tiny.exclusive --data scenes --only-class roads": "exclusive has no masks of classes that overlap",
-    "fine-tune mlp_784_10.digits --data digits --only-class 3": "digits has no masks of classes that overlap",
+    "fine-tune unet_tiny.exclusive --data scenes --only-class roads": "unet_tiny.exclusive has no overlapping classes",
+    "fine-tune mlp_784_10.digits --data digits --only-class 3": "mlp_784_10.digits has no overlapping classes",
     "fine-tune mask_ensemble.two --data scenes --only-class roads": "mask_ensemble.two is an ensemble: fine-tune its",
     f"{ONE} roads --export saved_models/unet.x": "must be named unet_satellite.TAG",
-    "evaluate unet_satellite.water --data fewer.npz": "fewer has the classes ('1', '2'), the network ('water',)",
-    "evaluate unet_satellite.water --data exclusive.npz": "the network ('water',)",
+    "evaluate unet_satellite.water --data fewer.npz": "fewer has the classes ('1', '2'), the network has ('water',)",
+    "evaluate unet_satellite.water --data exclusive.npz": "the network has ('water',)",
     "evaluate unet_satellite.roads --data exclusive.npz": "unet_satellite takes masks of classes that overlap",
     "ensemble unet_satellite.water": "an ensemble needs two members or more, not 1",
     "ensemble unet_satellite.all unet_satellite.water": (
@@ -305,16 +306,16 @@ WRONG = {
     "ensemble unet_satellite.roads unet_satellite.brighter": (
         "unet_satellite.brighter and unet_satellite.roads do not fit: they scale the bands"
     ),
-    "ensemble unet_satellite.roads unet_satellite.grey": "pictures of any x any x 1 and any x any x 20",
-    "ensemble unet_satellite.roads unet_tiny.exclusive": "unet_tiny.exclusive has no masks of classes that may overlap",
-    "ensemble unet_satellite.roads mlp_784_10.digits": "mlp_784_10.digits has no masks of classes that may overlap",
-    "ensemble mlp_784_10.digits unet_satellite.roads": "unet_satellite.roads is no classifier of pictures of one size",
-    "ensemble unet_satellite.roads unet_satellite.water --method vote": "mask_ensemble knows no method 'vote'",
-    "ensemble unet_satellite.roads unet_satellite.water --name ensemble": "roads is no classifier of pictures",
-    "ensemble unet_satellite.roads unet_satellite.water --name unet": "unet is a network, no ensemble: leave name= out",
+    "ensemble unet_satellite.roads unet_satellite.gray": "images of any x any x 1 and any x any x 20",
+    "ensemble unet_satellite.roads unet_tiny.exclusive": "unet_tiny.exclusive has no masks of overlapping classes",
+    "ensemble unet_satellite.roads mlp_784_10.digits": "mlp_784_10.digits has no masks of overlapping classes",
+    "ensemble mlp_784_10.digits unet_satellite.roads": "unet_satellite.roads is not a classifier of images of one size",
+    "ensemble unet_satellite.roads unet_satellite.water --method vote": "mask_ensemble has no method 'vote'",
+    "ensemble unet_satellite.roads unet_satellite.water --name ensemble": "roads is not a classifier of images",
+    "ensemble unet_satellite.roads unet_satellite.water --name unet": "unet is a network, not an ensemble: leave name=",
     "ensemble unet_satellite.roads unet_satellite.water --data fewer.npz": "fewer has the classes ('1', '2')",
     "ensemble unet_satellite.roads unet_satellite.water --export m/ensemble.x": "must be named mask_ensemble.TAG",
-    "train mask_ensemble --data scenes": "mask_ensemble is not trained itself: train its members",
+    "train mask_ensemble --data scenes": "mask_ensemble is an ensemble: train its members",
 }
 
 
@@ -323,6 +324,6 @@ def test_one_line_and_nothing_written(line, folder, refused):
     refused(line, WRONG[line])
 
 
-def test_the_classes_of_the_members_are_those_of_the_whole():
+def test_the_members_have_the_classes_of_the_ensemble():
     with pytest.raises(zoo.ZooError, match="the members of mask_ensemble have 2 classes, not 3"):
         zoo.create_model("mask_ensemble", classes=3)

@@ -1,4 +1,4 @@
-"""The weights in `saved_models/`: proven, loadable by name without a network, and as good as their manifests say."""
+"""The weights in `saved_models/`: verified, loadable by name offline, with the scores that their manifests record."""
 
 import csv
 import dataclasses
@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 
 import zoo
-from zoo import artifacts, data, results
-from zoo.recipe import Recipe, from_dict
+from zoo import artifacts, data, report, tasks
+from zoo.artifacts import index
+from zoo.artifacts import manifest as manifest_file
+from zoo.metrics import ACCURACY
 
 ROOT = Path(__file__).parent.parent
-with (ROOT / "saved_models" / results.CSV).open(encoding="utf-8", newline="") as file:
+with (ROOT / "saved_models" / report.CSV).open(encoding="utf-8", newline="") as file:
     SHEET = {f"{row['name']}.{row['tag']}": row for row in csv.DictReader(file)}
 PUBLISHED = sorted(SHEET)  # not what somebody has exported beside them
 
@@ -30,7 +32,7 @@ def test_all_that_is_committed_is_published():
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         pytest.skip("no checkout")
-    committed = {Path(line).parts[1] for line in done.stdout.splitlines()} - {artifacts.INDEX, results.CSV}
+    committed = {Path(line).parts[1] for line in done.stdout.splitlines()} - {index.INDEX, report.CSV}
     assert sorted(committed) == PUBLISHED
 
 
@@ -43,7 +45,7 @@ def test_all_are_verified_in_one_process():
 def test_golden_outputs_of_the_keras_network(name):
     artifact = artifacts.open_artifact(name)
     predictor = zoo.load(name)
-    with np.load(artifact.path / artifacts.GOLDEN) as golden:
+    with np.load(artifact.path / manifest_file.GOLDEN) as golden:
         inputs = [golden[key] for key in golden.files if key.startswith("serving_default/7/inputs/")]
         outputs = predictor(*inputs)
         for key, value in outputs.items():
@@ -57,30 +59,30 @@ def test_golden_outputs_of_the_keras_network(name):
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_manifest_says_how_it_came_about(name):
     manifest = artifacts.open_artifact(name).manifest
-    training, figures = manifest["training"], manifest["figures"]
+    training, scores = manifest["training"], manifest["scores"]
     assert training["data"]["fingerprint"]
-    assert figures["test"] == training["metrics"]["test"][figures["metric"]]
+    assert scores["test"] == training["metrics"]["test"][scores["metric"]]
     assert manifest["provenance"]["versions"]["tensorflow"]
     if "members" in training:  # an ensemble has no epochs of its own
         assert all(0 < row["test"] <= 1 for row in training["members"])
         return
     assert len(training["history"]) >= training["best_epoch"] >= 1
-    best = max(row[f"val_{figures['metric']}"] for row in training["history"])
-    assert training["history"][training["best_epoch"] - 1][f"val_{figures['metric']}"] == best
+    best = max(row[f"val_{scores['metric']}"] for row in training["history"])
+    assert training["history"][training["best_epoch"] - 1][f"val_{scores['metric']}"] == best
 
 
 @pytest.mark.parametrize("name", [name for name in PUBLISHED if zoo.get_spec(name).recipes])
-def test_what_info_tells_of_a_recipe_is_how_the_weights_were_trained(name):
+def test_weights_were_trained_by_the_recipe_that_info_shows(name):
     manifest, spec = artifacts.open_artifact(name).manifest, zoo.get_spec(name)
-    trained = from_dict(Recipe, manifest["training"]["recipe"])
-    told = spec.recipe(manifest["training"]["recipe_name"])
-    assert dataclasses.replace(trained, targets=told.targets, deviations=told.deviations) == told
-    assert manifest["figures"]["source"] in (None, *(figure.source for figure in spec.published))
+    trained = tasks.read_recipe(manifest["training"]["recipe"], spec.task)
+    shown = tasks.with_options(spec.recipe(manifest["training"]["recipe_name"]), tasks.get_task(spec.task), spec.task)
+    assert dataclasses.replace(trained, targets=shown.targets) == shown
+    assert manifest["scores"]["reference"] in (None, *(score.reference for score in spec.reported))
 
 
 def test_a_data_sets_name_is_the_tag_that_is_best_on_validation():
     entry = artifacts.published_index()["lenet5"]
-    tags = {tag: figures["validation"] for tag, figures in entry["tags"].items() if figures["dataset"] == "mnist"}
+    tags = {tag: scores["validation"] for tag, scores in entry["tags"].items() if scores["dataset"] == "mnist"}
     assert entry["aliases"]["mnist"] == max(tags, key=tags.get)
     assert artifacts.find("lenet5.mnist") == artifacts.find(f"lenet5.{entry['aliases']['mnist']}")
 
@@ -88,37 +90,37 @@ def test_a_data_sets_name_is_the_tag_that_is_best_on_validation():
 @pytest.mark.slow
 @pytest.mark.real_data
 @pytest.mark.parametrize("name", [name for name in PUBLISHED if not name.endswith(".scenes")])  # see test_scenes.py
-def test_measured_figure_is_measured_again(name):
-    figures = artifacts.open_artifact(name).manifest["figures"]
-    measured = zoo.evaluate(name, load_once(figures["dataset"]))[figures["metric"]]
-    assert measured == pytest.approx(figures["test"], abs=1e-4), "one picture of 10,000 is 1e-4"
+def test_measured_score_is_measured_again(name):
+    scores = artifacts.open_artifact(name).manifest["scores"]
+    measured = zoo.evaluate(name, load_once(scores["dataset"]))[scores["metric"]]
+    assert measured == pytest.approx(scores["test"], abs=1e-4), "one image of 10,000 is 1e-4"
 
 
-def test_the_table_of_the_readme_is_what_the_manifests_say(tmp_path):
-    """`zoo results --write README.md` makes both anew."""
-    for name in [*PUBLISHED, results.CSV]:
+def test_the_table_of_models_is_that_of_the_manifests(tmp_path):
+    """`zoo report --write docs/models.md` writes both anew."""
+    for name in [*PUBLISHED, report.CSV]:
         (tmp_path / name).symlink_to(ROOT / "saved_models" / name)
-    artifacts.write_index(tmp_path)
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    table = text.partition(f"{results.BEGIN}\n")[2].partition(f"\n{results.END}")[0]
-    assert table == results.table(tmp_path)
+    index.write_index(tmp_path)
+    text = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
+    table = text.partition(f"{report.BEGIN}\n")[2].partition(f"\n{report.END}")[0]
+    assert table == report.table(tmp_path)
     for name, row in SHEET.items():
         artifact = artifacts.open_artifact(ROOT / "saved_models" / name)
-        figures, spec = artifact.manifest["figures"], zoo.get_spec(name)
-        assert (row["dataset"], row["metric"]) == (figures["dataset"], figures["metric"])
-        assert (float(row["validation"]), float(row["test"])) == (figures["validation"], figures["test"])
-        assert row["published"] == ("" if figures["published"] is None else str(figures["published"]))
+        scores, spec = artifact.manifest["scores"], zoo.get_spec(name)
+        assert (row["dataset"], row["metric"]) == (scores["dataset"], scores["metric"])
+        assert (float(row["validation"]), float(row["test"])) == (scores["validation"], scores["test"])
+        assert row["reported"] == ("" if scores["reported"] is None else str(scores["reported"]))
         assert (int(row["parameters"]), int(row["year"]), int(row["bytes"])) == (spec.params, spec.year, artifact.size)
-        tested = [run["metrics"]["test"][figures["metric"]] for run in artifact.manifest["runs"]]
+        tested = [run["metrics"]["test"][scores["metric"]] for run in artifact.manifest["runs"]]
         examples = artifact.manifest["training"]["data"]["examples"]["test"]
-        assert [float(figure) for figure in row["runs"].split()] == tested
+        assert [float(score) for score in row["runs"].split()] == tested
         assert float(row["mean"]) == pytest.approx(np.mean(tested), abs=1e-9)
         if len(tested) > 1:
-            assert float(row["deviation"]) == pytest.approx(np.std(tested, ddof=1), abs=1e-9)
-        elif figures["metric"] == "accuracy":
-            assert float(row["deviation"]) == pytest.approx(artifacts.binomial(figures["test"], examples), abs=1e-9)
+            assert float(row["standard_deviation"]) == pytest.approx(np.std(tested, ddof=1), abs=1e-9)
+        elif scores["metric"] == "accuracy":
+            assert float(row["standard_deviation"]) == pytest.approx(ACCURACY.standard_deviation(scores["test"], examples), abs=1e-9)
         else:  # no share of examples
-            assert row["deviation"] == ""
+            assert row["standard_deviation"] == ""
         assert 0 < float(row["milliseconds"]) < 1000
 
 

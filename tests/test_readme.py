@@ -76,7 +76,7 @@ def test_figures_of_segmentation_are_those_measured():
     larger = zoo.get_spec("unet").params / zoo.get_spec("unet_small").params
     assert f"a network {larger:.0f} times larger" in README
     measured = training["metrics"].values()
-    published = {figure.metric: figure.value for figure in zoo.get_spec("unet_small").published}
+    published = {figure.metric: figure.value for figure in zoo.get_spec("unet_small").reported}
     rows = [
         ["pixel error", *(f"{1 - split['pixel_accuracy']:.4f}" for split in measured)],
         ["adapted Rand error", *(f"{split['adapted_rand_error']:.4f}" for split in measured)],
@@ -103,11 +103,11 @@ def test_a_network_for_photographs():
 
 def test_published_index_is_that_of_the_manifests(tmp_path):
     shutil.copytree(ROOT / "saved_models", tmp_path / "copy")
-    committed = (tmp_path / "copy" / artifacts.INDEX).read_text()
-    artifacts.write_index(tmp_path / "copy")
-    assert (tmp_path / "copy" / artifacts.INDEX).read_text() == committed
+    committed = (tmp_path / "copy" / index.INDEX).read_text()
+    index.write_index(tmp_path / "copy")
+    assert (tmp_path / "copy" / index.INDEX).read_text() == committed
 
 
-def test_pictures_that_readme_shows_are_there():
-    for picture in re.findall(r"!\[[^]]*\]\(([^)]+)\)", README):
-        assert (ROOT / picture).is_file(), picture
+def test_images_that_readme_shows_are_there():
+    for image in re.findall(r"!\[[^]]*\]\(([^)]+)\)", README):
+        assert (ROOT / image).is_file(), image

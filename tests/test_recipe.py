@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 import zoo
 from zoo.errors import ZooError
-from zoo.recipe import Affine, Augmentation, Elastic, FlipCrop, Recipe, Schedule, from_dict
+from zoo.recipe import Affine, Augmentation, ClassificationOptions, Elastic, FlipCrop, Recipe, Schedule, recipe_from_dict
 
 RECIPES = [(name, key) for name in zoo.list_models() for key in zoo.get_spec(name).recipes]
-BASE = Recipe(epochs=3, batch_size=8, learning_rate=0.1)
+BASE = Recipe(epochs=3, batch_size=8, learning_rate=0.1, options=ClassificationOptions())
 
 
 def plain(recipe: Recipe) -> dict:
@@ -24,7 +24,7 @@ def plain(recipe: Recipe) -> dict:
 @pytest.mark.parametrize(("name", "key"), RECIPES)
 def test_every_registered_recipe_survives_json(name, key):
     recipe = zoo.get_spec(name).recipe(key)
-    assert from_dict(Recipe, plain(recipe)) == recipe
+    assert recipe_from_dict(plain(recipe), type(recipe.options)) == recipe
 
 
 finite = st.floats(-1e6, 1e6)
@@ -53,7 +53,7 @@ recipes = st.builds(
     learning_rate=st.floats(1e-9, 1e9),
     optimizer_arguments=st.dictionaries(st.sampled_from(["momentum", "beta_1"]), small),
     schedule=schedules,
-    label_smoothing=st.floats(0, 0.99),
+    options=st.builds(ClassificationOptions, label_smoothing=st.floats(0, 0.99)),
     ema=st.none() | st.floats(0, 0.99),
     clip_norm=st.none() | st.floats(0.01, 10),
     augmentation=augmentations,
@@ -66,7 +66,7 @@ recipes = st.builds(
 
 @given(recipes)
 def test_any_recipe_survives_json(recipe):
-    assert from_dict(Recipe, plain(recipe)) == recipe
+    assert recipe_from_dict(plain(recipe), ClassificationOptions) == recipe
     assert recipe.replace() == recipe
 
 
@@ -76,6 +76,9 @@ def test_any_recipe_survives_json(recipe):
         ({"learning_rat": 0.1}, ["recipe key 'learning_rat'", "did you mean learning_rate?"]),
         ({"epoch": 5}, ["recipe key 'epoch'", "did you mean epochs?"]),
         ({"zzz": 1}, ["recipe key 'zzz'", "known: arguments, augmentation"]),
+        ({"label_smothing": 0.1}, ["recipe key 'label_smothing'", "did you mean label_smoothing"]),
+        ({"options": {"label_smothing": 0.1}}, ["key 'label_smothing'", "did you mean label_smoothing"]),
+        ({"border": {}}, ["recipe key 'border'"]),
     ],
 )
 def test_an_unknown_key_names_the_nearest(changes, words):
@@ -137,7 +140,7 @@ def test_a_value_that_cannot_work_is_refused(changes):
 
 def test_missing_keys_are_named():
     with pytest.raises(ZooError, match="batch_size"):
-        from_dict(Recipe, {"epochs": 3, "learning_rate": 0.1})
+        recipe_from_dict({"epochs": 3, "learning_rate": 0.1}, ClassificationOptions)
 
 
 def test_whole_numbers_are_rates_too():

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 import zoo
-from zoo import artifacts, registry
+from zoo import registry
+from zoo.artifacts import index
 from zoo.errors import ZooError
 
 HEAVY = ("tensorflow", "keras", "numpy")
@@ -34,7 +35,7 @@ def published(tmp_path, monkeypatch):
     """An index in `saved_models` of the working directory, of two tags of one network and one of another."""
 
     def entry(dataset, value):
-        return {"dataset": dataset, "metric": "accuracy", "value": value, "validation": value, "published": None}
+        return {"dataset": dataset, "metric": "accuracy", "test": value, "validation": value, "reported": None}
 
     models = {
         "simard_conv": {
@@ -45,8 +46,9 @@ def published(tmp_path, monkeypatch):
     }
     folder = tmp_path / "saved_models"
     folder.mkdir()
-    (folder / artifacts.INDEX).write_text(json.dumps({"models": models, "sha256": {}}))
-    monkeypatch.setattr(artifacts, "roots", lambda: [folder])  # without what the package publishes
+    (folder / index.INDEX).write_text(json.dumps({"models": models, "sha256": {}}))
+    monkeypatch.setattr(index, "roots", lambda: [folder])  # without what the package publishes
+    index.index_of.cache_clear()
 
 
 # --- without TensorFlow -----------------------------------------------------------------------------------------
@@ -109,9 +111,9 @@ def test_by_parameters():
 
 def test_by_dataset(published):
     on_mnist = zoo.list_models(dataset="mnist")
-    assert "lenet5" in on_mnist  # a published figure
+    assert "lenet5" in on_mnist  # a reported score
     assert "unet_tiny" not in on_mnist
-    assert zoo.list_models(dataset="bars") == ["mlp_784_10", "simard_conv"]  # figures measured here
+    assert zoo.list_models(dataset="bars") == ["mlp_784_10", "simard_conv"]  # scores measured here
 
 
 def test_pretrained_names_tags(published):
@@ -121,16 +123,16 @@ def test_pretrained_names_tags(published):
     assert zoo.list_models("gan*", pretrained=True, dataset="bars") == []
 
 
-def test_by_figure_measured_here(published):
+def test_by_score_measured_here(published):
     assert zoo.list_models("mlp_784_10.*", min_metric=0.7) == ["mlp_784_10.ex9"]  # implies pretrained
     assert zoo.list_models("mlp_784_10.*", min_metric=0.71) == []
-    assert zoo.list_models("simard*", min_metric=0.5) == ["simard_conv.digits"]  # one without a figure is not enough
+    assert zoo.list_models("simard*", min_metric=0.5) == ["simard_conv.digits"]  # one without a score is not enough
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"models": 5, "sha256": {}}', '{"sha256": {}}'])
 def test_a_damaged_index_is_told_of(text, tmp_path):
     (tmp_path / "saved_models").mkdir()
-    (tmp_path / "saved_models" / artifacts.INDEX).write_text(text)
+    (tmp_path / "saved_models" / index.INDEX).write_text(text)
     with pytest.raises(ZooError, match=r"published\.json is damaged"):
         zoo.list_models()
 
@@ -154,7 +156,7 @@ def test_a_tag_is_left_aside():
 
 def test_a_name_is_registered_once(specs):
     spec = zoo.get_spec("lenet5")
-    with pytest.raises(ZooError, match=r"'lenet5' is registered already, by zoo\.models\.lenet5"):
+    with pytest.raises(ZooError, match=r"'lenet5' is already registered by zoo\.models\.lenet5"):
         zoo.register(spec)(lambda input_shape, classes: None)
     assert zoo.get_spec("lenet5") is spec
 
@@ -163,7 +165,7 @@ def test_a_name_has_no_dot(specs):
     import dataclasses
 
     spec = dataclasses.replace(zoo.get_spec("lenet5"), name="lenet5.big")
-    with pytest.raises(ZooError, match="holds a dot"):
+    with pytest.raises(ZooError, match="contains a dot"):
         zoo.register(spec)(lambda input_shape, classes: None)
     assert "lenet5.big" not in zoo.list_models()
 
@@ -180,7 +182,7 @@ with epy.lazy_imports():
 
 @zoo.register(
     zoo.ModelSpec(
-        name="twolayer", task="classification", summary="two layers", year=2020, sources=("here",),
+        name="twolayer", task="classification", summary="two layers", year=2020, references=("here",),
         input_shape=(4, 4, 1), classes=3, params=16 * 5 + 5 + 5 * 3 + 3, head=("output",), features=("hidden",),
         preprocessing=zoo.Preprocessing(size=(4, 4)), recipes={"own": zoo.Recipe(epochs=1, batch_size=4,
         learning_rate=0.1)}, stages=(zoo.Stage("all", ("*",), 0.1, 1),),
@@ -219,7 +221,7 @@ def test_a_plugin_adds_a_model_that_keeps_the_contract(tmp_path):
     [
         ("import a_package_that_is_nowhere", "No module named 'a_package_that_is_nowhere'"),
         ("1 / 0", "division by zero"),
-        (PLUGIN.replace('"twolayer"', '"lenet5"'), "'lenet5' is registered already"),
+        (PLUGIN.replace('"twolayer"', '"lenet5"'), "'lenet5' is already registered"),
     ],
 )
 def test_a_broken_plugin_is_reported_and_the_rest_works(code, reason, tmp_path):

@@ -1,4 +1,4 @@
-"""Reproduction: figures that a second training reaches or does not, and several runs in one artifact."""
+"""Reproduction: scores that a second training reaches or does not, and several runs in one artifact."""
 
 import dataclasses
 import json
@@ -13,24 +13,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import zoo
-from zoo import artifacts, reproduction, testing
+from zoo import artifacts, testing
 from zoo import data as zoo_data
+from zoo.artifacts import index
+from zoo.artifacts import manifest as manifest_file
 from zoo.data import Dataset, Split
-from zoo.reproduction import stored_range
+from zoo.metrics import ACCURACY, LOSS
+from zoo.training import reproduction
+from zoo.training.reproduction import recorded_range
 from zoo.weights import named_weights
 
 NAME = "mlp_784_30_10"
 ARGUMENTS = {"hidden": (20,)}  # a manifest must keep them, or the second training is of another network
 
 
-pytestmark = pytest.mark.usefixtures("unproven")  # which is tested elsewhere
+pytestmark = pytest.mark.usefixtures("unverified")  # which is tested elsewhere
 
 
 @pytest.fixture(scope="module")
 def made(making):
     """Three runs of one training on digits, and `m/NAME.one`, `m/NAME.three` exported from them."""
     with making as folder:
-        recipe = zoo.get_spec(NAME).recipe().replace(epochs=4, batch_size=16, arguments={"initialisation": "glorot"})
+        recipe = zoo.get_spec(NAME).recipe().replace(epochs=4, batch_size=16, arguments={"initialization": "glorot"})
         runs = [
             zoo.train(NAME, "digits", recipe=recipe, seed=seed, arguments=ARGUMENTS, out=f"runs/{seed}")
             for seed in range(3)
@@ -56,11 +60,11 @@ def spy(monkeypatch):
 
 
 def manifest_of(path):
-    return json.loads((artifacts.find(path) / artifacts.MANIFEST).read_text())
+    return json.loads((artifacts.find(path) / manifest_file.MANIFEST).read_text())
 
 
 def doctored(run, *, directory="doctored", test=None, validation=None, best=None, **changes):
-    """The run as it would be with other figures."""
+    """The run as it would be with other scores."""
     record = json.loads(json.dumps(run.record))
     for name, value in (("test", test), ("validation", validation)):
         if value is not None:
@@ -75,18 +79,18 @@ def doctored(run, *, directory="doctored", test=None, validation=None, best=None
 
 def test_one_run_is_reproduced(made, spy):
     done = zoo.reproduce(made.one)
-    figures = manifest_of(made.one)["figures"]
+    scores = manifest_of(made.one)["scores"]
     assert (done.name, done.metric) == (f"{NAME}.one", "accuracy")
     assert done.measured == done.run.metrics["test"]["accuracy"]
     assert done.low <= done.measured <= done.high
-    assert (done.low + done.high) / 2 == pytest.approx(figures["test"])
-    assert done.high - done.low == pytest.approx(6 * math.sqrt(figures["test"] * (1 - figures["test"]) / 270))
+    assert (done.low + done.high) / 2 == pytest.approx(scores["test"])
+    assert done.high - done.low == pytest.approx(6 * math.sqrt(scores["test"] * (1 - scores["test"]) / 270))
     assert done.run.directory == Path("runs", f"{NAME}.one.reproduced-1")
 
     (call,) = spy
     assert (call["name"], call["seed"]) == (NAME, 1)
     assert call["recipe"] == made.runs[1].recipe
-    assert done.run.task.arguments == {"hidden": [20], "initialisation": "glorot"}
+    assert done.run.task.arguments == {"hidden": [20], "initialization": "glorot"}
     assert done.run.record["data"] == made.runs[1].record["data"]
     assert len(done.run.history) == 4
     # trained anew, and by the same seed: the same up to rounding, whatever the number of threads
@@ -101,22 +105,22 @@ def test_several_runs_are_reproduced_by_another_seed(made, command):
     assert code == 0, err
     out = out.splitlines()[-1]
     run = zoo.load_run("again")
-    low, high = stored_range(manifest_of(made.three)["figures"], 270)
-    figure = run.metrics["test"]["accuracy"]
-    assert out == f"{NAME}.three is reproduced: test accuracy {figure:.4f} is within {low:.4f} to {high:.4f}"
+    low, high = recorded_range(manifest_of(made.three)["scores"], 270)
+    score = run.metrics["test"]["accuracy"]
+    assert out == f"{NAME}.three is reproduced: test accuracy {score:.4f} is within {low:.4f} to {high:.4f}"
     assert run.record["seed"] == 7
 
 
-def test_another_figure_is_not_reproduced(made, command):
+def test_another_score_is_not_reproduced(made, command):
     """An artifact that claims more than its run reached: the run is right there, and is measured as it is."""
     run = made.runs[0]
-    figure = run.metrics["test"]["accuracy"]
-    for claim in (figure - 0.3, 1.0):
+    score = run.metrics["test"]["accuracy"]
+    for claim in (score - 0.3, 1.0):
         path = zoo.export(doctored(run, test=claim), f"m/{NAME}.claim{claim:.2f}").parent
-        low, high = stored_range({"metric": "accuracy", "test": claim}, 270)
+        low, high = recorded_range({"metric": "accuracy", "test": claim}, 270)
         with pytest.raises(zoo.ZooError) as told:
             zoo.reproduce(path, out=made.folder / run.directory)
-        assert f"is not reproduced: test accuracy {figure:.4f} is outside {low:.4f} to {high:.4f}" in str(told.value)
+        assert f"is not reproduced: test accuracy {score:.4f} is outside {low:.4f} to {high:.4f}" in str(told.value)
     code, _, err = command(f"reproduce {path} --out {made.folder / 'runs/0'}")
     assert code == 2
     (told,) = err.splitlines()
@@ -152,13 +156,13 @@ def test_fine_tuned_weights_say_where_they_come_from(made):
         zoo.reproduce(path, data=data)
 
 
-def test_a_network_without_a_figure(made):
+def test_a_network_without_a_score(made):
     """It is not reproduced, and has no class that rounding could change."""
     data, arguments = testing.example_data("generation"), {"width": 4}
     run = zoo.train("gan_mlp", data, out="gan", epochs=1, batch_size=8, arguments=arguments)
     path = zoo.export(run, "gan_mlp.ex", storage="auto")
     assert manifest_of(path)["weights"]["storage"] == "float32"
-    with pytest.raises(zoo.ZooError, match=r"gan_mlp\.ex states no figure to reproduce"):
+    with pytest.raises(zoo.ZooError, match=r"gan_mlp\.ex records no score to reproduce"):
         zoo.reproduce(path)
 
 
@@ -220,10 +224,10 @@ def test_smoke_fails_for_a_recipe_that_does_not_learn(made):
 
 
 def test_smoke_fails_for_weights_that_are_not_as_good_as_the_manifest_says(made):
-    figure = made.runs[0].metrics["test"]["accuracy"]
+    score = made.runs[0].metrics["test"]["accuracy"]
     for difference in (1 / 270, -0.001):
-        path = zoo.export(doctored(made.runs[0], test=figure + difference), f"m/{NAME}.claim")
-        with pytest.raises(zoo.ZooError, match=rf"{NAME}\.claim is not reproduced: test accuracy {figure:.4f} is out"):
+        path = zoo.export(doctored(made.runs[0], test=score + difference), f"m/{NAME}.claim")
+        with pytest.raises(zoo.ZooError, match=rf"{NAME}\.claim is not reproduced: test accuracy {score:.4f} is out"):
             zoo.reproduce(path, smoke=True, out="smoke")  # the second goes on with the first one's training, done
 
 
@@ -243,7 +247,7 @@ def test_smoke_fails_for_weights_that_are_not_as_good_as_the_manifest_says(made)
     ],
 )
 def test_what_counts_as_learning(classes, losses, accuracy, learns):
-    task = types.SimpleNamespace(metric="accuracy", classes=tuple("abcdefghij"[:classes]))
+    task = types.SimpleNamespace(monitor=ACCURACY, classes=tuple("abcdefghij"[:classes]))
     rows = [{"loss": losses[0], "val_accuracy": 0.0}, {"loss": losses[1], "val_accuracy": accuracy}]
     run = types.SimpleNamespace(task=task, history=rows, directory="runs/x")
     if learns:
@@ -254,7 +258,7 @@ def test_what_counts_as_learning(classes, losses, accuracy, learns):
 
 
 def test_a_task_without_accuracy_needs_a_falling_loss_alone():
-    task = types.SimpleNamespace(metric="loss", classes=())
+    task = types.SimpleNamespace(monitor=LOSS, classes=())
     rows = [{"loss": 2.0}, {"loss": 1.9}]
     reproduction._check_learning("name", types.SimpleNamespace(task=task, history=rows, directory="runs/x"))
     with pytest.raises(zoo.ZooError, match="name does not learn"):
@@ -264,8 +268,8 @@ def test_a_task_without_accuracy_needs_a_falling_loss_alone():
 @pytest.mark.real_data
 @pytest.mark.parametrize("name", ["mlp_784_30_10.mnist_paper", "network3_relu.mnist_modern", "lenet5.mnist_paper"])
 def test_smoke_of_published_weights(name):
-    done = zoo.reproduce(artifacts.package_folder() / name, smoke=True)
-    assert done.measured == pytest.approx(manifest_of(artifacts.package_folder() / name)["figures"]["test"], abs=1e-4)
+    done = zoo.reproduce(index.package_folder() / name, smoke=True)
+    assert done.measured == pytest.approx(manifest_of(index.package_folder() / name)["scores"]["test"], abs=1e-4)
     assert done.run.record["data"]["examples"]["train"] == 10_000
 
 
@@ -273,34 +277,34 @@ def test_smoke_of_published_weights(name):
 
 
 @pytest.mark.parametrize(
-    ("figures", "examples", "low", "high"),
+    ("scores", "examples", "low", "high"),
     [
         ({"test": 0.9}, 10_000, 0.891, 0.909),  # binomial: 0.3 / 100
-        ({"test": 0.9, "mean": None, "deviation": None}, 10_000, 0.891, 0.909),
+        ({"test": 0.9, "mean": None, "standard_deviation": None}, 10_000, 0.891, 0.909),
         ({"test": 0.5}, 100, 0.35, 0.65),
-        ({"test": 0.95, "mean": 0.9, "deviation": 0.001}, 10_000, 0.891, 0.909),  # about the mean; binomial is larger
+        ({"test": 0.95, "mean": 0.9, "standard_deviation": 0.001}, 10_000, 0.891, 0.909),  # about the mean; binomial is larger
         ({"metric": "mean_iou", "test": 0.8}, 4, 0.77, 0.83),  # no share of examples
-        ({"test": 0.95, "mean": 0.9, "deviation": 0.01}, 10_000, 0.87, 0.93),  # that of the runs is larger
-        ({"test": 0.9, "mean": 0.9, "deviation": 0.0}, 10_000, 0.891, 0.909),
+        ({"test": 0.95, "mean": 0.9, "standard_deviation": 0.01}, 10_000, 0.87, 0.93),  # that of the runs is larger
+        ({"test": 0.9, "mean": 0.9, "standard_deviation": 0.0}, 10_000, 0.891, 0.909),
         ({"test": 1.0}, 100, 1.0, 1.0),
-        ({"test": 2.5, "mean": 2.4, "deviation": 0.1}, 100, 2.1, 2.7),  # a loss is no share
+        ({"test": 2.5, "mean": 2.4, "standard_deviation": 0.1}, 100, 2.1, 2.7),  # a loss is no share
     ],
 )
-def test_the_stored_range(figures, examples, low, high):
-    assert stored_range({"metric": "accuracy", **figures}, examples) == pytest.approx((low, high))
+def test_the_recorded_range(scores, examples, low, high):
+    assert recorded_range({"metric": "accuracy", **scores}, examples) == pytest.approx((low, high))
 
 
 @given(
     mean=st.floats(0.01, 0.99), deviation=st.floats(0, 0.5), examples=st.integers(1, 100_000), more=st.floats(0, 0.5)
 )
 def test_the_range_holds_three_deviations_of_either_kind(mean, deviation, examples, more):
-    figures = {"metric": "accuracy", "test": 0.0, "mean": mean, "deviation": deviation}
-    low, high = stored_range(figures, examples)
+    scores = {"metric": "accuracy", "test": 0.0, "mean": mean, "standard_deviation": deviation}
+    low, high = recorded_range(scores, examples)
     binomial = math.sqrt(mean * (1 - mean) / examples)
     assert (low + high) / 2 == pytest.approx(mean)
     assert (high - low) / 6 == pytest.approx(max(deviation, binomial))
-    wider = stored_range({**figures, "deviation": deviation + more}, examples)
-    narrower = stored_range(figures, 2 * examples)
+    wider = recorded_range({**scores, "standard_deviation": deviation + more}, examples)
+    narrower = recorded_range(scores, 2 * examples)
     assert wider[0] <= low <= narrower[0] <= narrower[1] <= high <= wider[1]
 
 
@@ -311,63 +315,63 @@ def weights_of(source):
     return {key: variable.numpy() for key, variable in named_weights(source.model).items()}
 
 
-def test_the_best_on_validation_is_written_with_the_figures_of_all(made):
+def test_the_best_on_validation_is_written_with_the_scores_of_all(made):
     best = max(made.runs, key=lambda run: run.metrics["validation"]["accuracy"])
     stored = artifacts.open_artifact(made.three).arrays()
     for key, value in weights_of(best).items():
         np.testing.assert_array_equal(stored[key], value)
     manifest = manifest_of(made.three)
     tested = [run.metrics["test"]["accuracy"] for run in made.runs]
-    figures = manifest["figures"]
-    assert (figures["test"], figures["validation"]) == tuple(
+    scores = manifest["scores"]
+    assert (scores["test"], scores["validation"]) == tuple(
         best.metrics[split]["accuracy"] for split in ("test", "validation")
     )
-    assert figures["runs"] == 3
-    assert figures["mean"] == pytest.approx(np.mean(tested))
-    assert figures["deviation"] == pytest.approx(np.std(tested, ddof=1))
+    assert scores["runs"] == 3
+    assert scores["mean"] == pytest.approx(np.mean(tested))
+    assert scores["standard_deviation"] == pytest.approx(np.std(tested, ddof=1))
     assert manifest["training"]["seed"] == best.record["seed"]
     for run, outcome in zip(made.runs, manifest["runs"], strict=True):
         assert (outcome["seed"], outcome["best_epoch"]) == (run.record["seed"], run.best_epoch)
         assert outcome["metrics"] == run.metrics
         assert outcome["seconds"] == pytest.approx(sum(row["seconds"] for row in run.history), abs=0.06)
         assert outcome["provenance"]["versions"]["tensorflow"]
-    entry = json.loads((made.three.parent / artifacts.INDEX).read_text())["models"][NAME]["tags"]["three"]
-    assert [entry[key] for key in ("value", "mean", "deviation")] == [figures[k] for k in ("test", "mean", "deviation")]
+    entry = json.loads((made.three.parent / index.INDEX).read_text())["models"][NAME]["tags"]["three"]
+    assert [entry[key] for key in ("test", "mean", "standard_deviation")] == [scores[k] for k in ("test", "mean", "standard_deviation")]
     assert entry["runs"] == tested
 
 
 def test_one_run_has_no_deviation_of_its_own(made):
-    figures = manifest_of(made.one)["figures"]
-    assert (figures["runs"], figures["mean"], figures["deviation"]) == (1, figures["test"], None)
-    entry = json.loads((made.one.parent / artifacts.INDEX).read_text())["models"][NAME]["tags"]["one"]
-    assert entry["deviation"] == pytest.approx(math.sqrt(figures["test"] * (1 - figures["test"]) / 270))
+    scores = manifest_of(made.one)["scores"]
+    assert (scores["runs"], scores["mean"], scores["standard_deviation"]) == (1, scores["test"], None)
+    entry = json.loads((made.one.parent / index.INDEX).read_text())["models"][NAME]["tags"]["one"]
+    assert entry["standard_deviation"] == pytest.approx(math.sqrt(scores["test"] * (1 - scores["test"]) / 270))
 
 
 @pytest.mark.parametrize(
     ("validation", "chosen"), [((0.5, 0.7, 0.6), 1), ((0.7, 0.5, 0.7), 0), ((0.6, 0.7, 0.7), 1), ((0.5, 0.5, 0.5), 0)]
 )
 def test_which_run_is_the_best(validation, chosen, made):
-    """By validation, whatever the test figures are; of equals the first."""
+    """By validation, whatever the test scores are; of equals the first."""
     test = (0.9, 0.1, 0.5)
     runs = [
-        doctored(run, best=figure, validation=figure, test=tested)
-        for run, figure, tested in zip(made.runs, validation, test, strict=True)
+        doctored(run, best=score, validation=score, test=tested)
+        for run, score, tested in zip(made.runs, validation, test, strict=True)
     ]
     path = zoo.export(runs, f"{NAME}.best")
     np.testing.assert_array_equal(zoo.load(path).model.get_weights()[0], runs[chosen].model.get_weights()[0])
-    figures = manifest_of(path)["figures"]
-    assert (figures["validation"], figures["test"]) == (validation[chosen], test[chosen])
-    assert (figures["mean"], figures["deviation"]) == pytest.approx((0.5, statistics.stdev(test)))
+    scores = manifest_of(path)["scores"]
+    assert (scores["validation"], scores["test"]) == (validation[chosen], test[chosen])
+    assert (scores["mean"], scores["standard_deviation"]) == pytest.approx((0.5, statistics.stdev(test)))
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"data": {"name": "digits", "fingerprint": "other"}}, "are no runs of one training: other data"),
-        ({"recipe": {"epochs": 5}}, "are no runs of one training: other recipe"),
-        ({"model": {"arguments": {}}, "backend": "jax"}, "are no runs of one training: other model, backend"),
-        ({"origin": {"name": "lenet5.other"}}, "are no runs of one training: other origin"),
-        ({"stages": []}, "are no runs of one training: other stages"),
+        ({"data": {"name": "digits", "fingerprint": "other"}}, "are not runs of one training: different data"),
+        ({"recipe": {"epochs": 5}}, "are not runs of one training: different recipe"),
+        ({"model": {"arguments": {}}, "backend": "jax"}, "are not runs of one training: different model, backend"),
+        ({"origin": {"name": "lenet5.other"}}, "are not runs of one training: different origin"),
+        ({"stages": []}, "are not runs of one training: different stages"),
         ({"seed": 2}, "the runs have the seeds 0, 2, 2: each must have another"),
     ],
 )
@@ -382,7 +386,7 @@ def test_several_runs_on_the_command_line(made, command):
     folders = [str(made.folder / f"runs/{seed}") for seed in range(3)]
     code, out, err = command(f"export {' '.join(folders)} m/{NAME}.three --storage float16")
     assert (code, out.split()) == (0, [f"m/{NAME}.three/1"]), err
-    assert {**manifest_of(f"m/{NAME}.three")["figures"]} == manifest_of(made.three)["figures"]
+    assert {**manifest_of(f"m/{NAME}.three")["scores"]} == manifest_of(made.three)["scores"]
     code, _, err = command(f"export {folders[0]} {folders[0]} m/{NAME}.three")
     assert (code, "seeds 0, 0: each must have another" in err) == (2, True)
     code, _, err = command(f"export {folders[0]} {made.one} m/{NAME}.three")
@@ -394,21 +398,21 @@ def test_several_runs_on_the_command_line(made, command):
 
 @pytest.fixture
 def told(made):
-    """A run of the perceptron without hidden layers that says class 1 of each picture, by a bias larger than that of
+    """A run of the perceptron without hidden layers that says class 1 of each image, by a bias larger than that of
     class 0 by `margin`."""
 
-    def with_margin(margin, **figures):
+    def with_margin(margin, **scores):
         run = zoo.train("mlp_784_10", "digits", out=made.folder / "runs/flat", epochs=1, batch_size=200)
         bias = np.full(10, -1.0)
         bias[:2] = 1.0, 1.0 + margin
         zoo.load_weights(run.model, {"output/kernel": np.zeros((784, 10)), "output/bias": bias})
-        return doctored(run, **figures)
+        return doctored(run, **scores)
 
     return with_margin
 
 
 def test_auto_takes_float16_where_no_class_changes(told):
-    run = told(0.01, test=0.123, validation=0.321)  # figures that the rounded weights do not have
+    run = told(0.01, test=0.123, validation=0.321)  # scores that the rounded weights do not have
     path = zoo.export(run, "mlp_784_10.auto", storage="auto")
     manifest = manifest_of(path)
     assert manifest["weights"]["storage"] == "float16"
@@ -416,8 +420,8 @@ def test_auto_takes_float16_where_no_class_changes(told):
     assert bias[1] == np.float16(1.01) != np.float32(1.01)
     for split in ("validation", "test"):
         share = np.mean(zoo_data.load("digits").splits[split].targets == 1)
-        assert manifest["figures"][split] == pytest.approx(share, abs=1e-6)
-        assert manifest["training"]["metrics"][split]["accuracy"] == manifest["figures"][split]
+        assert manifest["scores"][split] == pytest.approx(share, abs=1e-6)
+        assert manifest["training"]["metrics"][split]["accuracy"] == manifest["scores"][split]
         assert zoo.evaluate(path, "digits", split=split)["accuracy"] == pytest.approx(share, abs=1e-6)
     assert run.metrics["test"]["accuracy"] == 0.123  # the run itself stays as it was
     assert run.model.get_weights()[1][1] == np.float32(1.01)
@@ -430,7 +434,7 @@ def test_auto_takes_float32_where_a_class_changes(told):
     manifest = manifest_of(path)
     assert manifest["weights"]["storage"] == "float32"
     assert artifacts.open_artifact(path).arrays()["output/bias"][1] == np.float32(1.0001)
-    assert manifest["figures"]["test"] == 0.123
+    assert manifest["scores"]["test"] == 0.123
     assert zoo.load(path)(np.zeros((1, 8, 8, 1), np.uint8))["class_ids"] == [1]
 
 
@@ -439,10 +443,10 @@ def test_auto_of_several_runs_asks_the_best_alone(told):
     assert manifest_of(zoo.export(runs, "mlp_784_10.auto", storage="auto"))["weights"]["storage"] == "float32"
     runs = [told(1e-4, best=0.8), told(0.01, best=0.9, seed=1)]
     manifest = manifest_of(zoo.export(runs, "mlp_784_10.auto", storage="auto"))
-    assert (manifest["weights"]["storage"], manifest["figures"]["runs"]) == ("float16", 2)
+    assert (manifest["weights"]["storage"], manifest["scores"]["runs"]) == ("float16", 2)
 
 
-def test_auto_where_pictures_are_brought_to_grey(monkeypatch):
+def test_auto_where_images_are_brought_to_grey(monkeypatch):
     data = testing.example_data("classification")
     splits = {name: dataclasses.replace(s, inputs=s.inputs.repeat(3, -1)) for name, s in data.splits.items()}
     data = dataclasses.replace(data, splits=splits, fingerprint="")

@@ -1,4 +1,4 @@
-"""The made-up scenes: what they hold, that they stay the same, and that a pixel alone does not tell its classes."""
+"""The synthetic scenes: their contents, that they are reproducible, and that single pixels do not determine classes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_the_data_set(data):
         assert set(np.unique(split.targets)) == {0, 1}
 
 
-def test_every_class_is_in_every_scene_and_none_prevails(data):
+def test_every_class_is_in_every_scene_and_none_dominates(data):
     for split in data.splits.values():
         shares = split.targets.mean(axis=(1, 2))
         assert shares.min() > 0.02
@@ -42,7 +42,7 @@ def test_classes_overlap(data, pair):
     assert np.mean(first & second) > 0.003
 
 
-def test_scenes_differ_and_are_the_same_whatever_the_count(data):
+def test_scenes_differ_and_do_not_depend_on_the_count(data):
     images, masks = scenes.scenes(2, seed=scenes.PARTS["test"][1])
     test = data.splits["test"]
     assert np.array_equal(images, test.inputs[:2])
@@ -57,8 +57,8 @@ def test_another_size():
     assert masks.shape == (1, 64, 64, 4)
 
 
-def test_a_pixel_alone_does_not_tell_its_classes(data):
-    """`benchmarks/scenes.py` does this on all pixels, with a threshold chosen for each class."""
+def test_single_pixels_do_not_determine_their_classes(data):
+    """`benchmarks/scenes.py` does this for all pixels, with a threshold for each class."""
     rng = np.random.default_rng(0)
 
     def sample(split: Split, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -74,6 +74,6 @@ def test_a_pixel_alone_does_not_tell_its_classes(data):
     assert 0.35 < np.mean(ious) < 0.55
 
 
-def test_the_published_network_is_as_good_as_its_manifest_says(data):
-    figures = artifacts.open_artifact("unet_satellite.scenes").manifest["figures"]
-    assert zoo.evaluate("unet_satellite.scenes", data)[figures["metric"]] == pytest.approx(figures["test"], abs=1e-4)
+def test_the_published_network_reaches_the_scores_in_its_manifest(data):
+    scores = artifacts.open_artifact("unet_satellite.scenes").manifest["scores"]
+    assert zoo.evaluate("unet_satellite.scenes", data)[scores["metric"]] == pytest.approx(scores["test"], abs=1e-4)

@@ -1,7 +1,8 @@
-"""Segmentation: losses and scores of masks, border weights, thresholds, bands of any kind."""
+"""Segmentation: losses and metrics of masks, border weights, thresholds, bands of any type."""
 
 import json
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -13,10 +14,13 @@ from sklearn.metrics import accuracy_score, f1_score, jaccard_score
 
 import zoo
 from zoo import tasks, testing
-from zoo.data import Dataset, Split, pipeline
+from zoo.data import Dataset, Split
 from zoo.data.dataset import IGNORED
 from zoo.recipe import Border, ColorJitter
-from zoo.tasks import masks as mask_ops
+from zoo.tasks import mask_ops
+from zoo.training import batches
+from zoo.training.batches import evaluation_batches
+from zoo.training.evaluation import predicted_class_ids
 
 RNG = np.random.default_rng(7)
 SHAPE = (2, 5, 4)
@@ -26,7 +30,7 @@ OVERLAPPING = RNG.integers(0, 2, (*SHAPE, 3)).astype(np.uint8)
 WEIGHTS = RNG.uniform(0.5, 3, SHAPE).astype(np.float32)
 WEIGHTS[0, 1, 1:3] = 0  # ignored
 KNOWN = WEIGHTS > 0
-SHALLOW = {"depth": 1}  # unet_tiny of one level fewer: what is trained here is quickly built
+SHALLOW = {"depth": 1}  # unet_tiny of one level less, which is built faster
 
 
 def target(overlapping, weights=WEIGHTS):
@@ -54,7 +58,7 @@ def expected_loss(name, overlapping):
 @pytest.mark.parametrize(
     "names", ["cross_entropy", "focal", "dice", "jaccard", "cross_entropy+dice", "focal+jaccard+dice"]
 )
-def test_losses_weigh_pixels_and_leave_the_ignored_out(names, overlapping):
+def test_losses_weight_pixels_and_leave_out_ignored_ones(names, overlapping):
     loss = mask_ops.mask_loss(names, overlapping)
     expected = sum(expected_loss(name, overlapping) for name in names.split("+"))
     assert float(loss(target(overlapping), LOGITS)) == pytest.approx(expected, rel=1e-3)
@@ -63,7 +67,7 @@ def test_losses_weigh_pixels_and_leave_the_ignored_out(names, overlapping):
 
 
 @pytest.mark.parametrize("overlapping", [False, True])
-def test_a_class_that_no_pixel_has_is_no_reason_for_nan(overlapping):
+def test_losses_are_finite_where_no_pixel_has_a_class(overlapping):
     masks = np.zeros((1, 4, 4, 4), np.float32)
     masks[..., 0] = masks[..., -1] = 1  # all of the first class, all of weight 1
     for name in mask_ops.PIXEL_LOSSES | mask_ops.REGION_LOSSES:
@@ -75,22 +79,22 @@ def test_a_class_that_no_pixel_has_is_no_reason_for_nan(overlapping):
 
 
 @pytest.mark.parametrize("overlapping", [False, True])
-def test_scores_are_scikit_learns(overlapping):
+def test_metrics_equal_those_of_scikit_learn(overlapping):
     classes = ("a", "b", "c")
     spec = zoo.get_spec("unet_satellite" if overlapping else "unet_tiny")
-    task = tasks.get_task("segmentation")(spec, (None, None, 1), classes)
-    scores = mask_ops.mask_scores(classes, overlapping, lambda x: task._masks(task._probabilities(x)))
+    task = tasks.get_task(spec.task)(spec, (None, None, 1), classes)
+    scores = mask_ops.mask_scores(classes, overlapping, lambda x: task.layers(task.decide(task.probabilities(x))))
     for score in scores:
         for number in range(2):  # over batches
             score.update_state(target(overlapping)[number : number + 1], LOGITS[number : number + 1])
     measured = {score.name: float(score.result()) for score in scores}
     if overlapping:
-        true, said = OVERLAPPING[KNOWN], LOGITS[KNOWN] > 0
-        accuracy = accuracy_score(true.ravel(), said.ravel())
+        true, predicted = OVERLAPPING[KNOWN], LOGITS[KNOWN] > 0
+        accuracy = accuracy_score(true.ravel(), predicted.ravel())
     else:
-        true, said = np.eye(3)[CLASS_IDS[KNOWN]], np.eye(3)[LOGITS[KNOWN].argmax(-1)]
-        accuracy = accuracy_score(true.argmax(-1), said.argmax(-1))
-    ious, dices = (score(true, said, average=None) for score in (jaccard_score, f1_score))
+        true, predicted = np.eye(3)[CLASS_IDS[KNOWN]], np.eye(3)[LOGITS[KNOWN].argmax(-1)]
+        accuracy = accuracy_score(true.argmax(-1), predicted.argmax(-1))
+    ious, dices = (score(true, predicted, average=None) for score in (jaccard_score, f1_score))
     expected = {"pixel_accuracy": accuracy, "mean_iou": ious.mean(), "mean_dice": dices.mean()}
     for name, iou, dice in zip(classes, ious, dices, strict=True):
         expected |= {f"iou_{name}": iou, f"dice_{name}": dice}
@@ -112,7 +116,7 @@ def blobs(seed, size=48):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_border_weights_are_the_papers_equation(seed):
+def test_border_weights_follow_the_equation_of_the_paper(seed):
     border, ids = Border(weight=10.0, sigma=2.5), blobs(seed)
     objects, count = ndimage.label(ids)
     assert count > 2
@@ -121,7 +125,7 @@ def test_border_weights_are_the_papers_equation(seed):
     np.testing.assert_allclose(mask_ops.border_weights(ids[None], border)[0], expected, atol=1e-5)
 
 
-def test_ignored_pixels_weigh_nothing_and_one_object_has_no_border():
+def test_ignored_pixels_have_weight_0_and_one_object_has_no_border():
     ids = np.zeros((1, 9, 9), np.uint8)
     ids[0, 2:4, 2:4], ids[0, 8] = 1, IGNORED
     weights = mask_ops.border_weights(ids, Border())
@@ -129,18 +133,18 @@ def test_ignored_pixels_weigh_nothing_and_one_object_has_no_border():
     assert not weights[0, 8].any()
 
 
-def test_rand_error_is_that_of_the_objects():
+def test_adapted_rand_error_is_that_of_the_objects():
     true = blobs(1)
     assert mask_ops.adapted_rand_error(true, true) == 0
     assert mask_ops.adapted_rand_error(true, np.ones_like(true)) > 0.1  # all cells merged
     assert mask_ops.adapted_rand_error(np.zeros_like(true), np.zeros_like(true)) == 0
     assert mask_ops.adapted_rand_error(np.zeros_like(true), true) == 1
-    nothing = mask_ops.adapted_rand_error(true, np.zeros_like(true))
-    assert nothing == mask_ops.adapted_rand_error(true, np.ones_like(true))  # as if all were one object
+    empty = mask_ops.adapted_rand_error(true, np.zeros_like(true))
+    assert empty == mask_ops.adapted_rand_error(true, np.ones_like(true))  # as if all were one object
     other = blobs(2)
     expected = metrics.adapted_rand_error(ndimage.label(true)[0], ndimage.label(other)[0])[0]
     assert mask_ops.adapted_rand_error(true, other) == pytest.approx(expected)
-    assert mask_ops.adapted_rand_error(np.eye(2), np.eye(2)) == 1  # single pixels: no pairs to agree on
+    assert mask_ops.adapted_rand_error(np.eye(2), np.eye(2)) == 1  # single pixels have no pairs
     square = np.zeros((4, 4), np.uint8)
     square[:2, :2] = square[2:, 2:] = 1  # touch at a corner: two objects
     expected = metrics.adapted_rand_error(square * np.array([[1], [1], [2], [2]]), np.ones((4, 4), int))[0]
@@ -149,7 +153,7 @@ def test_rand_error_is_that_of_the_objects():
 
 
 def scenes(dtype=np.uint16, bands=20, count=12, overlapping=True):
-    """Two classes that differ in a band, of the type and number of bands asked for."""
+    """Images of this type and number of bands; each of the two classes is brighter in one band."""
     random = np.random.default_rng(0)
     images = random.normal(1000, 50, (count, 16, 16, bands))
     masks = random.integers(0, 2, (count, 4, 4, 2)).repeat(4, 1).repeat(4, 2).astype(np.uint8)
@@ -168,11 +172,15 @@ def task_of(name, data):
     return tasks.get_task(spec.task).from_data(spec, data)
 
 
+def augmented(task, batch, augmentation, copy=0):
+    return task.augment(batch, tf.constant([1, 2]), augmentation, tf.zeros(len(batch[0]), tf.int32) + copy)
+
+
 @pytest.mark.parametrize(
     ("dtype", "bands", "served"),
     [(np.uint8, 3, "uint8"), (np.uint8, 5, "float32"), (np.uint16, 1, "float32"), (np.float32, 2, "float32")],
 )
-def test_bands_of_any_type_are_standardised(dtype, bands, served):
+def test_bands_of_any_type_are_standardized(dtype, bands, served):
     data = scenes(dtype, bands, overlapping=False)
     task = task_of("unet_tiny", data)
     assert task.preprocessing.dtype == served
@@ -185,7 +193,7 @@ def test_bands_of_any_type_are_standardised(dtype, bands, served):
         assert inputs.max() <= 1
 
 
-def test_ignored_pixels_do_not_count_among_the_bands():
+def test_ignored_pixels_do_not_count_in_the_statistics_of_bands():
     data = scenes(np.uint16, 1, overlapping=False)
     expected = task_of("unet_tiny", data).preprocessing
     split = data.splits["train"]
@@ -197,7 +205,7 @@ def test_ignored_pixels_do_not_count_among_the_bands():
     assert task_of("unet_tiny", data).preprocessing == expected
 
 
-def test_many_bands_are_served_as_floats(tmp_path, unproven):
+def test_many_bands_are_served_as_floats(tmp_path, unverified):
     data = scenes(np.uint16, 5, overlapping=False)
     run = zoo.train("unet_tiny", data, out=tmp_path / "run", epochs=1, batch_size=4, arguments=SHALLOW)
     path = zoo.export(run, tmp_path / "unet_tiny.bands")
@@ -209,7 +217,7 @@ def test_many_bands_are_served_as_floats(tmp_path, unproven):
     assert zoo.evaluate(path, data) == pytest.approx(run.metrics["test"], abs=1e-5)
 
 
-def test_overlapping_classes_have_masks_and_thresholds_of_their_own(tmp_path, unproven):
+def test_overlapping_classes_have_their_own_masks_and_thresholds(tmp_path, unverified):
     data = scenes()
     run = zoo.train(
         "unet_satellite", data, out=tmp_path / "run", epochs=6, batch_size=4, learning_rate=0.02,
@@ -233,25 +241,26 @@ def trained(tmp_path, **changes):
     return data, zoo.train("unet_tiny", data, out=tmp_path / "run", **options)
 
 
-def test_the_threshold_is_the_one_that_is_best_on_validation(tmp_path, unproven):
+def test_the_threshold_has_the_best_validation_score(tmp_path, unverified):
     data, run = trained(tmp_path, threshold_by="iou")
     split, candidates = data.splits["validation"], [tenth / 10 for tenth in range(1, 10)]
     p = zoo.load(run)(split.inputs)["probabilities"][..., 1]
 
-    def badness(threshold, by):
+    def error(threshold, by):
         pairs = list(zip(split.targets == 1, p >= np.float32(threshold), strict=True))
         if by == "adapted_rand_error":
             return np.mean([mask_ops.adapted_rand_error(*pair) for pair in pairs])
-        true, said = (np.concatenate([side.ravel() for side in sides]) for sides in zip(*pairs, strict=True))
-        return 1 - np.mean(jaccard_score(true, said, average=None, labels=[False, True]))
+        true, predicted = (np.concatenate([side.ravel() for side in sides]) for sides in zip(*pairs, strict=True))
+        return 1 - np.mean(jaccard_score(true, predicted, average=None, labels=[False, True]))
 
+    validation = evaluation_batches(run.task, split)
     for by in ("iou", "adapted_rand_error"):
-        recipe = run.recipe.replace(threshold_by=by)
-        task = run.task.calibrated(run.model, split, recipe)
-        least = min(badness(threshold, by) for threshold in candidates)
-        assert badness(task.thresholds[0], by) == pytest.approx(least, abs=1e-6)
-        figures = task.further_figures(run.model, split, recipe)
-        assert figures == ({} if by == "iou" else {by: pytest.approx(least, abs=1e-6)})
+        options = zoo.SegmentationOptions(threshold_by=by)
+        task = run.task.calibrated(run.model, validation, options)
+        least = min(error(threshold, by) for threshold in candidates)
+        assert error(task.thresholds[0], by) == pytest.approx(least, abs=1e-6)
+        scores = task.dataset_metrics(run.model, validation, options)
+        assert scores == ({} if by == "iou" else {by: pytest.approx(least, abs=1e-6)})
         if by == "iou":
             assert run.task.thresholds == task.thresholds
     again = zoo.load_run(run.directory)
@@ -262,7 +271,7 @@ def test_the_threshold_is_the_one_that_is_best_on_validation(tmp_path, unproven)
     assert resumed.metrics == run.metrics
 
 
-def test_without_a_choice_the_likelier_class_is_taken(tmp_path):
+def test_without_a_threshold_the_most_probable_class_is_predicted(tmp_path):
     data, run = trained(tmp_path, threshold_by=None, epochs=1)
     outputs = zoo.load(run)(data.splits["test"].inputs)
     np.testing.assert_array_equal(outputs["class_ids"], outputs["probabilities"].argmax(-1))
@@ -274,23 +283,24 @@ def test_border_weights_move_with_their_image():
     weights = tf.cast(images[..., 0], tf.float32) / 51
     masks = tf.cast(images[..., 0] > 100, tf.uint8)
     augmentation = zoo.Augmentation(dihedral=True)
-    moved, moved_masks, moved_weights = task.augment((images, masks, weights), tf.constant([1, 2]), augmentation)
+    moved, moved_masks, moved_weights = augmented(task, (images, masks, weights), augmentation)
     assert not np.array_equal(moved, images)
     np.testing.assert_allclose(moved_weights, moved[..., 0] / 51, rtol=1e-5)
     np.testing.assert_array_equal(moved_masks, moved[..., 0] > 100)
 
 
-def test_border_weights_move_where_data_are_expanded():
+def test_border_weights_move_where_the_data_are_expanded():
     task = task_of("unet_tiny", testing.example_data("segmentation"))
     images = tf.cast(RNG.integers(1, 255, (5, 8, 8, 1)), tf.uint8)
     weights, masks = tf.cast(images[..., 0], tf.float32), tf.cast(images[..., 0] > 100, tf.uint8)
-    moved, moved_masks, moved_weights = task.shift((images, masks, weights), tf.range(5))
+    augmentation = zoo.Augmentation(expand_shift=True)
+    moved, moved_masks, moved_weights = augmented(task, (images, masks, weights), augmentation, tf.range(5))
     np.testing.assert_array_equal(moved[1, :-1], images[1, 1:])  # up
     np.testing.assert_array_equal(moved_weights, moved[..., 0])
     np.testing.assert_array_equal(moved_masks, moved[..., 0] > 100)
 
 
-def test_colour_of_16_bits_for_a_grey_network():
+def test_color_of_16_bits_for_a_gray_network():
     data, spec = scenes(np.uint16, 3, overlapping=False), zoo.get_spec("unet_tiny")
     task = tasks.get_task(spec.task).from_data(spec, data, (None, None, 1))
     inputs, _ = task.network_batch(*map(tf.constant, task.examples(data.splits["train"])))
@@ -298,52 +308,54 @@ def test_colour_of_16_bits_for_a_grey_network():
     assert abs(np.mean(inputs)) < 1e-3
 
 
-def test_ignored_pixels_join_no_objects():
-    """What is said of a margin would make one object of all that it touches."""
+def test_predictions_for_ignored_pixels_join_no_objects():
+    """Predicted in an ignored margin, a class would join all objects that touch it."""
     task = task_of("unet_tiny", testing.example_data("segmentation"))
-    said = np.zeros((1, 12, 10, 2), np.float32)
-    said[:, :, [1, 4, 7], 1] = 1.0
-    masks = np.stack([1 - said[..., 1], said[..., 1], np.ones((1, 12, 10), np.float32)], axis=-1)
-    said[:, 8:, :, 1] = 1.0
-    masks[:, 8:] = 0.0  # of weight 0
-    assert task._goodness("adapted_rand_error", masks, said) == [0.0]
+    predicted = np.zeros((1, 12, 10), np.float32)
+    predicted[:, :, [1, 4, 7]] = 1.0
+    targets = np.stack([1 - predicted, predicted, np.ones_like(predicted)], axis=-1)
+    predicted[:, 8:] = 1.0
+    targets[:, 8:] = 0.0  # of weight 0
+    network = keras.Sequential([keras.layers.Rescaling(20.0, -10.0)])  # logits from 0 and 1
+    batches_of = [(tf.stack([1 - predicted, predicted], axis=-1), tf.constant(targets))]
+    options = zoo.SegmentationOptions(threshold_by="adapted_rand_error")
+    assert task.dataset_metrics(network, batches_of, options) == {"adapted_rand_error": 0.0}
 
 
-def test_large_pictures_are_classified_a_few_at_once(tmp_path, monkeypatch):
+def test_large_images_are_predicted_a_few_at_once(tmp_path, monkeypatch):
     data, run = trained(tmp_path, epochs=1)
     predictor, counts = zoo.load(run), []
-    function = predictor.function
+    call = zoo.Predictor.__call__
 
-    def spy(images):
+    def spy(self, images):
         counts.append(len(images))
-        return function(images)
+        return call(self, images)
 
-    spy.input_signature = function.input_signature
-    predictor.function = spy
-    expected = predictor.class_ids(data.splits["train"])
-    monkeypatch.setattr(pipeline, "LARGEST_BATCH", 12 * 12 * 5)
-    np.testing.assert_array_equal(predictor.class_ids(data.splits["train"]), expected)
+    monkeypatch.setattr(zoo.Predictor, "__call__", spy)
+    expected = predicted_class_ids(predictor, data.splits["train"])
+    monkeypatch.setattr(batches, "LARGEST_BATCH", 12 * 12 * 5)
+    np.testing.assert_array_equal(predicted_class_ids(predictor, data.splits["train"]), expected)
     assert counts == [16, 5, 5, 5, 1]
 
 
-def test_color_jitter_is_of_the_image_alone():
+def test_color_jitter_changes_the_image_alone():
     task = task_of("unet_tiny", testing.example_data("segmentation"))
     images = tf.cast(RNG.integers(0, 255, (6, 16, 16, 1)), tf.uint8)
     masks, weights = tf.cast(images[..., 0] > 100, tf.uint8), tf.cast(images[..., 0], tf.float32)
     augmentation = zoo.Augmentation(color_jitter=ColorJitter(0.3, 0.3), dihedral=True)
-    jittered, *rest = task.augment((images, masks, weights), tf.constant([1, 2]), augmentation)
-    moved, *as_before = task.augment((images, masks, weights), tf.constant([1, 2]), zoo.Augmentation(dihedral=True))
+    jittered, *rest = augmented(task, (images, masks, weights), augmentation)
+    moved, *unchanged = augmented(task, (images, masks, weights), zoo.Augmentation(dihedral=True))
     assert not np.allclose(jittered, moved, atol=5)
-    for one, other in zip(rest, as_before, strict=True):
+    for one, other in zip(rest, unchanged, strict=True):
         np.testing.assert_array_equal(one, other)
     ratio = np.std(jittered, axis=(1, 2, 3)) / np.std(moved, axis=(1, 2, 3))
     assert ratio.min() < 0.95
     assert ratio.max() > 1.05
 
 
-def test_training_takes_border_weights_into_its_loss(tmp_path):
+def test_the_training_loss_includes_border_weights(tmp_path):
     images = np.zeros((12, 12, 12, 1), np.uint8)
-    images[:, :, :5] = images[:, :, 6:] = 200  # two objects with a gap of a pixel
+    images[:, :, :5] = images[:, :, 6:] = 200  # two objects, one pixel apart
     split = Split(images, (images[..., 0] > 0).astype(np.uint8))
     data = Dataset("gap", {"train": split, "validation": split, "test": split}, ("gap", "object"))
     rows = {}
@@ -357,7 +369,7 @@ def test_training_takes_border_weights_into_its_loss(tmp_path):
     assert rows["much"]["val_loss"] == pytest.approx(rows["none"]["val_loss"], rel=1e-3)  # measured without
 
 
-def test_an_ignored_class_is_left_out_of_training_and_scores(tmp_path, unproven):
+def test_an_ignored_class_is_left_out_of_training_and_metrics(tmp_path, unverified):
     data = testing.example_data("segmentation", classes=3)
     np.savez(tmp_path / "bars.npz", **{
         f"{axis}_{name}": value
@@ -369,7 +381,8 @@ def test_an_ignored_class_is_left_out_of_training_and_scores(tmp_path, unproven)
     )  # fmt: skip
     assert run.task.classes == ("0", "1")
     path = zoo.export(run, tmp_path / "unet_tiny.bars")
-    assert json.loads((path / "assets.extra/manifest.json").read_text())["training"]["recipe"]["ignored_class"] == "2"
+    manifest = json.loads((path / "assets.extra/manifest.json").read_text())
+    assert manifest["training"]["recipe"]["options"]["ignored_class"] == "2"
     assert zoo.evaluate(path, tmp_path / "bars.npz") == pytest.approx(run.metrics["test"], abs=1e-5)
     again = zoo.reproduce(path, data=tmp_path / "bars.npz", out=tmp_path / "again")
     assert again.measured == pytest.approx(run.metrics["test"]["mean_iou"], abs=1e-3)
@@ -379,7 +392,7 @@ def test_an_ignored_class_is_left_out_of_training_and_scores(tmp_path, unproven)
 ERRORS = {
     "unet_tiny": (scenes(), "unet_tiny takes one class a pixel, the data set has masks of classes that overlap"),
     "unet_satellite": (scenes(overlapping=False), "takes masks of classes that overlap, the data set has one class"),
-    "lenet5": (scenes(), "uint16 pictures: give uint8"),
+    "lenet5": (scenes(), "has uint16 images, the network takes uint8"),
 }
 
 
@@ -396,7 +409,7 @@ def test_data_of_other_bands_or_type_than_the_network_are_refused(tmp_path):
     run = zoo.train("unet_tiny", data, out=tmp_path / "run", epochs=1, arguments=SHALLOW)
     with pytest.raises(zoo.ZooError, match="images have 2 channels, the network takes 3"):
         zoo.evaluate(run, scenes(np.uint8, 2, overlapping=False))
-    with pytest.raises(zoo.ZooError, match="has uint16 pictures, the network was trained on uint8"):
+    with pytest.raises(zoo.ZooError, match="has uint16 images, the network was trained on uint8"):
         zoo.evaluate(run, scenes(np.uint16, 3, overlapping=False))
 
 
@@ -448,7 +461,7 @@ def test_patches_lie_anywhere_and_depend_on_the_seed_alone():
 
 
 @pytest.mark.parametrize("overlapping", [False, True])
-def test_balanced_patches_show_a_rare_class_as_often(overlapping):
+def test_balanced_patches_contain_a_rare_class_as_often(overlapping):
     masks = np.zeros((1, 40, 40), np.uint8)
     masks[0, 20, 20] = 1
     images = masks[..., None]
@@ -463,11 +476,11 @@ def test_balanced_patches_show_a_rare_class_as_often(overlapping):
 
 
 @pytest.mark.parametrize("overlapping", [False, True])
-def test_patches_keep_to_pixels_that_are_known(overlapping):
+def test_patches_are_centered_on_known_pixels(overlapping):
     masks = np.full((1, 30, 50), IGNORED, np.uint8)
     masks[0, :10, :10] = 0
     images = np.where(masks == IGNORED, 0, 1).astype(np.uint8)[..., None]
     _, cut, _ = windows(images, np.stack([masks] * 2, -1) if overlapping else masks, size=3)
     assert cut[:, 1, 1].all()
-    nothing = np.full_like(masks, IGNORED)  # a window of what is not known, rather than no training
-    assert windows(images, nothing, size=3, count=2)[1].shape == (2, 3, 3, 1)
+    unknown = np.full_like(masks, IGNORED)  # all ignored: any window, rather than an error
+    assert windows(images, unknown, size=3, count=2)[1].shape == (2, 3, 3, 1)

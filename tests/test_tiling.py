@@ -1,6 +1,5 @@
-"""Tiles add up to what the whole would give; files of scenes and masks; the command `zoo segment`."""
+"""Tiled predictions equal those of the whole scene; files of scenes and masks; the command `zoo segment`."""
 
-import dataclasses
 import errno
 import itertools
 import os
@@ -18,10 +17,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import zoo
-from zoo import layers, rasters, registry, segmenting, tiling
+from zoo import layers, tasks
 from zoo import preprocessing as pre
-from zoo.runs import Run
-from zoo.tasks.segmentation import Segmentation
+from zoo.data import rasters
+from zoo.tiling import segmenting, tiles
+from zoo.training.runs import Run
 
 RNG = np.random.default_rng(0)
 SMALL = {"width": 2, "depth": 2, "dropout": 0.0}
@@ -30,12 +30,10 @@ LEAST = 2 * RADIUS + 2 * STRIDE
 PLACE = rasterio.transform.from_origin(500_000, 5_800_000, 0.5, 0.5)
 
 
-def predictor_of(name="unet_tiny", *, channels=1, classes=("0", "255"), model=None, spec=None, preprocessing=None):
-    """A predictor with random weights and offsets, so that every pixel counts, and each class is somewhere."""
-    spec = spec or zoo.get_spec(name)
-    arguments = SMALL if name == "unet" else {}
-    options = {} if preprocessing is None else {"preprocessing": preprocessing}
-    task = Segmentation(spec, (None, None, channels), tuple(classes), arguments=arguments, **options)
+def predictor_of(name="unet_tiny", *, channels=1, classes=("0", "255"), model=None, arguments=None, **options):
+    """A predictor with random weights and offsets, so that every pixel counts and each class occurs."""
+    spec, arguments = zoo.get_spec(name), arguments or {}
+    task = tasks.get_task(spec.task)(spec, (None, None, channels), tuple(classes), arguments=arguments, **options)
     keras.utils.set_random_seed(1)
     model = model or task.build()
     for variable in model.weights:
@@ -44,14 +42,14 @@ def predictor_of(name="unet_tiny", *, channels=1, classes=("0", "255"), model=No
     noise = task.golden_images(1)
     offsets = model.weights[-1]
     offsets.assign(offsets - np.mean(model(pre.apply(noise, task.preprocessing, channels)), axis=(0, 1, 2)))
-    return zoo.load(Run(Path(), task, model, spec.recipe(), {}))
+    return zoo.load(Run(Path(), task, model, task.with_options(spec.recipe()), {}))
 
 
 def overlapping():
-    """A network of three masks that may overlap, for 5 bands of more than 8 bits."""
-    preprocessing = zoo.Preprocessing(mean=(500.0,) * 5, deviation=(300.0,) * 5, dtype="float32")
-    spec = dataclasses.replace(zoo.get_spec("unet_tiny"), scores="masks")
-    return predictor_of(channels=5, classes=("road", "tree", "water"), spec=spec, preprocessing=preprocessing)
+    """A network with masks of three overlapping classes, for 5 bands of more than 8 bits."""
+    preprocessing = zoo.Preprocessing(mean=(500.0,) * 5, std=(300.0,) * 5, dtype="float32")
+    classes, arguments = ("road", "tree", "water"), {"width": 4, "depth": 2}
+    return predictor_of("unet_satellite", channels=5, classes=classes, arguments=arguments, preprocessing=preprocessing)
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +79,7 @@ def cuts(draw):
 @given(cuts())
 def test_spans(cut):
     length, tile, overlap, radius, stride = cut
-    spans = tiling.spans(*cut)
+    spans = tiles.spans(*cut)
     total, owners = np.zeros(length), np.zeros(length, int)
     for span in spans:
         begin, end = span.pixels.start, span.pixels.stop
@@ -103,12 +101,12 @@ def test_spans(cut):
     assert (owners == 1).all()
     for span, after in itertools.pairwise(spans):
         assert span.pixels.stop - after.pixels.start >= overlap
-    # the last begins at the first multiple of the stride from which a tile reaches the end
+    # the last starts at the first multiple of the stride from which a tile reaches the end
     assert spans[-1].pixels.start == -(-max(length - tile, 0) // stride) * stride
 
 
 def test_weights_rise_smoothly():
-    middle = tiling.spans(2000, 400, 200, 50, 4)[3]
+    middle = tiles.spans(2000, 400, 200, 50, 4)[3]
     ramp = 400 - 200 - 2 * 50
     assert np.abs(np.diff(middle.weights)).max() < 1.1 * np.pi / 2 / ramp
     assert middle.weights.max() == 1
@@ -139,7 +137,7 @@ def mean_of_eight(predictor, image):
 
 
 def strided():
-    """A network whose windows lie elsewhere in images of odd size."""
+    """A network whose windows have other positions in images of odd size."""
     x = inputs = keras.Input((None, None, 1))
     x = keras.layers.Conv2D(4, 3, strides=2, padding="same", activation="relu")(x)
     x = keras.layers.Conv2D(4, 3, strides=2, padding="same", activation="relu")(x)
@@ -148,16 +146,16 @@ def strided():
 
 
 def of_unet(**arguments):
-    return registry.build(zoo.get_spec("unet"), **{**SMALL, **arguments})
+    return zoo.get_spec("unet").build(**{**SMALL, **arguments})
 
 
 @pytest.mark.parametrize(
     "build",
-    [of_unet, lambda: of_unet(padded=True, normalisation=True), lambda: of_unet(depth=1, skip="add"), strided],
+    [of_unet, lambda: of_unet(padded=True, normalization=True), lambda: of_unet(depth=1, skip="add"), strided],
 )
 @pytest.mark.parametrize("tta", [None, "dihedral"])
 def test_tiles_of_other_networks_equal_the_whole(build, tta):
-    predictor = predictor_of("unet", model=build())
+    predictor = predictor_of("unet", model=build(), arguments=SMALL)
     for size in ((130, 61), (59, 177), (8, 131)):
         image = image_of(*size)
         tiled = zoo.predict_tiled(predictor, image, tile=64, tta=tta)
@@ -165,19 +163,20 @@ def test_tiles_of_other_networks_equal_the_whole(build, tta):
         np.testing.assert_allclose(tiled, expected, atol=1e-5)
 
 
-def test_no_jump_where_tiles_meet(predictor):
-    """On an even image nothing but the edges of the whole is to be seen."""
+def test_no_seam_where_tiles_meet(predictor):
+    """In a uniform image only the edges of the whole differ."""
     tiled = zoo.predict_tiled(predictor, np.full((300, 300), 128, np.uint8), tile=80)
     inner = tiled[RADIUS + 1 : -RADIUS - 1, RADIUS + 1 : -RADIUS - 1]
     steps = [np.abs(inner[STRIDE:] - inner[:-STRIDE]).max(), np.abs(inner[:, STRIDE:] - inner[:, :-STRIDE]).max()]
     assert max(steps) < 1e-5
 
 
-def test_nothing_is_traced_anew(predictor):
-    before = predictor.function.experimental_get_tracing_count()
+def test_nothing_is_traced_again(predictor):
+    function = predictor.signatures["serving_default"]
+    before = function.experimental_get_tracing_count()
     zoo.predict_tiled(predictor, image_of(150, 99), tile=64, tta="dihedral")
     zoo.predict_tiled(predictor, image_of(50, 149), tile=71)
-    assert before <= predictor.function.experimental_get_tracing_count() <= 1
+    assert before <= function.experimental_get_tracing_count() <= 1
 
 
 # scenes
@@ -192,7 +191,7 @@ def write_tiff(path, image, **options):
 
 @pytest.mark.parametrize("suffix", ["npy", "tif", "TIF", "png"])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_files_give_what_arrays_give(predictor, suffix, channels):
+def test_files_predict_as_arrays(predictor, suffix, channels):
     image = image_of(90, 120, channels)
     path = Path(f"scene.{suffix}")
     if suffix == "npy":
@@ -210,7 +209,7 @@ def test_files_give_what_arrays_give(predictor, suffix, channels):
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", ">u2", "int16", "float32", "float64"])
-def test_networks_of_more_than_8_bits_take_all_numbers(dtype):
+def test_networks_of_more_than_8_bits_take_all_number_types(dtype):
     image = RNG.integers(0, 200, (70, 80, 5)).astype(dtype)
     predictor = overlapping()
     tiled = zoo.predict_tiled(predictor, image, tile=64)
@@ -228,20 +227,20 @@ def test_out_is_mapped_and_equal(predictor):
 
 
 @pytest.mark.parametrize("problem", [KeyboardInterrupt, MemoryError, "NaN", "disk"])
-def test_a_failure_leaves_the_old_file_alone(problem, monkeypatch):
+def test_a_failure_leaves_the_old_file_unchanged(problem, monkeypatch):
     network, image = overlapping(), np.ones((150, 150, 5), np.float32)
     Path("out.npy").write_text("old")
-    kind, told = problem, None
+    kind, message = problem, None
     if problem == "NaN":
         image[140, 140, 0] = np.nan
-        kind, told = zoo.ZooError, "holds NaN or infinite values"
+        kind, message = zoo.ZooError, "has NaN or infinite values"
     elif problem == "disk":
 
         def full(*arguments):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
         monkeypatch.setattr(os, "posix_fallocate", full)
-        kind, told = zoo.ZooError, "cannot write out.npy: No space left on device"
+        kind, message = zoo.ZooError, "cannot write out.npy: No space left on device"
     else:
         calls = []
 
@@ -252,7 +251,7 @@ def test_a_failure_leaves_the_old_file_alone(problem, monkeypatch):
             return {"probabilities": np.zeros((*inputs.shape[:3], 3), np.float32)}
 
         monkeypatch.setattr(zoo.Predictor, "__call__", failing)
-    with pytest.raises(kind, match=told):
+    with pytest.raises(kind, match=message):
         zoo.predict_tiled(network, image, tile=64, out="out.npy")
     assert os.listdir() == ["out.npy"]  # noqa: PTH208
     assert Path("out.npy").read_text() == "old"
@@ -261,7 +260,7 @@ def test_a_failure_leaves_the_old_file_alone(problem, monkeypatch):
 @pytest.mark.parametrize("name", ["shown.png", "mask.png", "mask.tif", "mask.npy"])
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
 def test_a_full_disk(predictor, name, share, monkeypatch):
-    """Whatever of a file does not fit, nothing is left, and the error names it."""
+    """Wherever in a file the disk is full, nothing is left, and the error names the file."""
     np.save("scene.npy", image_of(300, 600))
     monkeypatch.setattr(segmenting, "OVERLAY_SIDE", 600 if name == "shown.png" else 10)
     mask = "mask.tif" if name == "shown.png" else name
@@ -289,7 +288,8 @@ MEMORY = """
 import sys, numpy as np, zoo
 sys.path.insert(0, sys.argv[1])
 from test_tiling import predictor_of, write_big_tiff
-from zoo import rasters, segmenting
+from zoo.data import rasters
+from zoo.tiling import segmenting
 predictor = predictor_of()
 rasters.GDAL_CACHE = 2**20
 segmenting.OVERLAY_SIDE = 100
@@ -317,9 +317,9 @@ def write_big_tiff(path, side):
             file.write(RNG.integers(0, 256, (1, 100, side), dtype=np.uint8), window=((row, row + 100), (0, side)))
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="tells peak memory on Linux alone")
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads peak memory, which needs Linux")
 def test_memory_is_that_of_a_tile():
-    """16 times the pixels: the probabilities alone have 30 MB more."""
+    """16 times the pixels: the probabilities alone take 30 MB more."""
     command = [sys.executable, "-c", MEMORY, str(Path(__file__).parent)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -344,14 +344,14 @@ def read_mask(path):
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".npy"])
-def test_masks_hold_the_label_values(predictor, suffix):
+def test_masks_contain_the_label_values(predictor, suffix):
     image = image_of(150, 170)
     np.save("scene.npy", image)
     done = zoo.segment(predictor, "scene.npy", f"mask{suffix}", tile=64)
     mask = read_mask(done.mask)
     assert mask.dtype == np.uint8
     expected = np.array([0, 255])[decided(predictor, image)]
-    assert np.mean(mask != expected) < 1e-3  # where both classes are alike likely
+    assert np.mean(mask != expected) < 1e-3  # where both classes are equally probable
     assert done.shares == pytest.approx({"0": np.mean(mask == 0), "255": np.mean(mask == 255)})
     assert min(done.shares.values()) > 0
     assert done.overlay == Path("mask_overlay.png")
@@ -390,7 +390,7 @@ def test_masks_of_16_bits_and_coordinates():
 
 
 @pytest.mark.parametrize("suffix", [".tif", ".npy"])
-def test_classes_that_overlap_get_a_band_each(suffix):
+def test_overlapping_classes_get_a_band_each(suffix):
     predictor = overlapping()
     image = RNG.integers(0, 1000, (90, 130, 5), dtype=np.uint16)
     write_tiff("scene.tif", image)
@@ -405,7 +405,7 @@ def test_classes_that_overlap_get_a_band_each(suffix):
 
 @pytest.mark.parametrize("side", [40, 150, 2000])
 def test_overlays(predictor, side, monkeypatch):
-    """Each class in its colour, in a picture of every n-th pixel."""
+    """Each class in its color, on an image of every n-th pixel."""
     monkeypatch.setattr(segmenting, "OVERLAY_SIDE", side)
     image = image_of(150, 131, 3)
     Image.fromarray(image).save("scene.png")
@@ -414,8 +414,8 @@ def test_overlays(predictor, side, monkeypatch):
     shown, mask = np.asarray(Image.open(done.overlay)), read_mask(done.mask)[::factor, ::factor]
     assert shown.shape == (*mask.shape, 3)
     for number, value in enumerate((0, 255)):
-        colour = segmenting.class_colour(number)
-        expected = 0.6 * image[::factor, ::factor][mask == value] + 0.4 * colour
+        color = segmenting.class_color(number)
+        expected = 0.6 * image[::factor, ::factor][mask == value] + 0.4 * color
         np.testing.assert_allclose(shown[mask == value], expected, atol=0.51)
 
 
@@ -436,10 +436,10 @@ def made(making):
         for name in ("unet_tiny", "mlp_784_10"):
             spec = zoo.get_spec(name)
             names = tuple(map(str, range(spec.classes)))
-            zoo.export(registry.build(spec), f"saved_models/{name}.ex", spec=spec, classes=names)
+            zoo.export(spec.build(), f"saved_models/{name}.ex", spec=spec, classes=names)
         spec = zoo.get_spec("unet_tiny")
         fixed = {"spec": spec, "classes": ("a", "b"), "input_shape": (64, 64, 1)}
-        zoo.export(registry.build(spec, (64, 64, 1)), "saved_models/unet_tiny.fixed", **fixed)
+        zoo.export(spec.build((64, 64, 1)), "saved_models/unet_tiny.fixed", **fixed)
         image = image_of(70, 90)
         np.save("scene.npy", image)
         np.save("floats.npy", image.astype(np.float32))
@@ -456,8 +456,8 @@ def made(making):
             for share in (5, 60, 95):
                 Path(f"cut{share}.{name}").write_bytes(content[: len(content) * share // 100])
         for suffix in ("npy", "tif", "png"):
-            Path(f"text.{suffix}").write_text("no picture")
-        Path("scene.txt").write_text("no picture")
+            Path(f"text.{suffix}").write_text("not an image")
+        Path("scene.txt").write_text("not an image")
         Path("file").write_text("a file")
         Path("folder.png").mkdir()
     return folder
@@ -469,15 +469,15 @@ CUT = [
     for name in ("scene.npy", "scene.tif", "deflated.tif", "scene.png", "scene.jpg")
 ]
 WRONG = {
-    **{f"{name} -o mask.npy": "cut short" for name in CUT},
-    **{f"text.{suffix} -o mask.npy": "is no readable" for suffix in ("npy", "tif", "png")},
+    **{f"{name} -o mask.npy": "truncated" for name in CUT},
+    **{f"text.{suffix} -o mask.npy": "is not a readable" for suffix in ("npy", "tif", "png")},
     "nowhere.png -o mask.png": "no file nowhere.png",
     "folder.png -o mask.png": "no file folder.png",
-    "scene.txt -o mask.png": "scene.txt is of no known form: give .npy, .tif",
+    "scene.txt -o mask.png": "scene.txt has an unknown format: give a .npy, .tif",
     "flat.npy -o mask.png": "must be an image [H, W, C] or [H, W], not an array of shape (6300,)",
     "none.npy -o mask.png": "none.npy",
-    "objects.npy -o mask.png": "objects.npy is no readable .npy file",
-    "floats.npy -o mask.png": "floats.npy holds float32 values, the network takes uint8",
+    "objects.npy -o mask.png": "objects.npy is not a readable .npy file",
+    "floats.npy -o mask.png": "floats.npy has float32 values, the network takes uint8",
     "bands.npy -o mask.png": "images have 4 channels, the network takes 1",
     "scene.png -o mask.bmp": "cannot write mask.bmp: its name must end with .png or .tif or .tiff or .npy",
     "scene.png -o mask": "cannot write mask: its name must end with",
@@ -488,12 +488,12 @@ WRONG = {
     "scene.png -o mask.png --overlay ./scene.png": "cannot write scene.png: it is the image itself",
     "scene.png -o mask.png --overlay mask.tif": "its name must end with .png or .jpg or .jpeg",
     "scene.png -o mask.png --overlay mask.png": "cannot both be mask.png",
-    "scene.png -o mask.png --tile 53": "tile 53 is too small, the network sees 23 pixels around each, on a grid of 4: "
-    "give at least 54",
-    "scene.png -o mask.png --tile 0": "give at least 54",
+    "scene.png -o mask.png --tile 53": "tile 53 is too small, the network's receptive field has a radius of 23 pixels "
+    "and a stride of 4: choose at least 54",
+    "scene.png -o mask.png --tile 0": "choose at least 54",
     "scene.png -o mask.png --tile 100 --overlap 45": "overlap 45 does not fit tile 100",
-    "scene.png -o mask.png --tile 100 --overlap 93": "give 46 to 92",
-    "scene.png -o mask.png --overlap -1": "give 46 to 1016",
+    "scene.png -o mask.png --tile 100 --overlap 93": "choose 46 to 92",
+    "scene.png -o mask.png --overlap -1": "choose 46 to 1016",
     "scene.png -o mask.png --tta flips": "unknown tta 'flips': known: dihedral",
     "scene.png -o mask.png --tta diheral": "did you mean dihedral",
     "scene.png -o mask.png --model unet_tiny.exx": "unknown artifact 'unet_tiny.exx': did you mean unet_tiny.ex",
@@ -509,7 +509,7 @@ def test_one_line_and_nothing_written(line, made, monkeypatch, refused):
 
 
 def test_a_tiff_that_is_damaged_inside_leaves_nothing(predictor):
-    """Blocks that lie within the file but do not decode are found out while it is read."""
+    """Blocks that are complete but cannot be decoded raise only when they are read."""
     write_tiff("scene.tif", image_of(300, 300), compress="deflate", tiled=True, blockxsize=16, blockysize=16)
     content = bytearray(Path("scene.tif").read_bytes())
     content[-20_000:-10_000] = bytes(10_000)

@@ -1,4 +1,4 @@
-"""Training as a user meets it: devices, repeatability, broken-off runs, recipes, errors, fine-tuning."""
+"""Training as a user meets it: devices, repeatability, interrupted runs, recipes, errors, fine-tuning."""
 
 import csv
 import dataclasses
@@ -18,12 +18,15 @@ from keras import layers
 from PIL import Image
 
 import zoo
-from zoo import artifacts, devices, fine_tuning, plots, registry, runs, testing, training
+from zoo import artifacts, registry, testing
+from zoo.exporting import saved_model
 from zoo.data import Dataset, Split
 from zoo.errors import ZooError
+from zoo.metrics import LOSS
 from zoo.recipe import Recipe
 from zoo.spec import ModelSpec, Preprocessing, Stage
 from zoo.tasks import get_task
+from zoo.training import batches, callbacks, devices, evaluation, fine_tuning, plots, randomness, runs, trainer
 from zoo.weights import assign, load_arrays, named_weights
 
 SPLITS = ("train", "validation", "test")
@@ -33,7 +36,7 @@ TINY = {"hidden": (16, 16)}  # network3_dropout without its thousands of units
 # --- what the tests train, and on what ---------------------------------------------------------------------------
 
 
-def pictures(train: int = 24, validation: int = 20, test: int = 12, classes: int = 2, channels: int = 1) -> Dataset:
+def bars(train: int = 24, validation: int = 20, test: int = 12, classes: int = 2, channels: int = 1) -> Dataset:
     """Bars of 12 x 12 pixels, as many as asked for in each split."""
     ends = np.cumsum([0, train, validation, test])
     whole = testing.example_data("classification", classes, max(24, ends[-1]))
@@ -52,7 +55,7 @@ def digits(train: int, validation: int, test: int = 32) -> Dataset:
 
 
 def throwaway(input_shape: tuple, classes: int) -> keras.Model:
-    """A network of these tests alone: convolution, batch normalisation, dropout and a dense head."""
+    """A network of these tests alone: convolution, batch normalization, dropout and a dense head."""
     x = inputs = keras.Input(input_shape, name="images")
     x = layers.Conv2D(4, 3, strides=2, activation="relu", name="conv")(x)
     x = layers.BatchNormalization(name="norm")(x)
@@ -66,7 +69,7 @@ THROWAWAY = ModelSpec(
     task="classification",
     summary="",
     year=2024,
-    sources=("these tests",),
+    references=("these tests",),
     input_shape=(12, 12, 1),
     classes=2,
     params=40 + 8 + 202,
@@ -115,7 +118,7 @@ def saved_rows(directory: Path) -> list[dict]:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A finished run that several tests look at."""
-    return zoo.train("throwaway", pictures(), out=tmp_path_factory.mktemp("runs") / "run", epochs=3)
+    return zoo.train("throwaway", bars(), out=tmp_path_factory.mktemp("runs") / "run", epochs=3)
 
 
 # --- one device and two ------------------------------------------------------------------------------------------
@@ -160,18 +163,18 @@ def test_two_devices_validate_on_all_of_an_odd_split(validation, tmp_path):
 @pytest.mark.parametrize("replicas", [2, 3, 4])
 def test_no_replica_is_left_without_an_example(replicas):
     """TensorFlow gives each as many of a batch as the first, while there are any, and aborts at one without."""
-    task = get_task("classification").from_data(THROWAWAY, pictures())
+    task = get_task("classification").from_data(THROWAWAY, bars())
     for count in range(100, 150):
         split = Split(np.zeros((count, 12, 12, 1), np.uint8), np.zeros(count, np.int64))
-        batches = training.evaluation_batches(task, split, batch_size=40, replicas=replicas)
-        sizes = [len(labels) for _, labels in batches]
+        given = batches.evaluation_batches(task, split, batch_size=40, replicas=replicas)
+        sizes = [len(labels) for _, labels in given]
         assert sum(sizes) == count
         assert sizes[0] % replicas == 0
         assert all(size > (replicas - 1) * math.ceil(size / replicas) for size in sizes), (count, sizes)
 
 
 def test_a_batch_larger_than_the_data_is_all_of_it_that_splits_evenly(tmp_path):
-    run = zoo.train("throwaway", pictures(train=7), out=tmp_path / "run", epochs=1, batch_size=64)
+    run = zoo.train("throwaway", bars(train=7), out=tmp_path / "run", epochs=1, batch_size=64)
     assert iterations(run) == 1
 
 
@@ -180,7 +183,7 @@ def test_a_gan_trains_on_two_devices(tmp_path):
         "gan_mlp", digits(32, 16), out=tmp_path / "run", epochs=2, batch_size=8, devices="cpu:2", arguments={"width": 8}
     )
     assert all(math.isfinite(value) for row in run.history for value in row.values())
-    # what is shown is not divided by the replicas: the figures are those of one device, but for the noise
+    # what is shown is not divided by the replicas: the scores are those of one device, but for the noise
     for name, value in run.metrics["validation"].items():
         assert run.history[-1][f"val_{name}"] == pytest.approx(value, rel=0.15)
     assert [int(value) for key, value in state_of(run.directory).items() if key.endswith("iteration")] == [8, 8]
@@ -190,10 +193,10 @@ def test_each_replica_of_a_gan_draws_noise_of_its_own(tmp_path):
     strategy = devices.strategy("cpu:2")
     task = get_task("generation").from_data(zoo.get_spec("gan_mlp"), digits(8, 8), width=8)
     with strategy.scope():
-        trainer = task.compile(task.build(), task.spec.recipe(), keras.optimizers.SGD)
+        adversary = task.compile(task.build(), task.spec.recipe(), keras.optimizers.SGD)
 
     def draw(step: int) -> list[np.ndarray]:
-        values = strategy.run(lambda: trainer.latents(500, tf.constant(step)))
+        values = strategy.run(lambda: adversary.latents(500, tf.constant(step)))
         return [value.numpy() for value in strategy.experimental_local_results(values)]
 
     first, second = draw(3)
@@ -222,7 +225,7 @@ HARD = {  # everything that draws random numbers or has state
 @pytest.fixture(scope="module")
 def processes():
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["keras", "zoo.training", "zoo.callbacks", "zoo.plots", "zoo.tasks.losses"])
+    context.set_forkserver_preload(["keras", "zoo.training.trainer", "zoo.training.callbacks", "zoo.training.plots", "zoo.tasks.losses"])
     return context
 
 
@@ -290,7 +293,7 @@ def test_the_same_seed_gives_the_same_bytes(never_killed):
 KILLS = [(0, 0.0), (1, 0.0), (3, 0.05)]  # rows that are saved, seconds after that
 
 
-def test_a_killed_run_goes_on_as_if_it_had_not_been(processes, never_killed, tmp_path):
+def test_a_killed_run_resumes_as_if_it_had_not_been(processes, never_killed, tmp_path):
     root, data = never_killed
     kept = {}
     for rows, delay in KILLS:
@@ -322,12 +325,12 @@ def test_a_run_killed_after_its_last_state_still_writes_its_whole_table(tmp_path
             raise KilledError
         write(history)
 
-    write = training.callbacks.History._write_table
+    write = callbacks.History._write_table
     with monkeypatch.context() as patch:
-        patch.setattr(training.callbacks.History, "_write_table", write_or_die)
+        patch.setattr(callbacks.History, "_write_table", write_or_die)
         with pytest.raises(KilledError):
-            zoo.train("throwaway", pictures(), out=tmp_path / "run", epochs=2)
-    zoo.train("throwaway", pictures(), out=tmp_path / "run", epochs=2)
+            zoo.train("throwaway", bars(), out=tmp_path / "run", epochs=2)
+    zoo.train("throwaway", bars(), out=tmp_path / "run", epochs=2)
     assert len((tmp_path / "run" / "history.csv").read_text().splitlines()) == 3
 
 
@@ -338,7 +341,7 @@ def test_a_finished_run_is_not_trained_again(run, monkeypatch):
     monkeypatch.setattr(keras.Model, "fit", refuse)
     monkeypatch.setattr(keras.Model, "evaluate", refuse)
     before = (run.directory / "run.json").read_bytes()
-    again = zoo.train("throwaway", pictures(), out=run.directory, epochs=3)
+    again = zoo.train("throwaway", bars(), out=run.directory, epochs=3)
     assert again.record == run.record
     assert_same(weights(again.model), weights(run.model))
     assert (run.directory / "run.json").read_bytes() == before
@@ -353,17 +356,16 @@ def one_pixel_changed(data: Dataset) -> Dataset:
     ("other", "named"),
     [
         ({"seed": 1}, "seed"),
-        ({"epochs": 5}, "recipe"),
+        ({"epochs": 2}, "recipe"),
         ({"learning_rate": 0.5}, "recipe"),
-        ({"data": one_pixel_changed(pictures())}, "data"),
+        ({"data": one_pixel_changed(bars())}, "data"),
         ({"name": "mlp_784_10"}, "model, recipe, recipe_name"),
         ({"deterministic": True}, "deterministic"),
     ],
 )
-def test_another_run_in_the_same_directory_is_refused(run, other, named, monkeypatch):
-    monkeypatch.setattr(training, "start_randomness", lambda *_: None)  # determinism is for good
-    arguments = {"name": "throwaway", "data": pictures(), "epochs": 3, "out": run.directory, **other}
-    with pytest.raises(ZooError, match=rf"holds another run \(other {named}\)"):
+def test_another_run_in_the_same_directory_is_refused(run, other, named):
+    arguments = {"name": "throwaway", "data": bars(), "epochs": 3, "out": run.directory, **other}
+    with pytest.raises(ZooError, match=rf"contains another run \(different {named}\)"):
         zoo.train(**arguments)
 
 
@@ -383,7 +385,7 @@ def test_a_run_leaves_its_history_curves_and_record(run):
     record = json.loads((run.directory / "run.json").read_text())
     assert record == run.record
     assert record["seed"] == 0
-    assert record["data"]["fingerprint"] == pictures().fingerprint
+    assert record["data"]["fingerprint"] == bars().fingerprint
     assert record["data"]["examples"] == {"train": 24, "validation": 20, "test": 12}
     assert column(run, "epoch") == [1, 2, 3]
     wanted = {"epoch", "seconds", "learning_rate", "loss", "accuracy", "val_loss", "val_accuracy"}
@@ -421,14 +423,14 @@ def iterations(run) -> int:
 
 @pytest.mark.parametrize(("examples", "batch_size"), [(53, 1), (29, 4), (60, 1)])  # steps: 53, 7, 60 = 2 * 30
 def test_every_step_of_every_epoch_is_taken_once(examples, batch_size, tmp_path):
-    data = pictures(train=examples)
+    data = bars(train=examples)
     run = zoo.train("mlp_784_10", data, out=tmp_path / "run", epochs=2, batch_size=batch_size)
     assert iterations(run) == 2 * (examples // batch_size)
 
 
 @pytest.mark.parametrize("devices", ["cpu", "cpu:2"])
-def test_batch_normalisation_is_measured_on_images_as_they_are(devices, tmp_path):
-    data = pictures()
+def test_batch_normalization_is_measured_on_images_as_they_are(devices, tmp_path):
+    data = bars()
     run = zoo.train(
         "throwaway", data, out=tmp_path / "run", devices=devices, epochs=1, augmentation={"affine": {"scale": 0.9}}
     )
@@ -455,22 +457,23 @@ SPOILT = {
 def spoilt(tmp_path_factory):
     """A run that gets worse after its second epoch, with a note of each evaluation: the split, the weights."""
     data, calls = digits(400, 100, 60), []
-    evaluate = training.evaluate
+    evaluate = evaluation.evaluate_splits
 
     def spy(task, model, splits, recipe):
         calls.extend((split, weights(model)) for split in splits.values())
         return evaluate(task, model, splits, recipe)
 
-    batches = training.evaluation_batches
+    make_batches = batches.evaluation_batches
     read = []
 
     def spy_batches(task, split, **options):
         read.append(split)
-        return batches(task, split, **options)
+        return make_batches(task, split, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "evaluate", spy)
-        patch.setattr(training, "evaluation_batches", spy_batches)
+        patch.setattr(trainer, "evaluate_splits", spy)
+        patch.setattr(trainer, "evaluation_batches", spy_batches)
+        patch.setattr(evaluation, "evaluation_batches", spy_batches)
         run = zoo.train("mlp_784_30_10", data, out=tmp_path_factory.mktemp("runs") / "spoilt", **SPOILT)
     return run, data, calls, read
 
@@ -481,7 +484,7 @@ def test_the_weights_are_those_of_the_best_validation(spoilt):
     assert run.best_epoch == 1 + accuracies.index(max(accuracies)) <= 2
     assert accuracies[-1] < accuracies[run.best_epoch - 1]
     best = run.history[run.best_epoch - 1]
-    again = training.evaluate(run.task, run.model, data.splits, run.recipe)["validation"]
+    again = evaluation.evaluate_splits(run.task, run.model, data.splits, run.recipe)["validation"]
     assert again["accuracy"] == best["val_accuracy"] == run.metrics["validation"]["accuracy"]
     assert again["loss"] == pytest.approx(best["val_loss"], rel=1e-6)
 
@@ -520,7 +523,7 @@ def test_patience_ends_the_run(spoilt, tmp_path):
     ids=["constant", "step", "cosine and warmup", "table and warmup"],
 )
 def test_the_learning_rate_follows_the_schedule(schedule, rates, tmp_path):
-    data = pictures(train=4, validation=4, test=4)
+    data = bars(train=4, validation=4, test=4)
     run = zoo.train("mlp_784_10", data, out=tmp_path / "run", epochs=4, batch_size=4, schedule=schedule)
     assert column(run, "learning_rate") == pytest.approx([3.0 * rate for rate in rates])
     assert column(run, "loss")[0] > 0
@@ -535,8 +538,8 @@ class Replay:
 
     def __init__(self, data: Dataset, seed: int = 0) -> None:
         self.task = get_task("classification").from_data(zoo.get_spec("mlp_784_10"), data)
-        training.start_randomness(seed, deterministic=False)
-        start = weights(self.task.build())
+        with randomness.seeded(seed, deterministic=False):
+            start = weights(self.task.build())
         self.kernel, self.bias = (start[f"output/{name}"].astype(np.float64) for name in ("kernel", "bias"))
         self.x, self.y = self.arrays(data.splits["train"])
 
@@ -552,7 +555,7 @@ class Replay:
 
 
 def test_weight_decay_is_an_l2_gradient_that_leaves_biases_alone(tmp_path):
-    data = pictures(classes=3)
+    data = bars(classes=3)
     replay = Replay(data)
     run = zoo.train(
         "mlp_784_10", data, out=tmp_path / "run", epochs=1, batch_size=24, learning_rate=0.4, weight_decay=0.3
@@ -563,7 +566,7 @@ def test_weight_decay_is_an_l2_gradient_that_leaves_biases_alone(tmp_path):
 
 
 def test_the_averaged_weights_are_validated_and_kept(tmp_path):
-    data = pictures(classes=3)
+    data = bars(classes=3)
     replay, momentum, averages = Replay(data), 0.7, []
     run = zoo.train("mlp_784_10", data, out=tmp_path / "run", epochs=4, batch_size=24, learning_rate=5.0, ema=momentum)
     for _ in range(4):
@@ -580,7 +583,7 @@ def test_the_averaged_weights_are_validated_and_kept(tmp_path):
 
 
 def test_label_smoothing_moves_the_targets(tmp_path):
-    data = pictures(classes=3)
+    data = bars(classes=3)
     run = zoo.train("throwaway", data, out=tmp_path / "run", epochs=1, label_smoothing=0.3)
     held = data.splits["validation"]
     logits = run.model(run.task.network_batch(held.inputs, held.targets)[0], training=False).numpy()
@@ -592,7 +595,7 @@ def test_label_smoothing_moves_the_targets(tmp_path):
 
 
 def test_a_clipped_gradient_makes_a_step_of_the_clip(tmp_path):
-    data = pictures()
+    data = bars()
     before = Replay(data)
     run = zoo.train("mlp_784_10", data, out=tmp_path / "run", epochs=1, batch_size=24, learning_rate=1, clip_norm=1e-3)
     moved = weights(run.model)["output/kernel"] - before.kernel
@@ -607,9 +610,9 @@ def test_mixed_precision_is_for_training_alone(precision, tmp_path, monkeypatch)
         trained.append(model)
         return fit(task, model, *arguments, **options)
 
-    fit = training.fit
-    monkeypatch.setattr(training, "fit", spy)
-    data = pictures()
+    fit = trainer.fit
+    monkeypatch.setattr(trainer, "fit", spy)
+    data = bars()
     run = zoo.train("throwaway", data, out=tmp_path / "run", epochs=1, precision=precision)
     (model,) = trained
     assert model.get_layer("conv").compute_dtype == precision.removeprefix("mixed_")
@@ -618,13 +621,13 @@ def test_mixed_precision_is_for_training_alone(precision, tmp_path, monkeypatch)
     assert run.model.get_layer("conv").compute_dtype == run.model.compute_dtype == "float32"
     assert {array.dtype for array in load_arrays(run.directory / "weights.npz").values()} == {np.dtype("float32")}
     assign(named_weights(model), weights(run.model))
-    mixed = training.evaluate(run.task, model, data.splits, run.recipe)["validation"]
+    mixed = evaluation.evaluate_splits(run.task, model, data.splits, run.recipe)["validation"]
     assert run.metrics["validation"]["loss"] == pytest.approx(mixed["loss"], rel=0.02)
 
 
 def test_an_error_leaves_the_global_precision_alone(tmp_path):
     with pytest.raises(ZooError):
-        zoo.train("throwaway", pictures(), out=tmp_path / "run", precision="mixed_bfloat16", arguments={"nonsense": 1})
+        zoo.train("throwaway", bars(), out=tmp_path / "run", precision="mixed_bfloat16", arguments={"nonsense": 1})
     assert keras.config.dtype_policy().name == "float32"
 
 
@@ -634,7 +637,7 @@ def test_weight_decay_is_that_of_the_recipe(optimizer):
     recipe = Recipe(epochs=1, batch_size=8, learning_rate=0.1, optimizer=optimizer)
     kernel, bias = (keras.Variable([2.0], name=name) for name in ("kernel", "bias"))
     for decay, expected in ((0.0, 2.0), (0.5, 2.0 * (1 - 0.1 * 0.5))):
-        made = training.make_optimizer(recipe.replace(weight_decay=decay))
+        made = trainer.make_optimizer(recipe.replace(weight_decay=decay))
         made.apply([keras.ops.zeros(1), keras.ops.zeros(1)], [kernel, bias])
         assert float(kernel[0]) == pytest.approx(expected)
         assert float(bias[0]) == 2.0
@@ -643,7 +646,7 @@ def test_weight_decay_is_that_of_the_recipe(optimizer):
 @pytest.mark.parametrize("changes", [{"optimizer": "sgdd"}, {"optimizer_arguments": {"momentun": 0.9}}])
 def test_an_optimizer_that_keras_does_not_know_is_a_clear_error(changes, tmp_path):
     with pytest.raises(ZooError, match="sgd"):
-        zoo.train("throwaway", pictures(), out=tmp_path / "run", **changes)
+        zoo.train("throwaway", bars(), out=tmp_path / "run", **changes)
 
 
 @pytest.mark.parametrize("augmentation", [{"affine": {"rotation": 3}}, {"expand_shift": True}])
@@ -656,7 +659,7 @@ def test_texts_take_no_augmentation(augmentation, tmp_path):
 
 def test_expansion_by_shifts_makes_five_times_the_steps(tmp_path):
     run = zoo.train(
-        "mlp_784_10", pictures(), out=tmp_path / "run", epochs=1, batch_size=8, augmentation={"expand_shift": True}
+        "mlp_784_10", bars(), out=tmp_path / "run", epochs=1, batch_size=8, augmentation={"expand_shift": True}
     )
     assert iterations(run) == 5 * 24 / 8
 
@@ -669,7 +672,7 @@ EXPLODING = {"epochs": 3, "learning_rate": 0.01, "schedule": {"kind": "table", "
 def test_a_loss_that_is_no_number_ends_the_run_with_the_last_good_weights(tmp_path):
     out = tmp_path / "run"
     with pytest.raises(ZooError) as error:
-        zoo.train("throwaway", pictures(), out=out, **EXPLODING)
+        zoo.train("throwaway", bars(), out=out, **EXPLODING)
     message = str(error.value)
     assert "the loss at step 3 of epoch 2 is nan" in message
     assert "learning rate" in message
@@ -683,14 +686,14 @@ def test_a_loss_that_is_no_number_ends_the_run_with_the_last_good_weights(tmp_pa
 
 def test_a_loss_that_is_no_number_at_once_says_that_there_are_no_good_weights(tmp_path):
     with pytest.raises(ZooError, match=r"of epoch 1 is .*last good weights: none"):
-        zoo.train("throwaway", pictures(), out=tmp_path / "run", epochs=1, learning_rate=1e30)
+        zoo.train("throwaway", bars(), out=tmp_path / "run", epochs=1, learning_rate=1e30)
     assert not list((tmp_path / "run").glob("best-*.npz"))
 
 
 def test_weights_spoilt_by_the_last_step_of_an_epoch_are_not_kept_as_good(tmp_path):
     """One step an epoch: its loss is that of the weights before it, only validation sees what it did."""
     with pytest.raises(ZooError, match="last good weights: none"):
-        zoo.train("throwaway", pictures(), out=tmp_path / "run", epochs=1, batch_size=24, learning_rate=3e38)
+        zoo.train("throwaway", bars(), out=tmp_path / "run", epochs=1, batch_size=24, learning_rate=3e38)
 
 
 # --- fine-tuning -------------------------------------------------------------------------------------------------
@@ -699,7 +702,7 @@ def test_weights_spoilt_by_the_last_step_of_an_epoch_are_not_kept_as_good(tmp_pa
 def exported(run, path: Path) -> Path:
     """An artifact without the proof in a process of its own, which other tests are about."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(artifacts, "verify", lambda *_: [])
+        patch.setattr(saved_model, "verify", lambda *_: [])
         return zoo.export(run, path)
 
 
@@ -717,7 +720,7 @@ def begun(monkeypatch):
         stages.append((weights(model), {layer.name for layer in model.layers if layer.trainable_variables}))
         return fit(task, model, *arguments, **options)
 
-    fit = training.fit
+    fit = trainer.fit
     monkeypatch.setattr(fine_tuning, "fit", spy)
     return stages
 
@@ -728,11 +731,11 @@ def loaded(artifact):
 
 
 def test_other_classes_get_a_fresh_head_and_frozen_layers_do_not_change(artifact, loaded, begun, tmp_path):
-    tuned = zoo.fine_tune(artifact, pictures(classes=3), out=tmp_path / "tuned")
-    assert tuned.record["loaded"] == "6 arrays loaded; reinitialised: output/kernel, output/bias"
-    (first, trained), (second, thawed) = begun
+    tuned = zoo.fine_tune(artifact, bars(classes=3), out=tmp_path / "tuned")
+    assert tuned.record["loaded"] == "6 arrays loaded; reinitialized: output/kernel, output/bias"
+    (first, trained), (second, unfrozen) = begun
     assert trained == {"output"}
-    assert thawed == {"conv", "norm", "output"}
+    assert unfrozen == {"conv", "norm", "output"}
     assert first["output/kernel"].shape == (100, 3)
     body = {key for key in loaded if not key.startswith("output/")}
     assert_same({key: first[key] for key in body}, {key: loaded[key] for key in body})
@@ -747,18 +750,18 @@ def test_other_classes_get_a_fresh_head_and_frozen_layers_do_not_change(artifact
 
 
 def test_the_same_classes_keep_their_head(artifact, loaded, begun, tmp_path):
-    tuned = zoo.fine_tune(artifact, pictures(train=16), out=tmp_path / "tuned", epochs=1)
+    tuned = zoo.fine_tune(artifact, bars(train=16), out=tmp_path / "tuned", epochs=1)
     assert tuned.record["loaded"] == "8 arrays loaded"
     assert_same(begun[0][0], loaded)
 
 
 def test_a_stage_begins_with_and_a_run_ends_with_the_best_weights(artifact, begun, tmp_path, monkeypatch):
-    goodness = iter([0.1, 0.9, 0.3, 0.2, 0.5])  # stage 1, then three epochs that are all worse
-    by_row = {}
-    task = get_task("classification")
-    key = lambda row: (row["loss"], row["val_loss"])  # noqa: E731
-    monkeypatch.setattr(task, "goodness", lambda self, row: by_row.setdefault(key(row), next(goodness, 0.0)))
-    tuned = zoo.fine_tune(artifact, pictures(classes=3), out=tmp_path / "tuned")
+    ranks = iter([0.1, 0.9, 0.3, 0.2, 0.5])  # stage 1, then three epochs that are all worse
+    by_score = {}
+    rank_of = lambda self, score: by_score.setdefault(score, next(ranks, 0.0))  # noqa: E731
+    monkeypatch.setattr(type(get_task("classification").metrics[0]), "rank", rank_of)
+    monkeypatch.setattr(get_task("classification"), "metrics", (LOSS,))  # another value in each epoch
+    tuned = zoo.fine_tune(artifact, bars(classes=3), out=tmp_path / "tuned")
     (first,) = (tmp_path / "tuned" / "stage1-head").glob("best-*.npz")
     assert first.name == "best-0002.npz"
     assert_same(begun[1][0], load_arrays(first))
@@ -768,7 +771,7 @@ def test_a_stage_begins_with_and_a_run_ends_with_the_best_weights(artifact, begu
 
 
 def test_fine_tuning_killed_after_its_first_stage_ends_the_same(artifact, processes, tmp_path):
-    data = pictures(train=48, classes=3)
+    data = bars(train=48, classes=3)
     whole = start(processes, _fine_tune, tmp_path / "whole", data, artifact)
     killed = start(processes, _fine_tune, tmp_path / "killed", data, artifact)
     kill_when(killed, lambda: (tmp_path / "killed" / "stage2-all").exists(), 0.0)
@@ -785,34 +788,34 @@ def test_fine_tuning_killed_after_its_first_stage_ends_the_same(artifact, proces
     assert_same(first, second)
 
 
-def test_colour_pictures_become_grey_for_a_grey_network(artifact, tmp_path):
-    """Pictures of three equal channels are the grey ones: the same run, within the rounding of the conversion."""
+def test_color_images_become_gray_for_a_gray_network(artifact, tmp_path):
+    """Pictures of three equal channels are the gray ones: the same run, within the rounding of the conversion."""
     tuned = [
-        zoo.fine_tune(artifact, pictures(classes=3, channels=channels), out=tmp_path / str(channels), epochs=1)
+        zoo.fine_tune(artifact, bars(classes=3, channels=channels), out=tmp_path / str(channels), epochs=1)
         for channels in (1, 3)
     ]
     assert tuned[1].model.input_shape == (None, 12, 12, 1)
-    for grey, colour in zip(figures(tuned[0]), figures(tuned[1]), strict=True):
-        assert colour.pop("stage") == grey.pop("stage")
-        assert colour == pytest.approx(grey, rel=0.05)
+    for gray, color in zip(figures(tuned[0]), figures(tuned[1]), strict=True):
+        assert color.pop("stage") == gray.pop("stage")
+        assert color == pytest.approx(gray, rel=0.05)
 
 
-def test_grey_pictures_become_colour_for_a_colour_network(tmp_path):
-    run = zoo.train("throwaway", pictures(channels=3), out=tmp_path / "run", epochs=1, input_shape=(12, 12, 3))
-    source = exported(run, tmp_path / "throwaway.colour")
-    tuned = zoo.fine_tune(source, pictures(classes=3), out=tmp_path / "tuned", epochs=1)
+def test_gray_images_become_color_for_a_color_network(tmp_path):
+    run = zoo.train("throwaway", bars(channels=3), out=tmp_path / "run", epochs=1, input_shape=(12, 12, 3))
+    source = exported(run, tmp_path / "throwaway.color")
+    tuned = zoo.fine_tune(source, bars(classes=3), out=tmp_path / "tuned", epochs=1)
     assert tuned.model.input_shape == (None, 12, 12, 3)
     assert tuned.task.input_shape == (12, 12, 3)
 
 
-def test_another_size_of_picture_does_not_fit_a_dense_head_that_is_kept(artifact, tmp_path):
+def test_another_size_of_image_does_not_fit_a_dense_head_that_is_kept(artifact, tmp_path):
     with pytest.raises(ZooError, match=r"weights do not fit: output/kernel is of shape \(324, 2\).*\(100, 2\)"):
-        zoo.fine_tune(artifact, pictures(), out=tmp_path / "tuned", input_shape=(20, 20, 1))
+        zoo.fine_tune(artifact, bars(), out=tmp_path / "tuned", input_shape=(20, 20, 1))
 
 
-def test_another_size_of_picture_fits_where_the_head_is_replaced(artifact, tmp_path):
+def test_another_size_of_image_fits_where_the_head_is_replaced(artifact, tmp_path):
     tuned = zoo.fine_tune(
-        artifact, pictures(classes=3), out=tmp_path / "tuned", epochs=1, batch_size=12, input_shape=(20, 20, 1)
+        artifact, bars(classes=3), out=tmp_path / "tuned", epochs=1, batch_size=12, input_shape=(20, 20, 1)
     )
     assert tuned.model.input_shape == (None, 20, 20, 1)
     assert tuned.recipe.batch_size == 12
@@ -820,7 +823,7 @@ def test_another_size_of_picture_fits_where_the_head_is_replaced(artifact, tmp_p
 
 def test_fine_tuning_takes_a_schedule(artifact, tmp_path):
     schedule = {"kind": "step", "decay": 0.5}
-    tuned = zoo.fine_tune(artifact, pictures(classes=3), out=tmp_path / "tuned", epochs=2, schedule=schedule)
+    tuned = zoo.fine_tune(artifact, bars(classes=3), out=tmp_path / "tuned", epochs=2, schedule=schedule)
     assert column(tuned, "learning_rate") == pytest.approx([0.1, 0.05, 0.05, 0.025])
 
 
@@ -830,18 +833,19 @@ def test_fine_tuning_takes_a_schedule(artifact, tmp_path):
 @pytest.mark.parametrize(
     ("name", "settings", "words"),
     [
-        ("gan_mlp", {"ema": 0.9}, "generation has no use for the recipe key ema"),
-        ("gan_mlp", {"precision": "mixed_bfloat16"}, "no use for the recipe key precision"),
-        ("gan_mlp", {"patience": 3}, "no use for the recipe key patience"),
-        ("mlp_784_10", {"border": {}}, "classification has no use for the recipe key border"),
-        ("mlp_784_10", {"label_smoothing": 0.1}, "labels are smoothed for the losses .* not for quadratic"),
+        ("gan_mlp", {"ema": 0.9}, "ema averages the weights of one optimizer, gan_mlp has several"),
+        ("gan_mlp", {"precision": "mixed_float16"}, "needs: use mixed_bfloat16"),
+        ("gan_mlp", {"patience": 3}, "patience needs a validation score, which generation has not"),
+        ("mlp_784_10", {"border": {}}, "unknown recipe key 'border'"),
+        ("mlp_784_10", {"label_smoothin": 0.1}, "unknown recipe key 'label_smoothin': did you mean label_smoothing"),
+        ("mlp_784_10", {"label_smoothing": 0.1}, "label_smoothing is for the losses .* not for quadratic"),
         ("throwaway", {"batch_size": 15, "devices": "cpu:2"}, "a batch of 15 cannot be shared evenly among 2 devices"),
         ("throwaway", {"augmentation": {"patches": {}}}, "classification takes whole examples"),
         ("mlp_784_10", {"seed": 2**32}, "the seed must be from 0"),
         ("mlp_784_10", {"optimizer": "sgdd"}, "sgdd"),
     ],
 )
-def test_nothing_is_left_of_a_false_start(name, settings, words, tmp_path):
+def test_nothing_is_left_of_a_training_that_cannot_begin(name, settings, words, tmp_path):
     with pytest.raises(ZooError, match=words):
-        zoo.train(name, pictures(), out=tmp_path / "run", **settings)
+        zoo.train(name, bars(), out=tmp_path / "run", **settings)
     assert not (tmp_path / "run").exists()

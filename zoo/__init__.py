@@ -1,35 +1,52 @@
 """The classic neural networks for Keras 3 on TensorFlow: exact, trained, verified, servable."""
 
+import importlib.metadata
+
 from etils import epy
 
 from zoo.errors import ZooError
-from zoo.recipe import Augmentation, Recipe
-from zoo.registry import get_spec, list_models, register
-from zoo.spec import ModelSpec, Preprocessing, Published, Stage
+from zoo.listing import list_models
+from zoo.metrics import Metric
+from zoo.recipe import (
+    Augmentation,
+    ClassificationOptions,
+    MultilabelOptions,
+    Recipe,
+    SegmentationOptions,
+)
+from zoo.registry import get_spec, register
+from zoo.spec import ModelSpec, Preprocessing, ReportedScore, Stage
 
 with epy.lazy_api_imports(globals()):  # none of these is imported, TensorFlow least of all, before it is used
-    from zoo.artifacts import verify
-    from zoo.ensemble import create_ensemble
-    from zoo.fine_tuning import fine_tune
-    from zoo.loading import Predictor, create_model, evaluate, load, load_weights, predict
-    from zoo.reproduction import Reproduction, reproduce
-    from zoo.runs import Run, load_run
-    from zoo.saved_model import export
-    from zoo.segmenting import Segmented, segment
-    from zoo.tiling import predict_tiled
-    from zoo.training import train
+    from zoo.artifacts.verification import verify
+    from zoo.exporting.ensembles import create_ensemble
+    from zoo.exporting.saved_model import export
+    from zoo.loading import Predictor, create_model, load, load_weights, predict
+    from zoo.tiling.segmenting import Segmented, segment
+    from zoo.tiling.tiles import predict_tiled
+    from zoo.training.evaluation import evaluate
+    from zoo.training.fine_tuning import fine_tune
+    from zoo.training.reproduction import Reproduction, reproduce
+    from zoo.training.runs import Run, load_run
+    from zoo.training.trainer import train
     from zoo.weights import LoadReport
+
+__version__ = importlib.metadata.version("zoo")
 
 __all__ = [
     "Augmentation",
+    "ClassificationOptions",
     "LoadReport",
+    "Metric",
     "ModelSpec",
+    "MultilabelOptions",
     "Predictor",
     "Preprocessing",
-    "Published",
     "Recipe",
+    "ReportedScore",
     "Reproduction",
     "Run",
+    "SegmentationOptions",
     "Segmented",
     "Stage",
     "ZooError",

@@ -1,4 +1,4 @@
-"""What is written is there wholly or not at all; JSON files; whether files may be fetched, and where they are kept."""
+"""Files and folders that are written completely or not at all, JSON files, offline mode, and the cache folder."""
 
 from __future__ import annotations
 
@@ -10,11 +10,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from etils import epy
+
 from zoo.errors import ZooError
+
+with epy.lazy_imports():
+    import pooch
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file; raises ZooError for a missing or damaged one."""
+    """The JSON object in a file; raises ZooError for a missing or damaged file."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
@@ -24,7 +29,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write a file that is there wholly or not at all."""
+    """Write a JSON file, completely or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")  # two processes may write at once
     temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     temporary.replace(path)
@@ -32,11 +37,12 @@ def write_json(path: Path, content: Any) -> None:
 
 @contextlib.contextmanager
 def written(path: Path, *errors: type[Exception]) -> Iterator[Path]:
-    """A temporary sibling of `path` to write a file or a folder to. It becomes `path` at the end; whatever goes wrong,
-    nothing of it stays, nor of the folders that were made for it.
+    """A temporary sibling of `path` to write a file or a folder to. It becomes `path` at the end of the context. After
+    any error nothing of it remains, nor of the folders that were created for it.
 
     Args:
-        errors: what says, beside an OSError, that something cannot be written.
+        path: the file or folder to write.
+        errors: exceptions that, besides OSError, mean that it cannot be written.
 
     Raises:
         ZooError: for a place that cannot be written, and a full disk.
@@ -46,12 +52,12 @@ def written(path: Path, *errors: type[Exception]) -> Iterator[Path]:
     try:
         with naming(path, *errors):
             path.parent.mkdir(parents=True, exist_ok=True)
-            shutil.rmtree(temporary, ignore_errors=True)  # of a killed process that had the same number
+            shutil.rmtree(temporary, ignore_errors=True)  # left by a killed process of the same number
             yield temporary
             temporary.replace(path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
-        with contextlib.suppress(OSError):  # not there, or below something that is no folder
+        with contextlib.suppress(OSError):  # it does not exist, or its parent is not a folder
             temporary.unlink()
         for parent in created:
             with contextlib.suppress(OSError):
@@ -61,24 +67,21 @@ def written(path: Path, *errors: type[Exception]) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def naming(path: Path, *errors: type[Exception]) -> Iterator[None]:
-    """Makes an OSError, or another of these errors, a ZooError that names what cannot be written."""
+    """Turns an OSError, or another of these errors, into a ZooError that names the path that cannot be written."""
+    caught: tuple[type[Exception], ...] = (OSError, *errors)
     try:
         yield
-    except (OSError, *errors) as error:
+    except caught as error:
         reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
         raise ZooError(f"cannot write {path}: {reason}") from None
 
 
 def is_offline() -> bool:
-    """Whether ZOO_OFFLINE forbids to fetch anything."""
+    """Whether the environment variable ZOO_OFFLINE forbids downloads."""
     return os.environ.get("ZOO_OFFLINE", "0") not in ("", "0")
 
 
 def cache_folder() -> Path:
-    """Where what was fetched is kept: ZOO_CACHE, or the folder that the system has for caches."""
-    folder = os.environ.get("ZOO_CACHE")
-    if not folder:
-        import pooch
-
-        folder = pooch.os_cache("zoo")
+    """Where downloads are kept: the folder that ZOO_CACHE names, or a folder in the system's cache."""
+    folder = os.environ.get("ZOO_CACHE") or pooch.os_cache("zoo")
     return Path(folder).expanduser().absolute()

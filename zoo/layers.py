@@ -1,4 +1,4 @@
-"""The few layers that Keras lacks, of `keras.ops` alone, channels last."""
+"""The few layers that Keras lacks, written with `keras.ops`, channels last."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ register = keras.saving.register_keras_serializable(package="zoo")
 
 @register
 class ScaledTanh(keras.layers.Layer):
-    """`amplitude` * tanh(`slope` * x), elementwise. With the default, f(1) = 1 and f(-1) = -1: targets lie where the
-    curvature is greatest and not in the flat ends (LeCun et al. 1998, equation (6) and appendix A)."""
+    """`amplitude` * tanh(`slope` * x), elementwise (LeCun et al. 1998, equation (6) and appendix A, whose constants are
+    the default). With the default, f(1) = 1 and f(-1) = -1: targets lie where the curvature is greatest, not in the
+    flat ends."""
 
     def __init__(self, amplitude: float = 1.7159, slope: float = 2 / 3, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -33,9 +34,9 @@ class ScaledTanh(keras.layers.Layer):
 
 @register
 class Subsampling2D(keras.layers.Layer):
-    """The sum over each `size` x `size` window, times a coefficient, plus a bias, both trained, one for each channel:
-    [B, H, W, C] to [B, H // size, W // size, C] (LeCun et al. 1998, section II.B, layer S2). The squashing function
-    that follows there is a layer of its own."""
+    """The sum over each `size` x `size` window, times a coefficient, plus a bias: [B, H, W, C] to
+    [B, H // size, W // size, C]. Each channel has one trained coefficient and one trained bias (LeCun et al. 1998,
+    section II.B, layer S2). The squashing function that follows in the paper is a separate layer here."""
 
     def __init__(
         self,
@@ -73,31 +74,34 @@ class Subsampling2D(keras.layers.Layer):
 
 @register
 class ConnectionTableConv2D(keras.layers.Layer):
-    """Convolution without padding in which an output map sees only the input maps that a table lists for it
-    (LeCun et al. 1998, section II.B, table I): [B, H, W, C] to [B, H - k + 1, W - k + 1, outputs].
+    """Convolution without padding that connects an output map only to the input maps that a table lists for it:
+    [B, H, W, C] to [B, H - k + 1, W - k + 1, outputs] (LeCun et al. 1998, section II.B, table I).
 
-    Only the connected kernels are weights, [k, k, connections]. They are spread over a dense kernel with zeros
-    elsewhere, so that one plain convolution runs (and exports) where groups or slices would need many.
+    Only the connected kernels are weights, [k, k, connections]. They are placed in a dense kernel with zeros elsewhere,
+    so that one plain convolution runs (and exports) where groups or slices would need many.
 
     Args:
         table: for each output map the input maps that it is connected to.
         kernel_size: k, in pixels.
-        bound: weights and biases start uniform within +- `bound` / fan-in of their output map (appendix A: 2.4).
+        bound: initial weights and biases are uniform within +-`bound` / fan-in of their output map (appendix A: 2.4).
+
+    Raises:
+        ValueError: when it is built, for a table that lists more input maps than there are.
     """
 
     def __init__(self, table: Sequence[Sequence[int]], kernel_size: int, bound: float = 2.4, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.table = [list(sources) for sources in table]
+        self.table = [list(maps) for maps in table]
         self.kernel_size, self.bound = kernel_size, bound
 
     def build(self, input_shape: tuple) -> None:
-        channels, fans = input_shape[-1], np.array([len(sources) for sources in self.table])
-        highest = max(max(sources) for sources in self.table)
+        channels, fans = input_shape[-1], np.array([len(maps) for maps in self.table])
+        highest = max(max(maps) for maps in self.table)
         if highest >= channels:
-            raise ValueError(f"the table names input map {highest}, the input has {channels}")
-        # where each entry of the dense kernel comes from; the last index stands for the zero
+            raise ValueError(f"the table lists input map {highest}, the input has {channels}")
+        # which connection each entry of the dense kernel is taken from; the last index stands for the zero
         self.source = np.full((channels, len(self.table)), fans.sum(), "int32")
-        pairs = [(source, output) for output, sources in enumerate(self.table) for source in sources]
+        pairs = [(source, output) for output, maps in enumerate(self.table) for source in maps]
         for connection, pair in enumerate(pairs):
             self.source[pair] = connection
         limits = (self.bound / (self.kernel_size**2 * fans)).astype("float32")
@@ -128,7 +132,7 @@ class ConnectionTableConv2D(keras.layers.Layer):
 
 
 def _uniform_within(limits: np.ndarray) -> Any:
-    """An initializer, uniform within +- limits, which are broadcast over the weight's last axis."""
+    """An initializer, uniform within +-limits, which are broadcast over the weight's last axis."""
     unit = keras.initializers.RandomUniform(-1.0, 1.0)
     return lambda shape, dtype=None: unit(shape, dtype) * ops.cast(limits, dtype)
 
@@ -138,7 +142,7 @@ class EuclideanRBF(keras.layers.Layer):
     """Squared distances [B, K] of inputs [B, D] to K fixed codes (LeCun et al. 1998, equation (7)).
 
     Args:
-        codes: the codes [K, D]; a weight that is stored but not trained.
+        codes: the codes [K, D], kept as a weight that is stored but not trained.
     """
 
     def __init__(self, codes: Sequence[Sequence[float]], **kwargs: Any) -> None:
@@ -165,9 +169,9 @@ class EuclideanRBF(keras.layers.Layer):
 
 @register
 class LocalResponseNormalization(keras.layers.Layer):
-    """a / (`k` + `alpha` * S) ** `beta`, S the sum of squares over the `n` neighbouring channels, fewer at the ends
-    (Krizhevsky, Sutskever and Hinton 2012, section 3.3, whose constants are the default). `alpha` is not divided by
-    `n`, as some libraries do."""
+    """a / (`k` + `alpha` * S) ** `beta`, where S is the sum of squares over the `n` neighboring channels, fewer at the
+    ends (Krizhevsky, Sutskever and Hinton 2012, section 3.3, whose constants are the default). Some libraries divide
+    `alpha` by `n`; this layer does not."""
 
     def __init__(self, k: float = 2.0, n: int = 5, alpha: float = 1e-4, beta: float = 0.75, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -188,9 +192,9 @@ class LocalResponseNormalization(keras.layers.Layer):
 
 @register
 class BatchNormalization(keras.layers.BatchNormalization):
-    """Keras' own, but in training TensorFlow's fused kernel under that backend, which goes through the features fewer
-    times: Keras' passes are much of a training step of U-Net on a CPU. As the kernel does it, the variance that is kept
-    is the sample's: n / (n - 1) of Keras', over n pixels."""
+    """Keras' batch normalization; in training on the TensorFlow backend it runs TensorFlow's fused kernel, which reads
+    the features fewer times. Keras' own passes take much of a training step of U-Net on a CPU. The kernel keeps the
+    sample's variance: n / (n - 1) times that of Keras, for n pixels."""
 
     def call(self, inputs: Any, training: bool | None = None, mask: None = None) -> Any:
         if not (training and self.trainable and keras.backend.backend() == "tensorflow"):
@@ -208,8 +212,11 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
 @register
 class CropLike(keras.layers.Layer):
-    """Images [B, H, W, C] cropped to the height and width of a second one: at the bottom and the right (`start`), or
-    on all sides alike (`middle`)."""
+    """Images [B, H, W, C] cropped to the height and width of second ones.
+
+    Args:
+        keep: `start` crops at the bottom and the right, `middle` crops all sides equally.
+    """
 
     def __init__(self, keep: str = "start", **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -231,9 +238,13 @@ class CropLike(keras.layers.Layer):
 
 @register
 class MirrorPadding2D(keras.layers.Layer):
-    """Images [B, H, W, C] continued beyond their edges by their mirror image, however small they are: by `margin`
-    pixels above and to the left; below and to the right by as many, and then by the fewest after which the height and
-    the width leave the remainder `remainder` when divided by `divisor`."""
+    """Images [B, H, W, C] of any size, padded by their mirror image.
+
+    Args:
+        margin: pixels added on each side.
+        divisor, remainder: the fewest further pixels are added at the bottom and the right, so that the height and the
+            width leave `remainder` when divided by `divisor`.
+    """
 
     def __init__(self, margin: int, divisor: int = 1, remainder: int = 0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -260,12 +271,15 @@ class MirrorPadding2D(keras.layers.Layer):
 
 
 def probabilities(scores: Any, kind: str) -> Any:
-    """What a network puts out, [..., K], as probabilities that sum to 1.
+    """A network's outputs [..., K] as probabilities that sum to 1.
 
     Args:
-        kind: `ModelSpec.scores`: `logits` and `distances` go through a softmax, the latter negated; `sigmoid`
-            activations are divided by their sum.
+        kind: `ModelSpec.outputs`: `logits` go through a softmax, `distances` through a softmax of their negative; the
+            activations of `sigmoid` logits are divided by their sum.
     """
     if kind == "sigmoid":
-        return ops.divide_no_nan(scores, ops.sum(scores, axis=-1, keepdims=True))
+        # With s the sigmoid, s(z_k) / sum_j s(z_j) = exp(log s(z_k)) / sum_j exp(log s(z_j)): the softmax of log s(z),
+        # which is finite where all activations underflow to 0. log s(z) = -log(1 + exp(-z)) is written so that the
+        # exponential never overflows, and not as `ops.log_sigmoid`, whose softplus overflows in LiteRT for z < -88.
+        scores = ops.minimum(scores, 0.0) - ops.log(1.0 + ops.exp(-ops.abs(scores)))
     return ops.softmax(-scores if kind == "distances" else scores)

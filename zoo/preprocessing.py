@@ -1,8 +1,12 @@
-"""From pictures to a network's input, in the graph: the same operations in training and in serving."""
+"""From images to a network's input, in the graph: the same operations in training and in serving.
+
+Only operations that OpenVINO, LiteRT and ONNX have too, and no control flow: OpenVINO returns NaN for an `If`.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 
 import numpy as np
 from etils import epy
@@ -13,32 +17,94 @@ from zoo.spec import Preprocessing
 with epy.lazy_imports():
     import tensorflow as tf
 
+BAND = 16  # outputs of one product in `resize`: one product for a whole large image would mostly multiply by zeros
+
 
 def for_input(preprocessing: Preprocessing, spec_shape: tuple, input_shape: tuple) -> Preprocessing:
-    """The preprocessing for a network that was built for another input shape: the same margin, the other size."""
+    """The preprocessing for a network that was built for another input shape: the same margin around another size."""
     if preprocessing.size is None or tuple(spec_shape[:2]) == tuple(input_shape[:2]):
         return preprocessing
-    margin = [whole - inner for whole, inner in zip(spec_shape[:2], preprocessing.size, strict=True)]
+    margin = [outer - inner for outer, inner in zip(spec_shape[:2], preprocessing.size, strict=True)]
     size = (input_shape[0] - margin[0], input_shape[1] - margin[1])
     return dataclasses.replace(preprocessing, size=size, pad_to=tuple(input_shape[:2]) if any(margin) else None)
 
 
 def for_bands(preprocessing: Preprocessing, images: np.ndarray, known: np.ndarray) -> Preprocessing:
-    """The preprocessing for images [N, H, W, C] of any type: as it is for pictures of 8 bits and at most three bands;
-    others are served as float32 and each band is brought to mean 0 and variance 1 by what it has in these images where
-    `known`, bool [N, H, W], is true."""
+    """The preprocessing for images of any type and number of bands.
+
+    It stays as it is for 8-bit images of at most three bands. Others are served as float32, and each band is normalized
+    to mean 0 and variance 1.
+
+    Args:
+        images: [N, H, W, C].
+        known: bool [N, H, W], the pixels that mean and variance are measured on.
+    """
     if images.dtype == np.uint8 and images.shape[-1] <= 3:
         return preprocessing
-    mean, deviation = [], []
-    for number in range(images.shape[-1]):  # one at a time: sums in float64 take room
+    mean, std = [], []
+    for number in range(images.shape[-1]):  # one band at a time: sums in float64 need memory
         band = images[..., number][known]
         mean.append(float(band.mean(dtype=np.float64)))
-        deviation.append(float(band.std(dtype=np.float64)) or 1.0)
-    return dataclasses.replace(preprocessing, mean=tuple(mean), deviation=tuple(deviation), dtype="float32")
+        std.append(float(band.std(dtype=np.float64)) or 1.0)
+    return dataclasses.replace(preprocessing, mean=tuple(mean), std=tuple(std), dtype="float32")
+
+
+def resize(images: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
+    """Images resized by bilinear interpolation with antialiasing, as by `tf.image.resize(..., antialias=True)`.
+
+    Images that already have the size come back with exactly their values.
+
+    Args:
+        images: numbers [B, H, W, C] of any type; H and W are at least 1 and may be unknown in the graph.
+        size: height and width in pixels; each times the images' own must be below 2**30.
+
+    Returns:
+        float32 [B, height, width, C].
+    """
+    if tuple(images.shape[1:3]) == tuple(size):
+        return tf.cast(images, tf.float32)
+    height, width = size
+    channels, shape = images.shape[-1], tf.shape(images)
+    rows = tf.reshape(images, [shape[0], shape[1], shape[2] * channels])
+    rows = tf.concat(
+        [
+            tf.matmul(weights, tf.cast(rows[:, first:end], tf.float32))
+            for first, end, weights in _bands(shape[1], height)
+        ],
+        axis=1,
+    )
+    columns = tf.reshape(rows, [shape[0] * height, shape[2] * channels])
+    same_channel = tf.constant(np.eye(channels, dtype=np.float32)[:, None, :])
+    products = []
+    for first, end, weights in _bands(shape[2], width):  # with zeros between channels: faster than moving the axes
+        weights = tf.reshape(weights[:, None, :, None] * same_channel, [-1, (end - first) * channels])
+        products.append(tf.matmul(columns[:, first * channels : end * channels], weights, transpose_b=True))
+    return tf.reshape(tf.concat(products, axis=1), [shape[0], height, width, channels])
+
+
+def _bands(inputs: tf.Tensor, outputs: int) -> Iterator[tuple[tf.Tensor, tf.Tensor, tf.Tensor]]:
+    """The resizing of one side from `inputs` to `outputs` pixels, `BAND` outputs at a time.
+
+    An input pixel's weight falls linearly from 1 at the output pixel's center to 0 at a distance of one pixel, measured
+    in the larger of the two kinds of pixels. The weights of an output sum to 1. Distances are integers in units of
+    1 / (2 * outputs) input pixels, so weights are as exact as float32 can be, and 0 or 1 where the sizes are equal.
+
+    Yields:
+        The first and the end of the inputs that the outputs need, and their weights, float32 [outputs, inputs].
+    """
+    reach = 2 * tf.maximum(inputs, outputs)
+    for start in range(0, outputs, BAND):
+        stop = min(start + BAND, outputs)
+        first = tf.maximum(((2 * start + 1) * inputs - reach) // (2 * outputs), 0)
+        end = tf.minimum(((2 * stop - 1) * inputs + reach) // (2 * outputs) + 1, inputs)
+        centers = (2 * tf.range(start, stop)[:, None] + 1) * inputs
+        distances = (2 * tf.range(first, end)[None, :] + 1) * outputs - centers
+        weights = tf.maximum(0.0, 1 - tf.cast(tf.abs(distances), tf.float32) / tf.cast(reach, tf.float32))
+        yield first, end, weights / tf.reduce_sum(weights, axis=1, keepdims=True)
 
 
 def to_channels(images: tf.Tensor, channels: int) -> tf.Tensor:
-    """Images [B, H, W, C] with grey made colour or colour made grey.
+    """Images [B, H, W, C] converted from gray to color or from color to gray.
 
     Raises:
         ZooError: for any other change of the number of channels.
@@ -50,30 +116,32 @@ def to_channels(images: tf.Tensor, channels: int) -> tf.Tensor:
 
 
 def check_channels(given: int, wanted: int) -> None:
-    """Raises ZooError unless the channels are the same, or grey and colour, of which one can be made the other."""
+    """Raises ZooError unless the channels are the same, or gray and color, which are converted into each other."""
     if given != wanted and {given, wanted} != {1, 3}:
         raise ZooError(f"images have {given} channels, the network takes {wanted}")
 
 
 def apply(images: tf.Tensor, preprocessing: Preprocessing, channels: int) -> tf.Tensor:
     """Images [B, H, W, C], values 0..`full_scale`, to the network's input, float32 [B, H', W', channels]."""
-    images = tf.cast(to_channels(images, channels), tf.float32)
-    if preprocessing.size is not None and tuple(images.shape[1:3]) != tuple(preprocessing.size):
-        images = tf.image.resize(images, preprocessing.size, antialias=True)
+    images = to_channels(images, channels)
+    if preprocessing.size is not None:
+        images = resize(images, preprocessing.size)
+    images = tf.cast(images, tf.float32)
     if preprocessing.pad_to is not None:
-        (height, width), (inner_height, inner_width) = preprocessing.pad_to, preprocessing.size
-        top, left = (height - inner_height) // 2, (width - inner_width) // 2
-        images = tf.image.pad_to_bounding_box(images, top, left, height, width)
+        margins = [outer - inner for outer, inner in zip(preprocessing.pad_to, images.shape[1:3], strict=True)]
+        images = tf.pad(images, [(0, 0), *((margin // 2, margin - margin // 2) for margin in margins), (0, 0)])
     if preprocessing.mean:
-        return (images - tf.constant(preprocessing.mean)) / tf.constant(preprocessing.deviation)
+        return (images - tf.constant(preprocessing.mean)) / tf.constant(preprocessing.std)
     scale = (preprocessing.high - preprocessing.low) / preprocessing.full_scale
     return images * scale + preprocessing.low
 
 
 def decode(encoded: tf.Tensor, preprocessing: Preprocessing, channels: int) -> tf.Tensor:
-    """PNG or JPEG bytes, string [B], to the network's input, float32 [B, H', W', channels]; the preprocessing must
-    name a size, since the pictures may have several."""
-    height, width = preprocessing.pad_to or preprocessing.size
+    """PNG or JPEG bytes, string [B], to the network's input, float32 [B, H', W', channels].
+
+    The images may have several sizes if the preprocessing has one.
+    """
+    height, width = preprocessing.pad_to or preprocessing.size or (None, None)
 
     def decode_one(data: tf.Tensor) -> tf.Tensor:
         image = tf.io.decode_image(data, channels=channels, expand_animations=False)

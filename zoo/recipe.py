@@ -1,7 +1,7 @@
-"""Recipes as plain data: how a network is trained, nothing of how that is carried out.
+"""Recipes as plain data: how a network is trained.
 
-Every class here is frozen, is written to JSON by `dataclasses.asdict`, and is read back by `from_dict`,
-which refuses keys that it does not know.
+Every class here is frozen, is written to JSON by `dataclasses.asdict`, and is read back by `from_dict` or, for a whole
+recipe, `recipe_from_dict`, which refuse unknown keys.
 """
 
 from __future__ import annotations
@@ -156,29 +156,69 @@ class Augmentation:
 
 
 @dataclasses.dataclass(frozen=True)
+class TaskOptions:
+    """What a recipe sets for one kind of task; the base class stands for the task's defaults."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassificationOptions(TaskOptions):
+    """Options of classifiers of images and of texts.
+
+    Args:
+        label_smoothing: share of each target that is spread evenly over all classes, for cross-entropy losses.
+    """
+
+    label_smoothing: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class SegmentationOptions(TaskOptions):
+    """Options of segmentation with one class a pixel.
+
+    Args:
+        border: extra weight of the pixels between objects; None for none.
+        ignored_class: name of the class whose pixels do not count; None for none.
+        threshold_by: with two classes, the validation metric that chooses the probability threshold of the second;
+            None, and with more classes, for the most probable class.
+    """
+
+    border: Border | None = None
+    ignored_class: str | None = None
+    threshold_by: Literal["iou", "adapted_rand_error"] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class MultilabelOptions(TaskOptions):
+    """Options of segmentation with classes that may overlap.
+
+    Args:
+        threshold_by: the validation metric that chooses each class's probability threshold; None for 0.5.
+    """
+
+    threshold_by: Literal["iou", "adapted_rand_error"] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class Recipe:
     """How a network is trained.
 
     Args:
         epochs: passes over the training data (over its expansion, where the augmentation expands it).
-        arguments: the builder's arguments that only the start of the training depends on, such as `initialisation`.
-        batch_size: examples a step, over all devices together.
-        learning_rate: the optimizer's rate before the schedule's factor.
+        batch_size: examples in a step, over all devices together.
+        learning_rate: the optimizer's learning rate, before the schedule's factor.
         optimizer: a name that `keras.optimizers.get` knows.
         optimizer_arguments: further arguments of that optimizer, such as `momentum`.
         loss: a name that the task knows.
-        weight_decay: fraction of each kernel (not bias) taken off at each step, times the learning rate; for plain
-            SGD that is L2 regularisation with this factor.
-        clip_norm: largest norm of each variable's gradient; with several devices, of each device's share of it.
+        weight_decay: share of each kernel (not bias) subtracted at each step, times the learning rate; for plain SGD
+            that is L2 regularization with this factor.
         ema: momentum of the exponential moving average of the weights that is validated and kept; None for none. The
-            average begins at the start's weights: a run needs some 5 / (1 - ema) steps to leave them behind.
-        border: for masks, the extra weight of pixels between objects; None for none.
-        ignored_class: for masks, the class whose pixels count for nothing; None for none.
-        threshold_by: for masks of two classes, and of classes that overlap, the validation figure that chooses from
-            which probability on a pixel is of the (last) class; None, and for more classes, the likeliest.
-        patience: epochs without a better validation figure before training stops; None for never.
-        targets: by data set, the validation figure that a run of this recipe is expected to reach.
-        deviations: where this differs from the source's own training.
+            average begins at the initial weights: a run needs some 5 / (1 - ema) steps before they no longer matter.
+        clip_norm: largest norm of each variable's gradient; with several devices, of each device's share of it.
+        patience: epochs without a better validation score before training stops; None for never.
+        arguments: builder arguments that matter only for training, such as `initialization`.
+        options: the task's own options, one of the `TaskOptions` classes.
+        targets: by data set, the validation score that a run of this recipe is expected to reach.
+        deviations: where this training differs from the paper's.
     """
 
     epochs: int
@@ -188,17 +228,14 @@ class Recipe:
     optimizer_arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     schedule: Schedule = Schedule()
     loss: str = "cross_entropy"
-    label_smoothing: float = 0.0
     weight_decay: float = 0.0
     ema: float | None = None
     clip_norm: float | None = None
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     augmentation: Augmentation = Augmentation()
-    border: Border | None = None
-    ignored_class: str | None = None
-    threshold_by: Literal["iou", "adapted_rand_error"] | None = None
     patience: int | None = None
     arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    options: TaskOptions = TaskOptions()
     targets: Mapping[str, float] = dataclasses.field(default_factory=dict)
     deviations: tuple[str, ...] = ()
 
@@ -214,34 +251,35 @@ class Recipe:
             raise ZooError(f"recipe key learning_rate must be above 0 and finite, not {self.learning_rate}")
 
     def replace(self, **changes: Any) -> Recipe:
-        """This recipe with some keys changed; nested keys are given as mappings.
+        """This recipe with some keys changed; nested keys are given as mappings, and a key of the task's options may
+        be given like one of the recipe's own.
 
         Raises:
-            ZooError: for a key that a recipe does not have, or a value of another type.
+            ZooError: for a key that neither the recipe nor its options have, or a value of another type.
         """
-        return from_dict(Recipe, {**dataclasses.asdict(self), **changes})
+        own = {field.name for field in dataclasses.fields(self)}
+        nested = {field.name for field in dataclasses.fields(self.options)}
+        for key in changes:
+            if key not in own | nested:
+                raise unknown("recipe key", key, own | nested)
+        options = {**_plain(self.options), **_plain(changes.pop("options", {}))}
+        options |= {key: changes.pop(key) for key in [*changes] if key not in own}
+        return recipe_from_dict({**dataclasses.asdict(self), **changes, "options": options}, type(self.options))
 
 
-# What the `modern` recipes for small grey pictures vary: each says in its family's file what it changes.
-MODERN_PICTURES = Recipe(
-    epochs=40,
-    batch_size=128,
-    learning_rate=2e-3,
-    optimizer="adamw",
-    schedule=Schedule("cosine", warmup_epochs=1),
-    weight_decay=0.02,
-    ema=0.999,
-    augmentation=Augmentation(
-        affine=Affine(rotation=10.0, translation=0.07, scale=0.1, skew=5.0),
-        elastic=Elastic(alpha=20.0, sigma=4.0),
-        warped=0.6,  # interpolation blurs: on validation, networks that have seen sharp pictures too are better
-    ),
-)
-# For networks with few units, which cannot follow wide distortions.
-MILD_DISTORTIONS = Augmentation(
-    affine=Affine(rotation=6.0, translation=0.04, scale=0.06, skew=5.0),
-    elastic=Elastic(alpha=12.0, sigma=4.0),
-)
+def recipe_from_dict(data: Mapping[str, Any], options: type[TaskOptions]) -> Recipe:
+    """A recipe from plain (JSON) data, with the options of a kind of task.
+
+    Raises:
+        ZooError: for unknown keys (with the nearest known one), missing keys and values of another type.
+    """
+    plain = {key: value for key, value in data.items() if key != "options"}
+    recipe = from_dict(Recipe, plain)
+    return dataclasses.replace(recipe, options=from_dict(options, data.get("options", {})))
+
+
+def _plain(options: Any) -> dict[str, Any]:
+    return dataclasses.asdict(options) if isinstance(options, TaskOptions) else dict(options)
 
 
 def from_dict(cls: type[T], data: Mapping[str, Any]) -> T:

@@ -1,4 +1,4 @@
-"""What a network is, as frozen data: the spec that a builder is registered under."""
+"""A network as frozen data: the spec that its builder is registered under."""
 
 from __future__ import annotations
 
@@ -14,13 +14,18 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True)
-class Published:
-    """A figure that the source reports: `value` of `metric` on `dataset`, with the recipe of that name."""
+class ReportedScore:
+    """A score that a paper reports: `value` of `metric` on the test split of `dataset`.
+
+    Args:
+        reference: paper and table that report it.
+        recipe: name of the recipe that repeats the paper's training.
+    """
 
     dataset: str
     metric: str
     value: float
-    source: str
+    reference: str
     recipe: str = "paper"
 
 
@@ -36,10 +41,13 @@ class Stage:
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
-    """From pictures to a network's input, inside the graph: resize to `size` (height, width in pixels; None keeps
-    any size), pad with zeros around to `pad_to` (None: none), then map 0..`full_scale` linearly to `low`..`high`; or,
-    where `mean` and `deviation` are given, subtract the one and divide by the other, a number a band. `dtype` is the
-    type that pictures are served as."""
+    """From images to a network's input, inside the graph.
+
+    Images are resized to `size` (height, width in pixels; None keeps any size) and padded with zeros to `pad_to` (None
+    for no padding). Then 0..`full_scale` is mapped linearly to `low`..`high`; or, where `mean` and `std` are given (one
+    number a band), the mean is subtracted and the result divided by the standard deviation. `dtype` is the type in
+    which images are served.
+    """
 
     size: tuple[int, int] | None = None
     pad_to: tuple[int, int] | None = None
@@ -47,56 +55,86 @@ class Preprocessing:
     high: float = 1.0
     full_scale: float = 255.0
     mean: tuple[float, ...] = ()
-    deviation: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
     dtype: Literal["uint8", "float32"] = "uint8"
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelSpec:
-    """A network under a name: everything that others need to know of it.
+    """A network under a name: everything that other code needs to know about it.
 
     Args:
-        task: the kind of task, a key of `zoo.tasks`.
+        task: the kind of task, a key of `zoo.tasks.TASKS`.
+        references: the papers, books and programs that describe the network.
         input_shape: the network's input without the batch axis (height, width, channels in pixels, or length).
-        classes: how many outputs the source's network has; 0 where it has none to choose.
+        classes: number of outputs of the network in its reference; 0 where there are no classes.
         params: trainable parameters at `input_shape` and `classes`, counted by hand.
+        recipes: ways to train it by name, the first one the default; none for an ensemble.
         head: wildcards of the layers that depend on `classes` and are replaced by fine-tuning.
-        features: names of the layers whose outputs are of use to others, from input to output.
-        scores: what the network puts out: `logits` (softmax follows), `sigmoid` (divided by their sum),
-            `distances` (softmax of their negative) or `masks` (logits of classes that may overlap: a sigmoid each).
+        features: names of the layers whose outputs are useful as features, from input to output.
+        stages: the stages of fine-tuning in order.
+        outputs: what the network returns and how it becomes probabilities: `logits` (softmax), `sigmoid` (logits of
+            independent sigmoid units, whose activations are divided by their sum) or `distances` (softmax of their
+            negative). Tasks of other kinds have `logits`.
+        reported: the scores that the references report.
         arguments: the builder's further arguments for this variant.
-        recipes: ways to train it, the first the default; none for an ensemble.
-        notes: what a reader should know of this variant, such as a mistake of the source and which form is built.
+        notes: what a reader should know about this variant, such as an error in the paper and how it is resolved.
+        ensemble: whether the network joins trained networks and is not trained itself.
     """
 
     name: str
     task: str
     summary: str
     year: int
-    sources: tuple[str, ...]
+    references: tuple[str, ...]
     input_shape: tuple[int | None, ...]
     classes: int
     params: int
-    recipes: Mapping[str, Recipe]
+    recipes: Mapping[str, Recipe] = dataclasses.field(default_factory=dict)
     head: tuple[str, ...] = ()
     features: tuple[str, ...] = ()
     stages: tuple[Stage, ...] = ()
     preprocessing: Preprocessing = Preprocessing()
-    scores: Literal["logits", "sigmoid", "distances", "masks"] = "logits"
-    published: tuple[Published, ...] = ()
+    outputs: Literal["logits", "sigmoid", "distances"] = "logits"
+    reported: tuple[ReportedScore, ...] = ()
     arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    ensemble: bool = False
     builder: Callable[..., keras.Model] | None = None
 
     def recipe(self, name: str | None = None) -> Recipe:
-        """The recipe of that name; the first of the spec where none is named.
+        """The recipe of that name; the spec's first one by default.
 
         Raises:
-            ZooError: for an unknown name, and for a network that is joined from trained ones.
+            ZooError: for an unknown name, and for an ensemble.
         """
-        if not self.recipes:
-            raise ZooError(f"{self.name} is not trained itself: train its members and join them with `zoo ensemble`")
+        if self.ensemble:
+            raise ZooError(f"{self.name} is an ensemble: train its members and join them with `zoo ensemble`")
         name = name or next(iter(self.recipes))
         if name not in self.recipes:
             raise unknown(f"recipe of {self.name}", name, self.recipes)
         return self.recipes[name]
+
+    def build(
+        self, input_shape: tuple[int | None, ...] | None = None, classes: int | None = None, **arguments: Any
+    ) -> keras.Model:
+        """The network with initial weights.
+
+        Args:
+            input_shape, classes, arguments: in place of the spec's.
+
+        Raises:
+            ZooError: for arguments that the builder does not take, and shapes that the network cannot have.
+        """
+        shape = tuple(input_shape or self.input_shape)
+        if self.builder is None:
+            raise ZooError(f"model {self.name} has no builder: register it with @zoo.register")
+        try:
+            return self.builder(shape, self.classes if classes is None else classes, **{**self.arguments, **arguments})
+        except ZooError:
+            raise
+        except TypeError as error:
+            raise ZooError(f"model {self.name}: {error}") from error
+        except ValueError as error:
+            reason = str(error).splitlines()[0]
+            raise ZooError(f"model {self.name} cannot be built with input shape {shape}: {reason}") from error

@@ -22,16 +22,21 @@ with epy.lazy_imports():
 
 @dataclasses.dataclass(frozen=True)
 class LoadReport:
-    """What became of each key: `loaded` from the source, `reinitialised` in the model although the source may hold
-    another value, `skipped` in the source because the model has no place for it."""
+    """What happened to each key.
+
+    Attributes:
+        loaded: keys loaded from the source.
+        reinitialized: keys that keep their initial values in the model, although the source may hold others.
+        skipped: keys of the source that the model has no place for.
+    """
 
     loaded: tuple[str, ...]
-    reinitialised: tuple[str, ...] = ()
+    reinitialized: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         parts = [f"{len(self.loaded)} arrays loaded"]
-        parts += [f"reinitialised: {', '.join(self.reinitialised)}"] if self.reinitialised else []
+        parts += [f"reinitialized: {', '.join(self.reinitialized)}"] if self.reinitialized else []
         parts += [f"skipped: {', '.join(self.skipped)}"] if self.skipped else []
         return "; ".join(parts)
 
@@ -46,12 +51,14 @@ def named_weights(model: keras.Model, prefix: str = "") -> dict[str, keras.Varia
     named: dict[str, keras.Variable] = {}
     for layer in model.layers:
         if isinstance(layer, keras.Model):
-            found = named_weights(layer, f"{prefix}{layer.name}/").items()
+            found = named_weights(layer, f"{prefix}{layer.name}/")
         else:
-            found = [(prefix + variable.path, variable) for variable in layer.weights]
-        for key, variable in found:
+            found = {prefix + variable.path: variable for variable in layer.weights}
+            if len(found) < len(layer.weights):
+                raise ZooError(f"two weights of layer {layer.name} of model {model.name} share a key")
+        for key, variable in found.items():
             if key in named:
-                raise ZooError(f"two weights of model {model.name} share the key {key!r}: name its layers apart")
+                raise ZooError(f"two weights of model {model.name} share the key {key!r}: give its layers other names")
             named[key] = variable
     return named
 
@@ -62,18 +69,18 @@ def is_within(key: str, patterns: Iterable[str]) -> bool:
 
 
 def assign(
-    variables: Mapping[str, keras.Variable], arrays: Mapping[str, np.ndarray], reinitialise: Iterable[str] = ()
+    variables: Mapping[str, keras.Variable], arrays: Mapping[str, np.ndarray], reinitialize: Iterable[str] = ()
 ) -> LoadReport:
     """Assign arrays to the variables of the same keys.
 
     Args:
-        reinitialise: wildcards of layer names whose weights may keep their present values where the source has no
+        reinitialize: wildcards of layer names whose weights may keep their present values where the source has no
             array of that key and shape.
 
     Raises:
-        ZooError: for any other missing or surplus key or another shape; nothing is assigned then.
+        ZooError: for any other missing or surplus key or shape; nothing is assigned then.
     """
-    patterns = tuple(reinitialise)
+    patterns = tuple(reinitialize)
     fits = {key for key in variables if key in arrays and tuple(variables[key].shape) == arrays[key].shape}
     fresh = [key for key in variables if key not in fits]
     skipped = [key for key in arrays if key not in fits]
@@ -88,10 +95,10 @@ def assign(
 
 
 def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write arrays to an `.npz` file, which is there wholly or not at all."""
+    """Write arrays to an `.npz` file, atomically."""
     temporary = path.with_suffix(".partial")
     with temporary.open("wb") as file:
-        np.savez(file, **arrays)
+        np.savez(file, allow_pickle=False, **arrays)  # type: ignore[arg-type]
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
@@ -109,7 +116,7 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
     except FileNotFoundError:
         raise ZooError(f"no weights file {path}") from None
     except (ValueError, OSError, EOFError, BadZipFile, KeyError) as error:
-        raise ZooError(f"{path} is no readable .npz file: {error}") from None
+        raise ZooError(f"{path} is not a readable .npz file: {error}") from None
 
 
 def checkpoint_arrays(prefix: Path) -> dict[str, np.ndarray]:

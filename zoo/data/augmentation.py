@@ -1,15 +1,15 @@
-"""Random shifts, affine maps, elastic distortions, symmetries and contrast of whole batches, drawn by the seed alone.
+"""Random augmentation of batches of images: shifts, affine maps, elastic distortions, symmetries, patches, contrast.
 
-Everything runs in the graph with stateless random numbers, so that a batch depends on its content and its seed, never
-on the order or the number of threads in which a `tf.data` map computes it. All geometry is composed into one map
-from the points of the result to the points of the picture, and each picture is interpolated once.
+Everything runs in the graph with stateless random numbers: a batch depends on its content and its seed, not on the
+order or the number of threads in which a `tf.data` map computes it. All geometry is composed into one map from the
+points of the output to the points of the input image, so each image is interpolated once.
 
-Coordinates are (x, y) in pixels: x along the width, y down along the height, both from 0 at the first pixel's middle.
+Coordinates are (x, y) in pixels: x along the width, y down along the height, both 0 at the center of the first pixel.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -23,8 +23,9 @@ with epy.lazy_imports():
     import tensorflow as tf
 
 Fill = Literal["constant", "reflect"]
+Sample = Callable[[tf.Tensor, tf.Tensor, Fill, bool], tf.Tensor]
 
-# What each symmetry of the square does to (x, y) about the centre; the first four also keep a rectangle's shape.
+# The symmetries of the square as matrices for (x, y) about the center; the first four also keep a rectangle's shape.
 _SYMMETRIES = np.array(
     [
         [[1, 0], [0, 1]],
@@ -39,25 +40,29 @@ _SYMMETRIES = np.array(
     np.float32,
 )
 
-# Nielsen's expand_mnist: as is, then one pixel up, down, left and right. A result's pixel is read at (x, y) plus this.
+# Nielsen's expand_mnist.py: unchanged, then one pixel up, down, left and right. An output pixel is read at its place
+# plus this shift (x, y).
 _SHIFTS = np.array([[0, 0], [0, 1], [0, -1], [1, 0], [-1, 0]], np.float32)
 
 
 def augment(
     images: tf.Tensor, masks: tf.Tensor | None, seed: tf.Tensor, augmentation: Augmentation
 ) -> tuple[tf.Tensor, tf.Tensor | None]:
-    """Images and their masks under one random map for each: bilinear for images, nearest neighbour for masks.
+    """Moves each image and its mask by one random map: bilinear for images, nearest neighbor for masks.
 
-    `expand_shift`, `patches` and `color_jitter` come before it: `shift_expansion`, `random_patches`, `color_jitter`.
+    `shift_expansion`, `random_patches` and `color_jitter`, if the augmentation has them, are applied before it.
 
     Args:
-        images: float32 [batch, height, width, channel] in any range; only the batch may be of unknown size.
-        masks: any integers [batch, height, width] or [batch, height, width, class], or None.
-        seed: int32 [2]; the same seed gives the same maps, so give each batch of each epoch its own.
-        augmentation: what is drawn, and from which ranges.
+        images: float32 [batch, height, width, channels] in any range; only the batch axis may have an unknown size.
+        masks: any integers [batch, height, width] or [batch, height, width, classes], or None.
+        seed: int32 [2]; the same seed draws the same maps, so each batch of each epoch needs its own.
+        augmentation: the kinds of maps and their ranges; its `fill` sets the values of pixels from outside the image.
 
     Returns:
-        Images and masks of the same shapes, types and ranges; where the map leaves the picture, `fill` decides.
+        Images and masks of the same shapes, types and ranges.
+
+    Raises:
+        ZooError: for images whose height or width the graph does not know.
     """
     affine, elastic, flip_crop = augmentation.affine, augmentation.elastic, augmentation.flip_crop
     if not (affine or elastic or flip_crop or augmentation.dihedral):
@@ -90,7 +95,7 @@ def augment(
 
 
 def expansion(augmentation: Augmentation) -> int:
-    """How many examples of each image an epoch has: 5 with `expand_shift`, `per_image` with `patches`, else 1."""
+    """The number of examples of each image in an epoch: 5 with `expand_shift`, `per_image` with `patches`, else 1."""
     if augmentation.patches:
         return augmentation.patches.per_image
     return len(_SHIFTS) if augmentation.expand_shift else 1
@@ -99,26 +104,29 @@ def expansion(augmentation: Augmentation) -> int:
 def random_patches(
     arrays: Sequence[tf.Tensor], index: tf.Tensor, seed: tf.Tensor, patches: Patches, classes: int
 ) -> tuple[tf.Tensor, ...]:
-    """A random window of each of some images, the same in every array.
+    """A random window of each selected image, at the same place in every array.
 
-    Where some pixels are ignored, its middle lies on one that is not, as near as the image's edges let it; with
-    `patches.balanced` on one of a class that is drawn first, or on any where the image has none of that class.
+    If any pixel of the masks is `IGNORED`, windows are centered on pixels that are not, as far as the image's edges
+    allow. With `patches.balanced` they are centered on a pixel of a class that is drawn first, or on any known pixel of
+    an image without that class.
 
     Args:
-        arrays: images [N, H, W, C], masks of integers [N, H, W] or [N, H, W, K], and what else has these axes; the
-            tensors themselves, not a graph's.
-        index: int32 [batch], the images' numbers.
+        arrays: images [N, H, W, C], masks of integers [N, H, W] or [N, H, W, K], and any further arrays with the axes
+            [N, H, W, ...]; eager tensors, not symbolic ones.
+        index: int32 [batch], positions of the images on axis N.
         seed: int32 [2].
+        patches: size of the windows in pixels, and how they are drawn.
+        classes: number of classes of the masks.
 
     Returns:
-        Each array's windows, [batch, min(size, H), min(size, W), ...].
+        The windows of each array, [batch, min(size, H), min(size, W), ...].
     """
     masks = arrays[1]
     whole = np.array(masks.shape[1:3], np.int32)
     sides = np.minimum(whole, patches.size)
-    by_middle = patches.balanced or bool((masks.numpy() == IGNORED).any())
+    centered = patches.balanced or bool((masks.numpy() == IGNORED).any())
 
-    def middle(mask: tf.Tensor, place_seed: tf.Tensor, class_seed: tf.Tensor) -> tf.Tensor:
+    def center_of(mask: tf.Tensor, place_seed: tf.Tensor, class_seed: tf.Tensor) -> tf.Tensor:
         known = (mask if mask.shape.rank == 2 else mask[..., 0]) != IGNORED
         if patches.balanced:
             drawn = tf.random.stateless_uniform([], class_seed, 0, classes, tf.int32)
@@ -126,15 +134,15 @@ def random_patches(
                 mask == tf.cast(drawn, mask.dtype) if mask.shape.rank == 2 else tf.gather(mask, drawn, axis=2) == 1
             )
             known = tf.where(tf.reduce_any(of_class), of_class, known)
-        known |= ~tf.reduce_any(known)  # anywhere on an image of which nothing is known
+        known |= ~tf.reduce_any(known)  # anywhere in an image without known pixels
         places = tf.cast(tf.where(known), tf.int32)
         return places[tf.random.stateless_uniform([], place_seed, 0, tf.shape(places)[0], tf.int32)]
 
     def cut(drawn: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, ...]:
         number, key = drawn
         place_seed, class_seed = tf.unstack(tf.random.split(key, 2))
-        if by_middle:
-            corner = tf.clip_by_value(middle(masks[number], place_seed, class_seed) - sides // 2, 0, whole - sides)
+        if centered:
+            corner = tf.clip_by_value(center_of(masks[number], place_seed, class_seed) - sides // 2, 0, whole - sides)
         else:
             corner = tf.cast(tf.random.stateless_uniform([2], place_seed) * (whole - sides + 1), tf.int32)
         (top, left), (bottom, right) = tf.unstack(corner), tf.unstack(corner + sides)
@@ -149,10 +157,11 @@ def random_patches(
 
 
 def shift_expansion(images: tf.Tensor, masks: tf.Tensor | None, shift: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | None]:
-    """Each image and its mask moved by one pixel, zeros moving in (Nielsen, chapter 6, `expand_mnist.py`).
+    """Shifts each image and its mask by one pixel; the free row or column is zero (Nielsen, Neural Networks and Deep
+    Learning, chapter 6, `expand_mnist.py`).
 
     Args:
-        images: float32 [batch, height, width, channel].
+        images: float32 [batch, height, width, channels].
         masks: any integers [batch, height, width], or None.
         shift: integers [batch]: 0 for none, 1 to 4 for one pixel up, down, left and right.
 
@@ -164,11 +173,15 @@ def shift_expansion(images: tf.Tensor, masks: tf.Tensor | None, shift: tf.Tensor
 
 
 def color_jitter(images: tf.Tensor, seed: tf.Tensor, jitter: ColorJitter) -> tf.Tensor:
-    """Images of another contrast and brightness each, the same for all of its channels; nothing is clipped.
+    """Changes the contrast and brightness of each image at random, equally for all of its channels.
 
     Args:
-        images: float32 [batch, height, width, channel] in any range.
-        seed: int32 [2], of which a map of the same images may be drawn too.
+        images: float32 [batch, height, width, channels] in any range.
+        seed: int32 [2]; `augment` may use the same seed for the same images.
+        jitter: the ranges of contrast and brightness.
+
+    Returns:
+        Images of the same shape; their values are not clipped.
     """
     draw = tf.random.stateless_uniform([2, tf.shape(images)[0], 1, 1, 1], tf.random.fold_in(seed, 0), -1.0, 1.0)
     contrast, brightness = tf.unstack(draw)
@@ -178,15 +191,15 @@ def color_jitter(images: tf.Tensor, seed: tf.Tensor, jitter: ColorJitter) -> tf.
 
 
 def affine_map(rotation: tf.Tensor, scale: tf.Tensor, skew: tf.Tensor) -> tf.Tensor:
-    """Matrices for `warp` that turn, enlarge and skew pictures.
+    """Matrices for `warp` that rotate, scale and skew images.
 
     Args:
-        rotation: float32 [batch], degrees counter-clockwise.
-        scale: float32 [batch], the factor by which the picture grows.
-        skew: float32 [batch], degrees by which vertical lines lean (the horizontal shearing of LeCun et al. 1998).
+        rotation: float32 [batch], degrees counterclockwise.
+        scale: float32 [batch], the factor by which the image is enlarged.
+        skew: float32 [batch], degrees by which vertical lines lean (horizontal shearing in LeCun et al. 1998).
 
     Returns:
-        float32 [batch, 2, 2], from points of the result to points of the picture.
+        float32 [batch, 2, 2], from points of the output to points of the input image.
     """
     angle, lean = rotation * (np.pi / 180), tf.tan(skew * (np.pi / 180))
     sin, cos = tf.sin(angle), tf.cos(angle)
@@ -195,17 +208,19 @@ def affine_map(rotation: tf.Tensor, scale: tf.Tensor, skew: tf.Tensor) -> tf.Ten
 
 
 def displacement(noise: tf.Tensor, elastic: Elastic) -> tf.Tensor:
-    """Simard's elastic field: noise smoothed by a Gaussian and multiplied by `alpha`, not normalised again.
-
-    Two dense products smooth exactly, and here faster than a convolution. Noise counts as zero beyond the edges.
+    """The elastic displacement field of Simard et al. 2003, section 2: noise smoothed by a Gaussian and multiplied by
+    `alpha`, without normalization. Outside the image the noise counts as zero.
 
     Args:
         noise: float32 [batch, 2, height, width], uniform in [-1, 1].
+        elastic: `sigma` of the Gaussian and `alpha`, both in pixels.
 
     Returns:
-        float32 [batch, 2, height, width]: the displacement along x and along y in pixels, of standard deviation
-        sqrt(1/3) * alpha / (2 * sqrt(pi) * sigma) away from the edges: 1.4 pixels for the paper's best, 34 and 4.
+        float32 [batch, 2, height, width]: the displacement along x and along y in pixels. Away from the edges its
+        standard deviation is sqrt(1/3) * alpha / (2 * sqrt(pi) * sigma): 1.4 pixels for the paper's best values,
+        alpha = 34 and sigma = 4.
     """
+    # two dense matrix products are exact, and faster than a convolution at these sizes
     down, along = (_gaussian(side, elastic.sigma) for side in noise.shape[2:])
     return elastic.alpha * (down @ noise @ along)
 
@@ -218,27 +233,30 @@ def warp(
     field: tf.Tensor | None = None,
     fill: Fill = "constant",
 ) -> tuple[tf.Tensor, tf.Tensor | None]:
-    """Reads the result's pixel p = (x, y) at `linear` (p - centre) + centre + `shift` + `field`(p) of the picture.
+    """Reads the output pixel p = (x, y) at `linear` (p - center) + center + `shift` + `field`(p) of the input image.
 
     Args:
-        images: float32 [batch, height, width, channel], interpolated bilinearly.
-        masks: any integers [batch, height, width] or [batch, height, width, class], of which the nearest is taken,
-            or None.
+        images: float32 [batch, height, width, channels], interpolated bilinearly.
+        masks: any integers [batch, height, width] or [batch, height, width, classes], read at the nearest pixel; or
+            None.
         linear: float32 [batch, 2, 2].
         shift: float32 [batch, 2] in pixels.
         field: float32 [batch, 2, height, width] in pixels, or None.
-        fill: beyond the edge lie zeros (`constant`), or the picture mirrored at it, edge pixel first (`reflect`).
+        fill: outside the image are zeros (`constant`), or its mirror image, edge pixel first (`reflect`).
 
     Returns:
         Images and masks of the same shapes and types.
+
+    Raises:
+        ZooError: for images whose height or width the graph does not know.
     """
     height, width = _size(images)
-    centre = np.array([(width - 1) / 2, (height - 1) / 2], np.float32)
-    offset = centre + shift - tf.reduce_sum(linear * centre, axis=2)
+    center = np.array([(width - 1) / 2, (height - 1) / 2], np.float32)
+    offset = center + shift - tf.reduce_sum(linear * center, axis=2)
     if field is None:
         rows = tf.reshape(tf.concat([linear, offset[:, :, None]], axis=2), [-1, 6])
         points = tf.pad(rows, [[0, 0], [0, 2]])  # the last two of the eight numbers: no perspective
-        sample = _project
+        sample: Sample = _project
     else:
         x, y = np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)[:, None]
         affine = linear[:, :, 0, None, None] * x + linear[:, :, 1, None, None] * y + offset[:, :, None, None]
@@ -251,24 +269,25 @@ def warp(
     return images, masks
 
 
-def _project(pictures: tf.Tensor, transforms: tf.Tensor, fill: Fill, nearest: bool) -> tf.Tensor:
-    """[batch, height, width, channel] read through projective transforms, float32 [batch, 8]."""
+def _project(images: tf.Tensor, transforms: tf.Tensor, fill: Fill, nearest: bool) -> tf.Tensor:
+    """Images [batch, height, width, channels] read through projective transforms, float32 [batch, 8]."""
     return tf.raw_ops.ImageProjectiveTransformV3(
-        images=pictures,
+        images=images,
         transforms=transforms,
-        output_shape=_size(pictures),
+        output_shape=_size(images),
         fill_value=0.0,
         interpolation="NEAREST" if nearest else "BILINEAR",
         fill_mode=fill.upper(),
     )
 
 
-def _gather(pictures: tf.Tensor, points: tf.Tensor, fill: Fill, nearest: bool) -> tf.Tensor:
-    """[batch, height, width, channel] read at points, float32 [batch, 2, height, width]; edges as in `_project`."""
-    height, width = _size(pictures)
-    # A border holds what lies beyond the edge, so that no corner needs a case of its own: one pixel, and one more on
-    # the far sides for the neighbours of its last pixels, which have weight 0.
-    pictures = tf.pad(pictures, [[0, 0], [1, 2], [1, 2], [0, 0]], "SYMMETRIC" if fill == "reflect" else "CONSTANT")
+def _gather(images: tf.Tensor, points: tf.Tensor, fill: Fill, nearest: bool) -> tf.Tensor:
+    """Images [batch, height, width, channels] read at points, float32 [batch, 2, height, width]; edges as in
+    `_project`."""
+    height, width = _size(images)
+    # A border contains the values outside the image, so that corners need no special case: one pixel, and one more at
+    # the bottom and on the right for the neighbors of the border's last pixels, which have weight 0.
+    images = tf.pad(images, [[0, 0], [1, 2], [1, 2], [0, 0]], "SYMMETRIC" if fill == "reflect" else "CONSTANT")
     first, fraction = [], []
     for axis, side in enumerate((width, height)):
         point = points[:, axis]
@@ -281,8 +300,8 @@ def _gather(pictures: tf.Tensor, points: tf.Tensor, fill: Fill, nearest: bool) -
         first.append(tf.cast(point, tf.int32))
         fraction.append((point - tf.floor(point))[..., None])
     # One gather from all pixels of the batch in a row is faster than `batch_dims=1` and than `gather_nd`.
-    row, pixels = width + 3, tf.reshape(pictures, [-1, pictures.shape[3]])
-    start = tf.range(tf.shape(pictures)[0])[:, None, None] * ((height + 3) * row)
+    row, pixels = width + 3, tf.reshape(images, [-1, images.shape[3]])
+    start = tf.range(tf.shape(images)[0])[:, None, None] * ((height + 3) * row)
     corner = start + first[1] * row + first[0]
     if nearest:
         return tf.gather(pixels, corner)
@@ -294,16 +313,16 @@ def _gather(pictures: tf.Tensor, points: tf.Tensor, fill: Fill, nearest: bool) -
 
 
 def _gaussian(side: int, sigma: float) -> tf.Tensor:
-    """[side, side], whose product with a column smooths it by a Gaussian of `sigma` pixels (its weights sum to 1)."""
+    """A matrix [side, side] that smooths a column by a Gaussian of `sigma` pixels, whose weights sum to 1."""
     reach = np.arange(-np.ceil(8 * sigma), np.ceil(8 * sigma) + 1)
     distance = np.arange(side)[:, None] - np.arange(side)
     weights = np.exp(-0.5 * (distance / sigma) ** 2) / np.exp(-0.5 * (reach / sigma) ** 2).sum()
     return tf.constant(weights, tf.float32)
 
 
-def _size(pictures: tf.Tensor) -> tuple[int, int]:
-    """Height and width in pixels, which the graph must know."""
-    height, width = pictures.shape[1:3]
+def _size(images: tf.Tensor) -> tuple[int, int]:
+    """Height and width in pixels; raises ZooError if the graph does not know them."""
+    height, width = images.shape[1:3]
     if height is None or width is None:
-        raise ZooError(f"augmentation needs pictures of one known size, not {pictures.shape}: resize them first")
+        raise ZooError(f"augmentation needs images of one known size, not {images.shape}: resize them first")
     return height, width

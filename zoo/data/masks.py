@@ -1,4 +1,4 @@
-"""Images and their masks: pairs of files of one name, of classes that exclude each other or may overlap."""
+"""Images with masks: pairs of files with the same name; the classes of the masks are exclusive or overlap."""
 
 from __future__ import annotations
 
@@ -9,7 +9,17 @@ from typing import NamedTuple
 import numpy as np
 
 from zoo.data.dataset import IGNORED, Parts, Split
-from zoo.data.decoding import NPY, TIFF, Size, Unusable, decode_all, decode_image, decode_raw, resized
+from zoo.data.decoding import (
+    NPY,
+    TIFF,
+    Size,
+    Unusable,
+    decode_all,
+    decode_any,
+    decode_raw,
+    resized,
+    resized_mask,
+)
 from zoo.data.trees import Read, Tree, folders
 from zoo.errors import ZooError
 
@@ -17,12 +27,12 @@ MASK_FOLDERS = ("labels", "masks")
 MOST_CLASSES = IGNORED  # their ids are 0 to 254
 MOST_NAMED = 10  # files that an error names
 
-Groups = Mapping[str, Mapping[str, Tree]]  # of each split its two folders
-Faults = dict[str, str]  # of files that cannot be used, the reason by their name
+Groups = Mapping[str, Mapping[str, Tree]]  # the two folders of each split
+Faults = dict[str, str]  # by the names of files that cannot be used, the reasons
 
 
 class _Pair(NamedTuple):
-    """The names of an image's file and of its masks': one, or one a class."""
+    """The file names of an image and of its masks: a single one, or one for each class."""
 
     split: str
     image: str
@@ -30,7 +40,7 @@ class _Pair(NamedTuple):
 
 
 class _Mask(NamedTuple):
-    """Integers [H, W, K], the names of the K bands where they have some, and the values of a single band."""
+    """Integers [H, W, K], the names of the K bands if they have names, and the values of a single band."""
 
     values: np.ndarray
     names: tuple[str, ...]
@@ -38,7 +48,7 @@ class _Mask(NamedTuple):
 
 
 def are_pairs(group: Mapping[str, Tree]) -> bool:
-    """Whether these are two folders, of images and of masks."""
+    """Whether these are two folders, one of images and one of masks."""
     return len(group) == 2 and "images" in group and any(name in group for name in MASK_FOLDERS)
 
 
@@ -46,30 +56,33 @@ def read_pairs(groups: Groups, path: Path, image_size: Size) -> Parts:
     """Images and masks as `zoo.data.load` describes them.
 
     Args:
-        groups: of each split, train first, the folders `images`, and `labels` or `masks`.
+        groups: for each split, train first, the folders `images`, and `labels` or `masks`.
+        path: the folder or archive, for errors.
+        image_size: see `zoo.data.load`.
 
     Raises:
-        ZooError: for files that make no pair, all of them with the reason, and for too many label values.
+        ZooError: for all files without a matching image or mask, with the reasons, and for too many label values.
     """
     faults: Faults = {}
     class_folders = tuple(sorted({name for group in groups.values() for name in folders(_masks(group)[1])}))
     pairs, files = _match(groups, class_folders, faults)
-    images = decode_all({pair.image: files[pair.image] for pair in pairs}, decode_image, path.name)
-    masks = decode_all({name: files[name] for pair in pairs for name in pair.masks}, _decode_mask, path.name)
-    faults |= {name: str(found) for name, found in (images | masks).items() if isinstance(found, Unusable)}
+    images, image_faults = decode_all({pair.image: files[pair.image] for pair in pairs}, decode_any, path.name)
+    mask_files = {name: files[name] for pair in pairs for name in pair.masks}
+    masks, mask_faults = decode_all(mask_files, _decode_mask, path.name)
+    faults |= image_faults | mask_faults
     pairs = [pair for pair in pairs if not faults.keys() & {pair.image, *pair.masks}]
     _compare(pairs, images, masks, class_folders, faults)
     if faults:
         named = ", ".join(f"{name} ({faults[name]})" for name in sorted(faults)[:MOST_NAMED])
         more = f", and {len(faults) - MOST_NAMED} more" if len(faults) > MOST_NAMED else ""
-        raise ZooError(f"{path}: files that make no pair of an image and its mask: {named}{more}")
+        raise ZooError(f"{path}: files that do not form a pair of an image and its mask: {named}{more}")
     if not any(pair.split == "train" for pair in pairs):
-        raise ZooError(f"{path}: there are no images to train on: put some into images, and their masks beside it")
+        raise ZooError(f"{path}: there are no images to train on: put images into images, and their masks beside it")
     classes, labels = _classes(pairs, masks, class_folders)
     if labels and len(labels) > MOST_CLASSES:
         raise ZooError(
-            f"{path}: the masks hold {len(labels)} label values, more than {MOST_CLASSES}: are these pictures, not "
-            "masks? A mask that was once saved as JPEG holds dozens: draw it anew and save it as PNG"
+            f"{path}: the masks contain {len(labels)} label values, more than {MOST_CLASSES}: are these images, not "
+            "masks? A mask that was once saved as JPEG contains dozens: draw it again and save it as PNG"
         )
     height, width = image_size or np.max([image.shape[:2] for image in images.values()], axis=0)
     bands, dtype = images[pairs[0].image].shape[2], np.result_type(*{image.dtype for image in images.values()})
@@ -83,7 +96,7 @@ def read_pairs(groups: Groups, path: Path, image_size: Size) -> Parts:
             values = np.concatenate([masks[mask].values for mask in pair.masks], axis=-1)
             mask = (np.searchsorted(labels, values) if labels else values != 0).astype(np.uint8)
             inputs[row, : image.shape[0], : image.shape[1]] = image
-            targets[row, : image.shape[0], : image.shape[1]] = resized(mask, image_size, "nearest")
+            targets[row, : image.shape[0], : image.shape[1]] = resized_mask(mask, image_size)
         return Split(inputs, targets[..., 0] if labels else targets)
 
     return {split: split_of(split) for split in groups}, classes
@@ -92,7 +105,7 @@ def read_pairs(groups: Groups, path: Path, image_size: Size) -> Parts:
 def _classes(
     pairs: list[_Pair], masks: Mapping[str, _Mask], class_folders: tuple[str, ...]
 ) -> tuple[tuple[str, ...], list[int]]:
-    """The classes' names, and the label values that stand for them where they exclude each other."""
+    """The class names, and the label values of exclusive classes in their order."""
     first = masks[pairs[0].masks[0]]
     count = first.values.shape[2]
     if class_folders or count > 1:
@@ -102,12 +115,12 @@ def _classes(
 
 
 def _masks(group: Mapping[str, Tree]) -> tuple[str, Tree]:
-    """The folder of masks by its name."""
+    """The name and the contents of the folder of masks."""
     return next((name, group[name]) for name in MASK_FOLDERS if name in group)
 
 
 def _match(groups: Groups, class_folders: tuple[str, ...], faults: Faults) -> tuple[list[_Pair], dict[str, Read]]:
-    """The pairs by name, and all files; what is in no pair is added to the faults."""
+    """The pairs by name, and all files; files without a pair are added to the faults."""
     pairs: list[_Pair] = []
     files: dict[str, Read] = {}
 
@@ -118,7 +131,7 @@ def _match(groups: Groups, class_folders: tuple[str, ...], faults: Faults) -> tu
             if isinstance(entry, dict):
                 faults[name] = "a folder"
             elif stem in names:
-                faults[name] = f"named like {names[stem]}"
+                faults[name] = f"same name as {names[stem]}"
             else:
                 names[stem], files[name] = name, entry
         return names
@@ -128,7 +141,7 @@ def _match(groups: Groups, class_folders: tuple[str, ...], faults: Faults) -> tu
         name, tree = _masks(group)
         places = {f"{prefix}{name}": tree}
         if class_folders:
-            faults |= {f"{prefix}{name}/{file}": "beside the classes' folders" for file in tree.keys() - folders(tree)}
+            faults |= {f"{prefix}{name}/{file}": "beside the class folders" for file in tree.keys() - folders(tree)}
             places = {f"{prefix}{name}/{label}": folders(tree).get(label, {}) for label in class_folders}
         images = by_stem(f"{prefix}images", group["images"])
         masks = {place: by_stem(place, folder) for place, folder in places.items()}
@@ -147,12 +160,12 @@ def _decode_mask(data: bytes) -> _Mask:
     values, names = decode_raw(data, indexed=True)
     if values.shape[2] == 3 and not data.startswith((*TIFF, NPY)):
         if (values != values[..., :1]).any():
-            raise Unusable("a colour mask: give label values, as a grey picture or one with a palette")
+            raise Unusable("a color mask: store label values in a gray or palette image")
         values = values[..., :1]
     if values.dtype not in (np.uint8, np.uint16):
         with np.errstate(invalid="ignore"):
             whole = values.astype(np.int32)
-        if (whole != values).any():  # NaN too
+        if (whole != values).any():  # also NaN
             raise Unusable("label values must be whole numbers of at most 32 bits")
         values = whole
     labels = frozenset(np.unique(values).tolist() if values.shape[2] == 1 else ())
@@ -168,7 +181,7 @@ def _compare(
     class_folders: tuple[str, ...],
     faults: Faults,
 ) -> None:
-    """Adds to the faults what does not fit the other file of its pair, the first pair, or train."""
+    """Adds to the faults the files that do not match the other file of their pair, the first pair, or train."""
     if not pairs:
         return
     first_image, first_mask = pairs[0].image, pairs[0].masks[0]
@@ -185,10 +198,11 @@ def _compare(
             elif count != layers:
                 faults[name] = f"{count} bands, not {layers}" + ("" if class_folders else f" as {first_mask}")
             elif layers > 1 and masks[name].names != masks[first_mask].names:
-                faults[name] = f"its bands are not named as those of {first_mask}"
+                faults[name] = f"band names differ from those of {first_mask}"
     known = frozenset().union(*(masks[pair.masks[0]].labels for pair in pairs if pair.split == "train"))
-    if known and not class_folders and not any(name.startswith("train/") for name in faults):  # else it may know more
+    # a faulty file of train may contain further labels
+    if known and not class_folders and not any(name.startswith("train/") for name in faults):
         for pair in pairs:
-            strange = sorted(masks[pair.masks[0]].labels - known)
-            if strange:
-                faults[pair.masks[0]] = f"unknown label value {', '.join(map(str, strange[:5]))}, not in train"
+            new = sorted(masks[pair.masks[0]].labels - known)
+            if new:
+                faults[pair.masks[0]] = f"unknown label value {', '.join(map(str, new[:5]))}, not in train"

@@ -1,10 +1,10 @@
-"""Made-up satellite scenes of 20 spectral bands whose classes overlap and are told apart by their surroundings.
+"""Synthetic satellite scenes with 20 spectral bands and overlapping classes that only their surroundings distinguish.
 
-In the spirit of the Kaggle competition "DSTL Satellite Imagery Feature Detection" (2016): one mask a class, and a pixel
-may belong to several: a crown hangs over a road, a road crosses water. A pixel's spectrum alone says little. Roads,
-roofs, car parks and bare fields are of the same mixtures; crowns, meadows and crops too; water, peat and shadows are
-alike dark. What decides is what a network has to look around for: a road is long, a roof casts a shadow and may have
-a ridge, a crown is a shaded ball, water is smooth and has no rows.
+Modeled on the Kaggle competition "DSTL Satellite Imagery Feature Detection" (2016): there is one mask for each class,
+and a pixel may belong to several, such as a tree crown over a road or a road over water. The spectrum of a single pixel
+is not enough. Roads, roofs, car parks and bare fields are mixtures of the same materials, and so are crowns, meadows
+and crops; water, peat and shadows are equally dark. The classes differ in their shape and surroundings: a road is long,
+a roof casts a shadow and may have a ridge, a crown is a shaded ball, water is smooth and has no rows.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ CLASSES = ("buildings", "roads", "trees", "water")
 BUILDINGS, ROADS, TREES, WATER = range(len(CLASSES))
 PARTS = {"train": (25, 1), "validation": (8, 2), "test": (8, 3)}  # scenes, seed
 
-# Micrometres: visible and near infrared, then shortwave infrared, about the ranges of WorldView-3.
+# Micrometers: visible and near infrared, then shortwave infrared, approximately the ranges of WorldView-3.
 WAVELENGTHS = np.concatenate([np.linspace(0.40, 1.04, 8), np.linspace(1.2, 2.4, 12)]).astype(np.float32)
-# Invented curves, no measured ones: reflectance at a few wavelengths, with the shape of vegetation's green peak, red
-# edge and two bands of leaf water, of water's absorption and of the slow rise of soils and of what we build from them.
+# Synthetic, not measured: reflectance at a few wavelengths. The curves follow the green peak, red edge and two leaf
+# water bands of vegetation, the absorption of water, and the slow rise of soils and of building materials.
 KNOTS = (0.40, 0.47, 0.55, 0.67, 0.76, 1.00, 1.20, 1.45, 1.65, 1.93, 2.20, 2.40)
 CURVES = {
     name: np.interp(WAVELENGTHS, KNOTS, curve).astype(np.float32)
@@ -43,8 +43,8 @@ CURVES = {
         "water": (0.06, 0.07, 0.06, 0.04, 0.02, 0.01, 0.01, 0.00, 0.00, 0.00, 0.00, 0.00),
     }.items()
 }
-# The concentrations of the Dirichlet distributions that surfaces are mixed by: what is built and bare ground overlap
-# widely, and so do water and peat; crowns, meadows and crops are the same.
+# Concentrations of the Dirichlet distributions from which surfaces are mixed: built and bare ground overlap widely,
+# and so do water and peat; crowns, meadows and crops are the same.
 ROAD = {"asphalt": 3, "concrete": 1, "soil": 1}
 ROOF = {"asphalt": 1, "concrete": 3, "soil": 1}
 CAR_PARK = {"asphalt": 1, "concrete": 1, "soil": 1}
@@ -52,29 +52,30 @@ BARE = {"asphalt": 1, "concrete": 1, "soil": 3}
 GREEN = {"leaf": 3, "straw": 1}
 PEAT = {"peat": 3, "asphalt": 1}
 WET = {"water": 6, "peat": 1}
-NOISE = np.linspace(0.004, 0.010, BANDS, dtype=np.float32)  # of the sensor, by its bands
-SKYLIGHT = np.interp(WAVELENGTHS, (0.4, 1.0, 2.4), (0.35, 0.18, 0.12)).astype(np.float32)  # what is left in a shadow
+NOISE = np.linspace(0.004, 0.010, BANDS, dtype=np.float32)  # of the sensor, for each band
+SKYLIGHT = np.interp(WAVELENGTHS, (0.4, 1.0, 2.4), (0.35, 0.18, 0.12)).astype(np.float32)  # share of light in a shadow
 
 
 def data() -> tuple[dict[str, Split], tuple[str, ...]]:
-    """The data set `scenes`, always the same: 25 scenes for training, 8 for validation, 8 for test, 256 x 256.
+    """The splits and class names of the data set `scenes`: 25 scenes for training, 8 for validation and 8 for test,
+    each 256 x 256 pixels; see `scenes`.
 
-    To the last bit it is the same with one version of NumPy and SciPy on one kind of processor.
+    They are the same in each call. Other versions of NumPy and SciPy, or other processors, may round differently.
     """
     return {name: Split(*scenes(count, seed=seed)) for name, (count, seed) in PARTS.items()}, CLASSES
 
 
 def scenes(count: int, *, size: int = 256, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Scenes and their masks; scene i is the same whatever the count.
+    """Scenes and their masks. A scene depends on the seed and its position, not on the count.
 
     Args:
-        count: how many.
-        size: height and width in pixels of about one metre, 64 or more.
-        seed: of all of them.
+        count: number of scenes.
+        size: height and width in pixels of about one meter, at least 64.
+        seed: seed of all of them.
 
     Returns:
         Images uint16 [count, size, size, 20], reflectance times 10,000, and masks uint8 [count, size, size, 4] of 0
-        and 1 in the order of CLASSES. What a crown or a bridge hides belongs to its class all the same.
+        and 1 in the order of CLASSES. A pixel that a crown or a bridge hides still belongs to its own class too.
     """
     images = np.empty((count, size, size, BANDS), np.uint16)
     masks = np.empty((count, size, size, len(CLASSES)), np.uint8)
@@ -84,16 +85,16 @@ def scenes(count: int, *, size: int = 256, seed: int = 0) -> tuple[np.ndarray, n
 
 
 class _Scene:
-    """A scene painted from the ground up: what comes later lies above. Places and directions are complex, x + iy."""
+    """A scene painted from the ground up: later layers cover earlier ones. Points and directions are complex, x+iy."""
 
     def __init__(self, size: int, rng: np.random.Generator) -> None:
         self.size, self.rng = size, rng
         y, x = np.mgrid[:size, :size].astype(np.float32)
         self.place = (x + 1j * y).astype(np.complex64)
-        self.sun = cmath.rect(1, rng.uniform(0, math.tau))  # towards it
+        self.sun = cmath.rect(1, rng.uniform(0, math.tau))  # the direction towards it
         self.spectra = np.zeros((0, BANDS), np.float32)
-        self.surface = np.zeros((size, size), np.int32)  # which of the spectra is on top
-        self.light = np.ones((size, size), np.float32)  # by texture and slope
+        self.surface = np.zeros((size, size), np.int32)  # index of the topmost spectrum
+        self.light = np.ones((size, size), np.float32)  # factor of texture and slope
         self.height = np.zeros((size, size), np.float32)  # pixels above the ground
         self.masks = np.zeros((len(CLASSES), size, size), bool)
         self.grain = 1 + 0.04 * self._noise(1)
@@ -106,8 +107,8 @@ class _Scene:
         return self._photograph(), np.moveaxis(self.masks, 0, -1)
 
     def _fields(self) -> None:
-        """A patchwork of meadows, crops in rows, bare ground, and peat ploughed in rows."""
-        kinds = ((GREEN, 0.0), (GREEN, 0.25), (BARE, 0.0), (PEAT, 0.35))  # and how much the rows differ
+        """A patchwork of meadows, crops in rows, bare ground, and peat plowed in rows."""
+        kinds = ((GREEN, 0.0), (GREEN, 0.25), (BARE, 0.0), (PEAT, 0.35))  # with the contrast of the rows
         count = max(2, self.size**2 // 5000)
         field, _ = self._nearest(self.rng.choice(self.size**2, count, replace=False))
         rough = self.grain + 0.1 * self._noise(12)
@@ -117,19 +118,19 @@ class _Scene:
             self._paint(field == number, self._mixed(mixture), rough * (1 + depth * np.sin((self.place * across).real)))
 
     def _water(self) -> None:
-        """A winding river, or else a lake."""
+        """A winding river or a lake."""
         river = self.rng.random() < 0.6
-        way, _ = self._course(self._around_middle(0.2), self.rng.uniform(0, math.pi), bend=20)
+        way, _ = self._course(self._near_center(0.2), self.rng.uniform(0, math.pi), bend=20)
         half_width = self.size * (self.rng.uniform(0.05, 0.08) if river else self.rng.uniform(0.14, 0.2))
         self.masks[WATER] = np.abs(way.imag if river else way) + 3 * self._noise(10) < half_width
         self._paint(self.masks[WATER], self._mixed(WET), 1 + 0.03 * self._noise(1.5))
 
     def _roads(self) -> None:
-        """Roads that cross about at right angles, over water as bridges; then what stands along them."""
+        """Roads that cross at about right angles, over water as bridges, then the plots along them."""
         angle, roads = self.rng.uniform(0, math.pi), []
         for turn, aside in ((0, -0.25), (0, 0.25), (math.pi / 2, 0)):
-            middle = self._around_middle(0.08) + cmath.rect(aside * self.size, angle + math.pi / 2)
-            way, point = self._course(middle, angle + turn + self.rng.normal(0, 0.1), bend=self.rng.uniform(2, 8))
+            center = self._near_center(0.08) + cmath.rect(aside * self.size, angle + math.pi / 2)
+            way, point = self._course(center, angle + turn + self.rng.normal(0, 0.1), bend=self.rng.uniform(2, 8))
             half_width = self.rng.uniform(3.5, 5.5)
             road = np.abs(way.imag) < half_width
             self._paint(road, self._mixed(ROAD), self.grain)
@@ -144,13 +145,13 @@ class _Scene:
                         self._plot(point, along, edge, taken)
 
     def _plot(self, point: Callable[[float, float], complex], along: float, edge: float, taken: np.ndarray) -> None:
-        """A building, or a car park that looks alike but is flat, at the edge of a road where there is room for it."""
+        """A building, or a car park that looks similar but is flat, at the edge of a road if there is room for it."""
         half_length, half_depth = self.rng.uniform(6, 13), self.rng.uniform(6, 9)
         across = edge + math.copysign(half_depth + self.rng.uniform(3, 9), edge)
-        centre = point(along, across)
-        direction = point(along + 1, across) - centre
+        center = point(along, across)
+        direction = point(along + 1, across) - center
         direction /= abs(direction)
-        place = (self.place - centre) * direction.conjugate()
+        place = (self.place - center) * direction.conjugate()
         outside = np.maximum(np.abs(place.real) - half_length, np.abs(place.imag) - half_depth)
         plot, room = outside < 0, outside < 3
         if not plot.any() or (room & taken).any():
@@ -166,7 +167,7 @@ class _Scene:
             self.masks[BUILDINGS] |= plot
 
     def _trees(self) -> None:
-        """Woods, and single trees, most of them at the edges of roads, buildings and water, over which they hang."""
+        """Woods and single trees, most of them at the edges of roads, buildings and water, which they overhang."""
         solid = self.masks.any(0)
         out, into = ndimage.distance_transform_edt(~solid), ndimage.distance_transform_edt(solid)
         weights = np.where(solid, 0.3 * (into < 3), 1 + 3 * (out < 5) + 12 * (self._noise(14) > 1.2))
@@ -181,9 +182,9 @@ class _Scene:
         self.height = np.where(self.masks[TREES], radius * (1.6 - distance), self.height)
 
     def _photograph(self) -> np.ndarray:
-        """The scene as uint16 [H, W, 20]: light and shadow, the optics' blur, haze, and the sensor's noise."""
+        """The scene as uint16 [H, W, 20], with light and shadow, blur of the optics, haze, and noise of the sensor."""
         shadow = np.zeros((self.size, self.size), np.float32)
-        for step in range(1, 15):  # the sun stands at 45 degrees: a pixel further, a pixel lower
+        for step in range(1, 15):  # the sun is at 45 degrees: one pixel farther is one pixel lower
             way = -step * self.sun
             above = ndimage.shift(self.height, (way.imag, way.real), order=0) - step - self.height
             shadow = np.maximum(shadow, np.clip(above, 0, 1))
@@ -196,43 +197,46 @@ class _Scene:
         return np.rint(10_000 * image.clip(0, 1)).astype(np.uint16)
 
     def _mixed(self, mixture: dict[str, int]) -> np.ndarray:
-        """A spectrum [20] of this mixture, with a brightness of its own."""
+        """A spectrum [20] of this mixture, with a random brightness."""
         curves = np.stack([CURVES[name] for name in mixture])
         return (self.rng.uniform(0.8, 1.2) * self.rng.dirichlet([*mixture.values()]) @ curves).astype(np.float32)
 
     def _noise(self, sigma: float) -> np.ndarray:
-        """Noise of variance 1, smooth over about `sigma` pixels."""
+        """Noise [size, size] of variance 1, smooth over about `sigma` pixels."""
         noise = ndimage.gaussian_filter(self.rng.standard_normal((self.size, self.size), np.float32), sigma)
         return (noise - noise.mean()) / noise.std()
 
-    def _around_middle(self, spread: float) -> complex:
-        """A place at most this share of the scene from its middle, in x and in y."""
+    def _near_center(self, spread: float) -> complex:
+        """A place at most this share of the scene from its center, in x and in y."""
         return self.size * complex(*self.rng.uniform(0.5 - spread, 0.5 + spread, 2))
 
-    def _course(self, middle: complex, angle: float, bend: float) -> tuple[np.ndarray, Callable]:
-        """A winding line: for each pixel how far along and across it lies, and the place of such a pair."""
+    def _course(
+        self, center: complex, angle: float, bend: float
+    ) -> tuple[np.ndarray, Callable[[float, float], complex]]:
+        """A winding line: the coordinates of each pixel along and across it, and a function from two such coordinates
+        to a place."""
         direction = cmath.rect(1, angle)
         phase, length = self.rng.uniform(0, math.tau), self.rng.uniform(120, 240)
 
         def curve(along: np.ndarray | float) -> np.ndarray | float:
             return bend * (np.sin(math.tau * along / length + phase) - math.sin(phase))
 
-        way = (self.place - middle) * direction.conjugate()
+        way = (self.place - center) * direction.conjugate()
         way -= 1j * curve(way.real)
-        return way, lambda along, across: middle + complex(along, across + curve(along)) * direction
+        return way, lambda along, across: center + complex(along, across + curve(along)) * direction
 
     def _nearest(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """For each pixel the number of the nearest of the points (flat indices), and the way from there."""
-        number = np.full(self.size**2, -1)
-        number[points] = np.arange(len(points))
-        number = number.reshape(self.size, self.size)
+        """For each pixel the number of the nearest of the points (flat indices), and the way from that point."""
+        flat = np.full(self.size**2, -1)
+        flat[points] = np.arange(len(points))
+        number = flat.reshape(self.size, self.size)
         at = tuple(ndimage.distance_transform_edt(number < 0, return_distances=False, return_indices=True))
         return number[at], self.place - self.place[at]
 
     def _paint(
         self, mask: np.ndarray, spectra: np.ndarray, light: np.ndarray, number: np.ndarray | None = None
     ) -> None:
-        """Covers the mask with one spectrum [20], or with that of the spectra [N, 20] that `number` names."""
+        """Paints the mask with one spectrum [20], or with the spectra [N, 20] that `number` selects for each pixel."""
         self.surface[mask] = len(self.spectra) + (0 if number is None else number[mask])
         self.spectra = np.concatenate([self.spectra, np.atleast_2d(spectra)])
         self.light[mask] = light[mask]

@@ -1,109 +1,124 @@
-"""Data sets of every form as arrays in memory: named sets, picture folders, archives, tables and texts."""
+"""Data sets by name or path, or as Python objects, as arrays in memory."""
 
 from __future__ import annotations
 
 import os
-import zipfile
-import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 from etils import epy
 
-from zoo.data import lookup
-from zoo.data.dataset import IGNORED, SPLITS, Dataset, Parts, Split, complete
+from zoo.data import lookup, scenes
+from zoo.data.arrays import read_npz
+from zoo.data.dataset import SPLITS, Dataset, Parts, Split, complete
 from zoo.data.decoding import PROGRESS_FROM, Size, resized, stack
-from zoo.data.pictures import read_pictures
+from zoo.data.given import GIVEN, read_given
+from zoo.data.images import read_images
 from zoo.errors import ZooError
 
 with epy.lazy_imports():
+    import tensorflow as tf
     import tensorflow_datasets as tfds
     import tqdm
     from sklearn import datasets as sklearn_datasets
 
-    from zoo.data import scenes
-
 
 def load(
-    name: str | os.PathLike | Dataset,
+    data: str | os.PathLike[str] | Dataset | tf.data.Dataset | Mapping[str, tf.data.Dataset | Split],
     *,
     image_size: tuple[int, int] | None = None,
     seed: int = 0,
     ignored_class: str | None = None,
 ) -> Dataset:
-    """A data set by its name or path; one that is loaded already is returned as it is.
+    """A data set by its name or path, or from Python objects; a loaded one is returned unchanged.
 
-    - `digits`: scikit-learn's 1,797 digits of 8 x 8, at hand without a download.
-    - `mnist`: from ZOO_DATA_DIR, Keras' folder or the network; validation is the last 10,000 of train.
-    - `scenes`: made-up satellite scenes, see `zoo.data.scenes`.
-    - `tfds:NAME`: an image classification set of tensorflow-datasets.
-    - a folder or `.zip`, perhaps with a folder for each of `train`, `validation` (`val`) and `test`, of either
-        - picture files of 8 bits in one folder a class, or
+    - `digits`: scikit-learn's 1,797 digits of 8 x 8 pixels, which need no download.
+    - `mnist`: from ZOO_DATA_DIR, Keras' folder or the network; the last 10,000 images of train are for validation.
+    - `scenes`: synthetic satellite scenes, see `zoo.data.scenes`.
+    - `tfds:NAME`: an image classification data set of tensorflow-datasets.
+    - a folder or `.zip` file, optionally with one folder for each of `train`, `validation` (`val`) and `test`, of
+        - 8-bit image files in one folder for each class, or
         - images and their masks, see below.
-    - `.npz`: `x_train`, `y_train` and, if given, `x_validation` (`x_val`) and `x_test` with their `y`, `classes`.
-      Images [N, H, W] or [N, H, W, C], or texts [N]. Class ids [N]; masks [N, H, W] of class ids up to 254; or masks
-      of K > 1 overlapping classes [N, H, W, K] of 0 and 1. In uint8 masks 255 is `IGNORED`.
-    - `.tsv`: a header `label<TAB>text` and a line an example.
-    - `.txt`: one text, its first 90 % for training, 5 % for validation, 5 % for test.
-    - anything else is NAME, NAME.npz, NAME.zip, NAME.tsv or NAME.txt in ZOO_DATA_DIR.
+    - `.npz`: `x_train`, `y_train` and optionally `x_validation` (`x_val`) and `x_test` with their `y`, and `classes`.
+      Images [N, H, W] or [N, H, W, C] of uint8, uint16 or float, or texts [N]. Class ids [N]; masks [N, H, W] of class
+      ids up to 254; or masks [N, H, W, K] of K > 1 overlapping classes, of 0 and 1. In uint8 masks 255 is `IGNORED`.
+    - `.tsv`: a header `label<TAB>text` and one line for each example.
+    - `.txt`: one text, the first 90 % for training, 5 % for validation and 5 % for test.
+    - any other name is NAME, NAME.npz, NAME.zip, NAME.tsv or NAME.txt in ZOO_DATA_DIR.
+    - a finite `tf.data.Dataset`, or a mapping of `train`, `validation` and `test` to such data sets or to `Split`s, see
+      below.
 
-    A split that the data set does not bring is 15 % of train, stratified by class where there are enough of each; for
-    masks it is not stratified.
+    A missing split is 15 % of train, stratified by class if there are enough examples of each class, and not stratified
+    for masks.
 
-    **Images and masks** lie in two folders, `images` and `labels` (or `masks`), and an image and its mask have the same
-    name but for the suffix. Images are PNG, JPEG, BMP or GIF pictures, TIFF files of any number of bands
-    (`pip install 'zoo[geotiff]'`) or `.npy` arrays [H, W] or [H, W, C]. All are given as uint8 where all are, as uint16
-    where all are of unsigned 8 or 16 bits, else as float32. Their masks are of
+    **Images and masks** are in two folders, `images` and `labels` (or `masks`). An image and its mask have the same
+    name except for the suffix. Images are PNG, JPEG, BMP or GIF files, TIFF files with any number of bands
+    (`pip install 'zoo[geotiff]'`) or `.npy` arrays [H, W] or [H, W, C]. They are loaded as uint8 if all are uint8, as
+    uint16 if all are unsigned with 8 or 16 bits, otherwise as float32. Their masks have
 
-    - exclusive classes: one band of whole numbers, the label values. The values that occur, in order, are the classes
-      0, 1, ..., at most 255 of them, and are their names: masks of 0 and 255 have the classes `0` and `255`. A picture
-      with a palette counts by its indices (a GIF by its grey values), a colour picture with three equal bands as grey.
-      Where validation or test are given, their values must occur in train.
-    - overlapping classes: TIFF or `.npy` masks of several bands, one a class, 0 where a pixel is not of it. Their
-      names are the TIFF's band descriptions if all bands have one, else `1`, `2`, ...
-    - overlapping classes: in `labels` a folder a class, which gives it its name, with a mask of one band for each
-      image, 0 where a pixel is not of it.
+    - exclusive classes: one band of whole numbers, the label values. The values that occur, in ascending order, are the
+      classes 0, 1, ..., at most 255 of them, and their names: masks of 0 and 255 have the classes `0` and `255`. A
+      palette image counts by its indices (a GIF by its gray values), a color image with three equal bands as gray. In
+      validation and test only values that occur in train are allowed.
+    - overlapping classes: TIFF or `.npy` masks with several bands, one for each class, 0 for pixels outside the class.
+      The class names are the band descriptions of the TIFF files if all bands have one, otherwise `1`, `2`, ...
+    - overlapping classes: one folder for each class in `labels`, with the name of the class and a mask with one band
+      for each image, 0 for pixels outside the class.
 
-    Images of several sizes are padded at the bottom and on the right to the largest height and width: with zeros, and
-    their masks with `IGNORED`, 255.
+    Images of several sizes are padded at the bottom and on the right to the largest height and width: images with
+    zeros, masks with `IGNORED`, 255.
+
+    **A `tf.data.Dataset`** contains pairs (input, target), or inputs alone, single or in batches, such as
+    `keras.utils.image_dataset_from_directory` returns; its attribute `class_names` is used if it has one. It is read
+    once, to its end and in its own order: if it shuffles, its fingerprint differs each time. Inputs and targets are
+    those of `.npz` files. In addition, labels may be one-hot [K], and whole floating-point targets become integers.
+    Floating-point images with a range of 0 to 255 become uint8 if all their values are whole numbers, or if there are
+    no masks, rounded. The data set is named `given`.
 
     Args:
-        image_size: height and width in pixels to which picture files and TFDS' pictures of other sizes are brought
-            (bilinear, antialiased; the nearest pixel for masks); `.npz` arrays stay as they are.
-        seed: of the splits taken from train.
-        ignored_class: name of one of exclusive classes of masks. Its pixels are `IGNORED`, and it is no class any more.
+        data: the name, path or objects.
+        image_size: height and width in pixels to which image files and TFDS images are resized (bilinear with
+            antialiasing; masks by the nearest pixel). `.npz` arrays and Python objects keep their size.
+        seed: seed of the splits that are taken from train.
+        ignored_class: name of one of the exclusive classes of masks. Its pixels become `IGNORED`, and it is no longer
+            one of the classes.
 
     Raises:
-        ZooError: for an unknown name or class, and for data that cannot be read or used, with the files at fault.
+        ZooError: for an unknown name or class, and for data that cannot be read or used, with the names of the files.
     """
-    if isinstance(name, Dataset):
-        return name if ignored_class in (None, name.ignored_class) else name.without_class(ignored_class)
-    name = os.fspath(name)
-    if name in NAMED:
-        splits, classes = NAMED[name]()
-    elif name.startswith("tfds:"):
-        splits, classes = _tfds(name, image_size)
-        name = name.replace(":", "-").replace("/", "-")  # runs and artifacts are named after it
+    if isinstance(data, Dataset):
+        dataset = data
+    elif isinstance(data, str | os.PathLike):
+        name, (splits, classes) = _read_named(os.fspath(data), image_size)
+        dataset = Dataset(name, complete(splits, seed), classes)
     else:
-        path = lookup.find(name, tuple(NAMED), tuple(FORMS))
-        form = read_pictures if path.is_dir() else FORMS.get(path.suffix.lower())
-        if form is None:
-            raise ZooError(f"{path} is of no known form: give a folder or a {', '.join(FORMS)} file")
-        name = path.resolve().name if path.is_dir() else path.stem
-        try:
-            splits, classes = form(path, image_size)
-        except OSError as error:
-            raise ZooError(f"{path} cannot be read: {error}") from error
-    dataset = Dataset(name, complete(splits, seed), classes)
-    return dataset if ignored_class is None else dataset.without_class(ignored_class)
+        splits, classes = read_given(data)
+        dataset = Dataset(GIVEN, complete(splits, seed), classes, given=True)
+    return dataset if ignored_class in (None, dataset.ignored_class) else dataset.without_class(ignored_class)
+
+
+def _read_named(name: str, image_size: Size) -> tuple[str, Parts]:
+    """A data set by its name or path, and its name for runs and artifacts."""
+    if name in NAMED:
+        return name, NAMED[name]()
+    if name.startswith("tfds:"):
+        return name.replace(":", "-").replace("/", "-"), _tfds(name, image_size)
+    path = lookup.find(name, tuple(NAMED), tuple(FORMATS))
+    read = read_images if path.is_dir() else FORMATS.get(path.suffix.lower())
+    if read is None:
+        raise ZooError(f"{path} has an unknown format: give a folder or a {', '.join(FORMATS)} file")
+    try:
+        return path.resolve().name if path.is_dir() else path.stem, read(path, image_size)
+    except OSError as error:
+        raise ZooError(f"{path} cannot be read: {error}") from error
 
 
 def _digits() -> Parts:
     digits = sklearn_datasets.load_digits()
     images = np.rint(digits.images * (255 / 16)).astype(np.uint8)[..., None]
     whole = Split(images, digits.target.astype(np.int64))
-    return complete({"train": whole}, seed=0), tuple("0123456789")  # the same for every seed: figures compare
+    return complete({"train": whole}, seed=0), tuple("0123456789")  # the same for every seed: scores are comparable
 
 
 def _mnist() -> Parts:
@@ -116,12 +131,12 @@ def _mnist() -> Parts:
 def _tfds(name: str, image_size: Size) -> Parts:
     builder = lookup.tfds_builder(name.removeprefix("tfds:"))
     features = builder.info.features
-    # `supervised_keys` first: a set may have other pictures and labels besides
+    # `supervised_keys` first: a data set may have other images and labels too
     keys = [key for key in (*(builder.info.supervised_keys or ()), *features) if isinstance(key, str)]
     image = next((key for key in keys if isinstance(features[key], tfds.features.Image)), None)
     label = next((key for key in keys if isinstance(features[key], tfds.features.ClassLabel)), None)
     if image is None or label is None or "train" not in builder.info.splits:
-        raise ZooError(f"{name} has no train split of images with a class label: choose an image classification set")
+        raise ZooError(f"{name} has no train split of images with class labels: choose a set for image classification")
     splits = {}
     for split in SPLITS:
         total = builder.info.splits[split].num_examples if split in builder.info.splits else 0
@@ -129,90 +144,9 @@ def _tfds(name: str, image_size: Size) -> Parts:
             examples = tfds.as_numpy(builder.as_dataset(split=split))
             bar = tqdm.tqdm(examples, f"{name} {split}", total, unit=" images", disable=total <= PROGRESS_FROM)
             pairs = [(resized(example[image], image_size), example[label]) for example in bar]
-            pictures, labels = zip(*pairs, strict=True)
-            splits[split] = Split(stack(pictures, name), np.array(labels, np.int64))
+            images, labels = zip(*pairs, strict=True)
+            splits[split] = Split(stack(images, name), np.array(labels, np.int64))
     return splits, tuple(features[label].names)
-
-
-def _npz(path: Path, image_size: Size) -> Parts:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {
-                key.replace("_val", "_validation") if key.endswith("_val") else key: archive[key] for key in archive
-            }
-    except (OSError, EOFError, ValueError, TypeError, zipfile.BadZipFile, zlib.error) as error:
-        raise ZooError(
-            f"{path} cannot be read as plain arrays ({error}): write it by numpy.savez, no objects"
-        ) from error
-    if "x_train" not in arrays:
-        raise ZooError(
-            f"{path} has no x_train, only {', '.join(arrays) or 'nothing'}: name the arrays x_train, y_train"
-        )
-    splits = {
-        name: _array_split(arrays[f"x_{name}"], arrays.get(f"y_{name}"), f"{path}: x_{name}, y_{name}")
-        for name in SPLITS
-        if f"x_{name}" in arrays
-    }
-    train = splits["train"]
-    for name, split in splits.items():
-        if _shapes(split) != _shapes(train):
-            raise ZooError(f"{path}: x_{name}, y_{name} are of another kind or size than x_train, y_train")
-    if train.targets is None:
-        return splits, ()
-    ignored = _ignored(train.targets)
-    if ignored.any() and not train.targets.any(where=~ignored):
-        raise ZooError(f"{path}: masks hold 0 and {IGNORED} alone, which stands for ignored pixels: give 0 and 1")
-    overlapping = train.targets.ndim == 4
-    count = train.targets.shape[3] if overlapping else max(_class_count(split.targets) for split in splits.values())
-    classes = tuple(map(str, np.ravel(arrays.get("classes", np.arange(count) + overlapping))))
-    if len(classes) < count or (overlapping and len(classes) > count):
-        raise ZooError(f"{path} names {len(classes)} classes and has targets of {count}: name each of them")
-    return splits, classes
-
-
-def _shapes(split: Split) -> tuple:
-    """Of one example."""
-    return split.inputs.shape[1:], None if split.targets is None else split.targets.shape[1:]
-
-
-def _class_count(targets: np.ndarray) -> int:
-    """Class ids from 0 to the highest."""
-    return 1 + int(targets.max(initial=0, where=~_ignored(targets)))
-
-
-def _ignored(targets: np.ndarray) -> np.ndarray:
-    """Pixels that are to be ignored."""
-    return (targets == IGNORED) & (targets.dtype == np.uint8)
-
-
-def _array_split(x: np.ndarray, y: np.ndarray | None, what: str) -> Split:
-    if x.dtype.kind == "f":
-        with np.errstate(over="ignore"):
-            x = x.astype(np.float32)
-        if not np.isfinite(x).all():
-            raise ZooError(f"{what}: inputs hold NaN or infinite values: replace them")
-    if x.ndim == 3:
-        x = x[..., None]
-    if not (x.ndim == 4 and x.dtype in (np.uint8, np.uint16, np.float32)) and not (x.ndim == 1 and x.dtype.kind == "U"):
-        raise ZooError(f"{what}: inputs {x.dtype} {x.shape} must be uint8, uint16 or float [N, H, W, C], or texts [N]")
-    if y is None:
-        return Split(x)
-    if y.ndim in (2, 4) and y.shape[-1] == 1:  # [N, 1], as Keras keeps CIFAR-10
-        y = y[..., 0]
-    if x.shape[:1] != y.shape[:1]:
-        raise ZooError(f"{what}: inputs {x.shape} and targets {y.shape} differ in number: give one target an input")
-    whole = y.dtype.kind in "iub" and y.min(initial=0) >= 0
-    if not whole or not (y.ndim == 1 or (y.ndim in (3, 4) and y.shape[:3] == x.shape[:3])):
-        raise ZooError(
-            f"{what}: targets {y.dtype} {y.shape} must be class ids from 0 on, [N] or [N, H, W], or masks [N, H, W, K]"
-        )
-    if y.ndim == 1:
-        return Split(x, y.astype(np.int64))
-    highest = y.max(initial=0, where=~_ignored(y))
-    if highest > (IGNORED - 1 if y.ndim == 3 else 1):
-        allowed = f"class ids up to {IGNORED - 1}" if y.ndim == 3 else "0 and 1, as each of their classes may overlap"
-        raise ZooError(f"{what}: masks hold {highest}: give {allowed}, and {IGNORED} as uint8 for pixels to ignore")
-    return Split(x, y.astype(np.uint8))
 
 
 def _tsv(path: Path, image_size: Size) -> Parts:
@@ -222,9 +156,9 @@ def _tsv(path: Path, image_size: Size) -> Parts:
     rows = [line.split("\t") for line in lines]
     for number, row in enumerate(rows, start=2):
         if len(row) != 2:
-            raise ZooError(f"{path}: line {number} has {len(row)} columns: give two, label<TAB>text")
+            raise ZooError(f"{path}: line {number} has {len(row)} columns: write two, label<TAB>text")
     if not rows:
-        raise ZooError(f"{path} has no line after its header: give one for each text")
+        raise ZooError(f"{path} has no line after its header: add one for each text")
     labels, texts = zip(*rows, strict=True)
     classes, targets = np.unique(labels, return_inverse=True)
     return {"train": Split(np.array(texts, object), targets.astype(np.int64))}, tuple(map(str, classes))
@@ -235,7 +169,7 @@ def _txt(path: Path, image_size: Size) -> Parts:
     first, second = int(0.9 * len(text)), int(0.95 * len(text))
     parts = text[:first], text[first:second], text[second:]
     if not all(parts):
-        raise ZooError(f"{path} holds {len(text)} characters: too few for a training, a validation and a test text")
+        raise ZooError(f"{path} contains {len(text)} characters: too few for a training, a validation and a test text")
     return {name: Split(np.array([part], object)) for name, part in zip(SPLITS, parts, strict=True)}, ()
 
 
@@ -247,4 +181,9 @@ def _read_text(path: Path) -> str:
 
 
 NAMED: dict[str, Callable[[], Parts]] = {"digits": _digits, "mnist": _mnist, "scenes": lambda: scenes.data()}
-FORMS: dict[str, Callable[[Path, Size], Parts]] = {".npz": _npz, ".zip": read_pictures, ".tsv": _tsv, ".txt": _txt}
+FORMATS: dict[str, Callable[[Path, Size], Parts]] = {
+    ".npz": read_npz,
+    ".zip": read_images,
+    ".tsv": _tsv,
+    ".txt": _txt,
+}

@@ -1,4 +1,4 @@
-"""Folders and zip archives alike as trees of files."""
+"""Folders and zip archives as trees of files."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from pathlib import Path
 from zoo.errors import ZooError
 
 Read = Callable[[], bytes]
-Tree = dict[str, "Tree | Read"]  # by name; a leaf gives the file's bytes
+Tree = dict[str, "Tree | Read"]  # by name; a leaf returns the file's bytes
 
 
 @contextlib.contextmanager
 def open_tree(path: Path) -> Iterator[Tree]:
-    """What a folder or a zip archive holds, to be read within the context; hidden files are left out.
+    """The contents of a folder or zip archive, to be read within the context; hidden files are left out.
 
     Raises:
-        ZooError: for what is no zip archive, or one in which a name is both a file and a folder.
+        ZooError: for a file that is not a zip archive, or an archive in which a name is both a file and a folder.
     """
     if path.is_dir():
         yield _folder_tree(path)
@@ -28,7 +28,7 @@ def open_tree(path: Path) -> Iterator[Tree]:
     try:
         archive = zipfile.ZipFile(path)
     except zipfile.BadZipFile as error:
-        raise ZooError(f"{path} is no zip archive or is cut short ({error}): fetch it again") from error
+        raise ZooError(f"{path} is not a zip archive or is truncated ({error}): download it again") from error
     with archive:
         yield _zip_tree(archive, path)
 
@@ -39,7 +39,7 @@ def _folder_tree(folder: Path) -> Tree:
 
 
 def _zip_tree(archive: zipfile.ZipFile, path: Path) -> Tree:
-    lock = threading.Lock()  # the archive is one open file
+    lock = threading.Lock()  # the archive is a single open file
 
     def read(entry: zipfile.ZipInfo) -> bytes:
         with lock:
@@ -52,17 +52,19 @@ def _zip_tree(archive: zipfile.ZipFile, path: Path) -> Tree:
             continue
         node = root
         for parent in parents:
-            node = node.setdefault(parent, {})
-            if not isinstance(node, dict):
-                raise ZooError(f"{path} holds {parent!r} both as a file and as a folder: write it anew")
+            child = node.setdefault(parent, {})
+            if not isinstance(child, dict):
+                raise ZooError(f"{path} contains {parent!r} both as a file and as a folder: rename one of them")
+            node = child
         node.setdefault(name, {} if entry.is_dir() else functools.partial(read, entry))
     return root
 
 
 def _ignored(name: str) -> bool:
-    return name in ("", "__MACOSX") or name.startswith(".") or name.endswith(".aux.xml")  # GDAL's notes beside a TIFF
+    # GDAL writes its notes on a TIFF file into .aux.xml beside it
+    return name in ("", "__MACOSX") or name.startswith(".") or name.endswith(".aux.xml")
 
 
 def folders(tree: Tree) -> dict[str, Tree]:
-    """The folders of a tree, without the files beside them, in order of their names."""
+    """The folders of a tree by name, in order, without the files beside them."""
     return {name: entry for name, entry in sorted(tree.items()) if isinstance(entry, dict)}

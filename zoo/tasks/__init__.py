@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from zoo.errors import unknown
-from zoo.tasks.base import Task, restore
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from zoo import registry
+from zoo.errors import ZooError, unknown
+from zoo.recipe import Recipe, from_dict, recipe_from_dict
+from zoo.spec import Preprocessing
+from zoo.tasks.base import ImageTask, Signatures, Task, TextTask, image_size, with_options
 from zoo.tasks.classification import Classification
 from zoo.tasks.generation import Generation
 from zoo.tasks.language_model import LanguageModel
-from zoo.tasks.segmentation import Segmentation
+from zoo.tasks.segmentation import MultilabelSegmentation, Segmentation
 from zoo.tasks.text_classification import TextClassification
 
 TASKS: dict[str, type[Task]] = {
     "classification": Classification,
     "segmentation": Segmentation,
+    "multilabel_segmentation": MultilabelSegmentation,
     "generation": Generation,
     "text_classification": TextClassification,
     "language_model": LanguageModel,
@@ -20,10 +28,43 @@ TASKS: dict[str, type[Task]] = {
 
 
 def get_task(name: str) -> type[Task]:
-    """The task of that name; raises ZooError for an unknown one."""
+    """The kind of task of that name; raises ZooError for an unknown one."""
     if name not in TASKS:
         raise unknown("task", name, TASKS)
     return TASKS[name]
 
 
-__all__ = ["TASKS", "Task", "get_task", "restore"]
+def restore(description: Mapping[str, Any]) -> Task:
+    """The task that `Task.describe` wrote down.
+
+    Raises:
+        ZooError: for a description that is incomplete, or names a model that is not registered.
+    """
+    try:
+        spec = registry.get_spec(description["spec"])
+        kind = get_task(spec.task)
+        # a mapping, or a sequence of which JSON has made a list
+        kept = {field.name: description[field.name] for field in dataclasses.fields(kind) if field.name != "spec"}
+        kept = {name: dict(value) if isinstance(value, Mapping) else tuple(value) for name, value in kept.items()}
+        return kind(spec, **{**kept, "preprocessing": from_dict(Preprocessing, kept["preprocessing"])})
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ZooError(f"the model's description is incomplete: {error}") from None
+
+
+def read_recipe(data: Mapping[str, Any], task: str) -> Recipe:
+    """A recipe from plain (JSON) data for a kind of task; raises ZooError for unknown keys and wrong values."""
+    return recipe_from_dict(data, get_task(task).Options)
+
+
+__all__ = [
+    "TASKS",
+    "ImageTask",
+    "Signatures",
+    "Task",
+    "TextTask",
+    "get_task",
+    "image_size",
+    "read_recipe",
+    "restore",
+    "with_options",
+]

@@ -11,29 +11,33 @@ import tensorflow as tf
 class AdversarialTrainer(keras.Model):
     """Goodfellow et al. 2014, algorithm 1 with one discriminator step, both networks updated from one batch.
 
-    The noise is drawn statelessly from the step and the replica: each replica has its own, a resumed run the same.
+    The noise is drawn statelessly from the step and the replica: each replica has its own noise, a resumed run the
+    same.
     """
 
     def __init__(self, generator: keras.Model, discriminator: keras.Model) -> None:
         super().__init__(name="adversarial_trainer")
         self.generator, self.discriminator = generator, discriminator
-        self.built = True  # Keras would call it to find out, under a strategy
+        self.built = True  # otherwise Keras calls it to find out, under a strategy
         self.cross_entropy = keras.losses.BinaryCrossentropy(from_logits=True)
 
     def compile(self, generator_optimizer: Any, discriminator_optimizer: Any, **options: Any) -> None:
         super().compile(jit_compile=False, **options)
-        self.generator_optimizer, self.discriminator_optimizer = generator_optimizer, discriminator_optimizer
-        generator_optimizer.build(self.generator.trainable_variables)
-        discriminator_optimizer.build(self.discriminator.trainable_variables)
-        self.trackers = [keras.metrics.Mean(name=name) for name in ("generator_loss", "discriminator_loss")]
-        self.loss_tracker = keras.metrics.Mean(name="loss")
+        self.optimizers = [generator_optimizer, discriminator_optimizer]
+        for optimizer, network in zip(self.optimizers, self.networks, strict=True):
+            optimizer.build(network.trainable_variables)
+        self.trackers = [keras.metrics.Mean(name=name) for name in ("loss", "generator_loss", "discriminator_loss")]
+
+    @property
+    def networks(self) -> list[keras.Model]:
+        return [self.generator, self.discriminator]
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
-        return [self.loss_tracker, *self.trackers]
+        return self.trackers
 
     def latents(self, count: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
-        """Standard normal noise [count, Z] that belongs to this step and this replica."""
+        """Standard normal noise [count, Z] of this step and this replica."""
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
         seed = tf.stack([tf.cast(step, tf.int32), tf.cast(replica, tf.int32)])
         return tf.random.stateless_normal([count, self.generator.input_shape[-1]], seed)
@@ -46,7 +50,7 @@ class AdversarialTrainer(keras.Model):
         return self.cross_entropy(ones, fake), self.cross_entropy(ones, real) + self.cross_entropy(zeros, fake)
 
     def track(self, count: tf.Tensor, generator_loss: tf.Tensor, discriminator_loss: tf.Tensor) -> dict[str, tf.Tensor]:
-        # Keras' losses are divided by the replicas already, so that gradients add up; what is shown is not.
+        # Keras' losses are already divided by the replicas, so that gradients add up; the values shown are not.
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
         values = [generator_loss + discriminator_loss, generator_loss, discriminator_loss]
         for metric, value in zip(self.metrics, values, strict=True):
@@ -55,12 +59,10 @@ class AdversarialTrainer(keras.Model):
 
     def train_step(self, data: tuple) -> dict[str, tf.Tensor]:
         images = data[0]
-        noise = self.latents(tf.shape(images)[0], self.generator_optimizer.iterations.value)
+        noise = self.latents(tf.shape(images)[0], self.optimizers[0].iterations.value)
         with tf.GradientTape(persistent=True) as tape:
             losses = self.losses_of(images, noise, training=True)
-        networks = (self.generator, self.discriminator)
-        optimizers = (self.generator_optimizer, self.discriminator_optimizer)
-        for network, optimizer, loss in zip(networks, optimizers, losses, strict=True):
+        for network, optimizer, loss in zip(self.networks, self.optimizers, losses, strict=True):
             variables = [variable.value for variable in network.trainable_variables]
             optimizer.apply(tape.gradient(loss, variables), network.trainable_variables)
         return self.track(tf.shape(images)[0], *losses)

@@ -1,33 +1,51 @@
-"""What training, export and serving ask of a kind of task; nothing here knows a single model's name."""
+"""What a kind of task defines for training, export and serving; nothing here knows a model by name.
+
+A new kind of task is a subclass of `Task` (of `ImageTask` where its inputs are images) with the six abstract methods,
+registered in `zoo.tasks.TASKS`. The other methods have defaults.
+"""
 
 from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from etils import epy
-from PIL import Image
 
 from zoo import preprocessing as pre
-from zoo import registry
 from zoo.data import Dataset, Split
-from zoo.errors import ZooError, unknown
-from zoo.recipe import Augmentation, Recipe, from_dict
+from zoo.errors import ZooError
+from zoo.metrics import Metric
+from zoo.recipe import Augmentation, Recipe, TaskOptions
 from zoo.spec import ModelSpec, Preprocessing
 
 with epy.lazy_imports():
-    import keras
     import tensorflow as tf
+    from PIL import Image
 
     from zoo.data import augmentation as augmentation_ops
 
+if TYPE_CHECKING:
+    import keras
+
 Network = Callable[..., Any]
 Move = Callable[[Any, Any], tuple[Any, Any]]  # images and their masks or None, each example by a map of its own
-Signatures = dict[str, "tf.types.experimental.PolymorphicFunction"]
+Batches = Iterable[tuple[Any, Any]]  # of network inputs and loss targets
+
+
+class Signatures(dict[str, Any]):
+    """Serving signatures: graph functions by name.
+
+    Attributes:
+        resources: what must live and be stored with the functions, such as lookup tables.
+    """
+
+    def __init__(self, functions: Mapping[str, Any], resources: tuple[Any, ...] = ()) -> None:
+        super().__init__(functions)
+        self.resources = resources
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,8 +55,14 @@ class Task(abc.ABC):
     Args:
         input_shape: the network's input without the batch axis.
         classes: names of the outputs in order; empty where there are none.
-        vocabulary: words or characters of a text task in order of their numbers.
+        vocabulary: words or characters of a text task, in order of their numbers.
         arguments: builder arguments that differ from the spec's.
+
+    Attributes:
+        Options: the class of the recipe's options for this kind of task.
+        metrics: what is measured on a split beside the loss; the first one chooses the best epoch on validation and is
+            compared with reported scores on test. Empty where no epoch is better than the last.
+        overlapping: whether an example, or a pixel, may belong to several classes.
     """
 
     spec: ModelSpec
@@ -48,159 +72,214 @@ class Task(abc.ABC):
     preprocessing: Preprocessing = dataclasses.field(default_factory=Preprocessing)
     arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
-    metric: ClassVar[str | None] = None  # chooses the epoch on validation, stands beside a published figure on test
-    unused: ClassVar[tuple[str, ...]] = ("border", "ignored_class", "threshold_by")  # recipe keys: these are of masks
-    takes_text: ClassVar[bool] = False
-    masked: ClassVar[bool] = False  # whether the second array of an example is a mask that moves with its image
-    dtypes: ClassVar[tuple[str, ...]] = ("uint8",)  # of the pictures that it takes
+    Options: ClassVar[type[TaskOptions]] = TaskOptions
+    metrics: ClassVar[tuple[Metric, ...]] = ()
+    overlapping: ClassVar[bool] = False
+
+    # --- what a kind of task must define -------------------------------------------------------------------------
 
     @classmethod
     @abc.abstractmethod
-    def from_data(cls, spec: ModelSpec, data: Dataset, input_shape: tuple | None = None, **arguments: Any) -> Task:
-        """The task for a spec on a data set: its classes and vocabulary, the network's input shape."""
-
-    @classmethod
-    def joined(cls, spec: ModelSpec, members: Sequence[tuple[str, Task]], method: str | None) -> Task:
-        """The task of trained networks as the one ensemble `spec`, each given with what it is called.
+    def from_data(cls, spec: ModelSpec, data: Dataset, input_shape: tuple | None = None, **arguments: Any) -> Self:
+        """The task for a spec on a data set: its classes, its vocabulary and the network's input shape.
 
         Raises:
-            ZooError: for networks that do not fit each other, and a method that the spec does not know.
+            ZooError: for data that the task cannot use.
         """
-        raise ZooError(f"networks of {spec.task} cannot be joined")
-
-    @classmethod
-    def check_inputs(cls, data: Dataset) -> None:
-        """Raises ZooError for texts where the task takes pictures, the reverse, and pictures of another type."""
-        dtype = data.splits["train"].inputs.dtype
-        if (dtype.kind in "OU") != cls.takes_text:
-            words = ("pictures", "texts") if cls.takes_text else ("texts", "pictures")
-            raise ZooError("data set {} holds {}, the network takes {}".format(data.name, *words))
-        if not cls.takes_text and dtype.name not in cls.dtypes:
-            raise ZooError(f"data set {data.name} has {dtype.name} pictures: give {' or '.join(cls.dtypes)}")
-
-    def check_recipe(self, recipe: Recipe) -> None:
-        """Raises ZooError for a recipe key that would be written down and change nothing."""
-        for key in self.unused:
-            if getattr(recipe, key) != getattr(Recipe, key):
-                raise ZooError(f"{self.spec.task} has no use for the recipe key {key}: leave it out")
-
-    def check_data(self, data: Dataset) -> None:
-        """Raises ZooError for a data set that the task's network cannot be measured on."""
-        self.check_inputs(data)
-        if self.classes and data.classes and data.classes != self.classes:
-            raise ZooError(f"{data.name} has the classes {data.classes[:10]}, the network {self.classes[:10]}")
-
-    def narrowed(self, data: Dataset) -> Dataset:
-        """The data set as the network can be measured on it, where it holds more than that."""
-        return data
 
     @abc.abstractmethod
-    def examples(self, split: Split) -> tuple[np.ndarray, ...]:
-        """The split as numeric arrays of one length, an example a row: what is shuffled and batched."""
+    def examples(self, split: Split, options: TaskOptions | None = None) -> tuple[np.ndarray, ...]:
+        """The split as numeric arrays of one length, one example a row: what is shuffled and batched.
 
-    def training_examples(self, split: Split, recipe: Recipe) -> tuple[np.ndarray, ...]:
-        """`examples` with what the recipe adds to them for training."""
-        return self.examples(split)
+        Args:
+            options: the recipe's, where the examples are for training and may get what the options add, such as
+                weights of pixels; None for evaluation.
+
+        Raises:
+            ZooError: for a split without the targets that the task needs.
+        """
 
     @abc.abstractmethod
     def network_batch(self, *batch: tf.Tensor) -> tuple[Any, Any]:
-        """A batch of examples to the network's input and the loss's target, in the graph."""
+        """A batch of `examples` [B, ...] to the network's input and the loss's target, in the graph."""
 
     @abc.abstractmethod
-    def compile(self, model: keras.Model, recipe: Recipe, make_optimizer: Callable[[], Any], **options: Any) -> Any:
-        """A Keras model whose `fit` trains `model` by the recipe, with its optimizers built."""
+    def compile(
+        self,
+        model: keras.Model,
+        recipe: Recipe,
+        make_optimizer: Callable[[], Any],
+        *,
+        loss: Any = None,
+        metrics: Iterable[Any] = (),
+        **options: Any,
+    ) -> Any:
+        """A Keras model whose `fit` trains `model` by the recipe, with its optimizers built.
+
+        A trainer with several optimizers lists them in an attribute `optimizers`.
+
+        Args:
+            make_optimizer: makes a fresh optimizer at each call.
+            loss: a Keras loss in place of the recipe's.
+            metrics: Keras metrics beside the task's.
+            options: further arguments of Keras' `compile`.
+
+        Raises:
+            ZooError: for a loss that the task does not know, or options that do not fit the loss.
+        """
 
     @abc.abstractmethod
     def signatures(self, model: keras.Model, network: Network | None = None) -> Signatures:
-        """The serving signatures by name. They call `network`: `numeric_network` of the model where none is given."""
+        """The serving signatures; DESIGN of names, inputs and outputs: docs/artifacts.md.
+
+        Args:
+            network: what they call in place of `served(model)`, such as the same network on stored weights.
+        """
 
     @abc.abstractmethod
-    def golden_inputs(self, count: int) -> dict[str, dict[str, np.ndarray]]:
-        """Inputs of `count` examples for each signature: fixed, drawn from a seed."""
+    def golden_inputs(self, count: int) -> dict[str, dict[str, Any]]:
+        """For each signature its inputs for `count` examples, NumPy arrays and numbers: always the same ones."""
+
+    # --- what a kind of task may define --------------------------------------------------------------------------
+
+    @classmethod
+    def check_inputs(cls, data: Dataset) -> None:
+        """Raises ZooError for a data set whose inputs are not of the kind that the task takes."""
+        return
+
+    def select(self, data: Dataset) -> Dataset:
+        """The part of a data set that the network can be evaluated on: all of it, unless a task says otherwise.
+
+        Raises:
+            ZooError: for other inputs or classes than the network's.
+        """
+        self.check_inputs(data)
+        if self.classes and data.classes and data.classes != self.classes:
+            raise ZooError(
+                f"data set {data.name} has the classes {data.classes[:10]}, the network has {self.classes[:10]}"
+            )
+        return data
+
+    def augment(self, batch: tuple, seed: tf.Tensor, augmentation: Augmentation, copy: tf.Tensor) -> tuple:
+        """A batch of `examples` with its random variations.
+
+        Args:
+            seed: int32 [2], another one for each batch of each epoch.
+            copy: int32 [B], which copy of its example a row is where the augmentation expands the data.
+        """
+        raise ZooError(f"{self.spec.task} takes no augmentation: leave the recipe key augmentation out")
+
+    def served(self, model: keras.Model) -> keras.Model:
+        """The part of the model that prediction runs."""
+        return model
+
+    def run_in_training_mode(self, model: keras.Model, inputs: Any) -> None:
+        """Run every part of the model in training mode on one batch of network inputs, so that batch normalization
+        sees it."""
+        model(inputs, training=True)
+
+    def dataset_metrics(self, model: keras.Model, batches: Batches, options: Any) -> dict[str, float]:
+        """Metrics of scope `dataset` on the batches of a split."""
+        return {}
+
+    def calibrated(self, model: keras.Model, batches: Batches, options: Any) -> Self:
+        """The task with what the options choose on the batches of the validation split after training."""
+        return self
 
     def serving_inputs(self, split: Split) -> np.ndarray:
         """The split's inputs as `serving_default` takes them."""
         return split.inputs
 
     def read(self, words: str) -> np.ndarray:
-        """One input of `serving_default`, with a batch axis, from what a user types: a picture's path, or a text."""
-        return np.array([words])
+        """One input of `serving_default`, with a batch axis, from what a user types: a text, or the path of a file.
+
+        Raises:
+            ZooError: for a file that is missing or cannot be read, and for tasks without such an input.
+        """
+        raise ZooError(f"{self.spec.task} takes no input on the command line: call the signatures of its export")
 
     def example(self, split: Split, directory: Path) -> str:
-        """An input of the split as a user would type it for `read`, written to the directory where it is a file;
-        empty where there is none."""
-        return str(split.inputs[0])[:40]
+        """An input of the split as a user would type it for `read`, written to the directory if it is a file; empty
+        if there is none."""
+        return ""
 
     def summary(self, outputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
-        """Plain data that tell a user what the outputs of `serving_default` for one example say."""
-        raise ZooError(f"{self.spec.task} predicts nothing from a file: export it and call its signatures")
+        """The outputs of `serving_default` for one example as plain data for a user."""
+        return {name: np.asarray(value).tolist() for name, value in outputs.items()}
 
-    def calibrated(self, model: keras.Model, split: Split, recipe: Recipe) -> Task:
-        """The task with what the recipe lets the validation split choose once the network is trained."""
-        return self
+    # --- what all kinds of task share ----------------------------------------------------------------------------
 
-    def further_figures(self, model: keras.Model, split: Split, recipe: Recipe) -> dict[str, float]:
-        """Figures of a split beside those of `compile`'s metrics: what cannot be computed in the graph."""
-        return {}
-
-    def optimizers(self, trainer: keras.Model) -> list[Any]:
-        """The optimizers of what `compile` returned."""
-        return [trainer.optimizer]
-
-    def augment(self, batch: tuple, seed: tf.Tensor, augmentation: Augmentation) -> tuple:
-        """A batch of examples with its random variations."""
-        raise ZooError(f"{self.spec.task} takes no augmentation")
-
-    def shift(self, batch: tuple, shift: tf.Tensor) -> tuple:
-        """A batch of examples, each shifted by one pixel or not: 0 not, 1 to 4 up, down, left, right."""
-        raise ZooError(f"{self.spec.task} takes no expansion")
-
-    def network_inputs(self, count: int) -> Any:
-        """Numeric inputs of the network itself for `count` examples."""
-        raise ZooError(f"{self.spec.name} takes raw text: ONNX and LiteRT hold numeric networks only")
-
-    def goodness(self, row: Mapping[str, float]) -> float:
-        """How good an epoch is by its validation figure, higher for better; later ones are better where there is
-        none."""
-        if self.metric is None:
-            return float(row["epoch"])
-        figure = row[f"val_{self.metric}"]
-        return -figure if self.metric == "loss" else figure
+    @property
+    def monitor(self) -> Metric | None:
+        """The metric that chooses the best epoch; None where it is the last one."""
+        return self.metrics[0] if self.metrics else None
 
     def build(self) -> keras.Model:
-        """The network with fresh weights."""
-        return registry.build(self.spec, self.input_shape, len(self.classes), **self.arguments)
-
-    def numeric_network(self, model: keras.Model) -> keras.Model:
-        """The part of the model that prediction runs."""
-        return model
+        """The network with initial weights."""
+        return self.spec.build(self.input_shape, len(self.classes), **self.arguments)
 
     def network(self, model: keras.Model) -> Network:
-        """The numeric network in inference mode."""
-        numeric = self.numeric_network(model)
-        return lambda inputs: numeric(inputs, training=False)
+        """The served part of the model in inference mode."""
+        served = self.served(model)
+        return lambda inputs: served(inputs, training=False)
+
+    def with_options(self, recipe: Recipe) -> Recipe:
+        """The recipe with this task's options: its defaults where the recipe has none."""
+        return with_options(recipe, type(self), self.spec.task)
 
     def describe(self) -> dict[str, Any]:
-        """Plain data from which `restore` makes the same task."""
-        fields = dataclasses.asdict(dataclasses.replace(self, spec=None))
-        return {**fields, "spec": self.spec.name, "task": self.spec.task}
+        """Plain data from which `zoo.tasks.restore` makes the same task."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        plain = {**fields, "preprocessing": dataclasses.asdict(self.preprocessing)}
+        return {**plain, "spec": self.spec.name, "task": self.spec.task}
 
-    def _function(self, call: Callable, *inputs: tf.TensorSpec) -> Any:
-        """`call` as a graph function of these inputs."""
-        return tf.function(call, input_signature=inputs, autograph=False)
+
+def with_options(recipe: Recipe, kind: type[Task], name: str) -> Recipe:
+    """The recipe with the options of a kind of task.
+
+    Raises:
+        ZooError: for a recipe with another task's options.
+    """
+    if type(recipe.options) is TaskOptions:
+        return dataclasses.replace(recipe, options=kind.Options())
+    if type(recipe.options) is not kind.Options:
+        given = type(recipe.options).__name__
+        raise ZooError(f"the recipe has {given}, {name} takes {kind.Options.__name__}")
+    return recipe
+
+
+def graph_function(call: Callable, *inputs: tf.TensorSpec) -> Any:
+    """`call` as a graph function of these inputs."""
+    return tf.function(call, input_signature=inputs, autograph=False)
 
 
 class ImageTask(Task):
-    """What the tasks on images share: their shapes, their augmentation, their golden pictures."""
+    """What tasks on images share: shapes, augmentation, example files."""
+
+    dtypes: ClassVar[tuple[str, ...]] = ("uint8",)  # of the images that it takes
+    has_masks: ClassVar[bool] = False  # whether the second array of an example is a mask that moves with its image
 
     @property
     def channels(self) -> int:
-        return self.input_shape[-1]
+        """Channels of the network's input."""
+        channels = self.input_shape[-1]
+        assert channels is not None, "a network of images knows its channels"
+        return channels
+
+    @classmethod
+    def check_inputs(cls, data: Dataset) -> None:
+        dtype = data.splits["train"].inputs.dtype
+        if dtype.kind in "OU":
+            raise ZooError(f"data set {data.name} contains texts, the network takes images")
+        if dtype.name not in cls.dtypes:
+            raise ZooError(f"data set {data.name} has {dtype.name} images, the network takes {' or '.join(cls.dtypes)}")
 
     def serving_inputs(self, split: Split) -> np.ndarray:
         return np.asarray(pre.to_channels(split.inputs, self.channels)).astype(self.preprocessing.dtype, copy=False)
 
-    def augment(self, batch: tuple, seed: tf.Tensor, augmentation: Augmentation) -> tuple:
+    def augment(self, batch: tuple, seed: tf.Tensor, augmentation: Augmentation, copy: tf.Tensor) -> tuple:
+        if augmentation.expand_shift:
+            batch = self._moved(batch, lambda images, masks: augmentation_ops.shift_expansion(images, masks, copy))
         images, *rest = batch
         images = tf.cast(images, tf.float32)
         if augmentation.color_jitter:
@@ -208,9 +287,6 @@ class ImageTask(Task):
         return self._moved(
             (images, *rest), lambda images, masks: augmentation_ops.augment(images, masks, seed, augmentation)
         )
-
-    def shift(self, batch: tuple, shift: tf.Tensor) -> tuple:
-        return self._moved(batch, lambda images, masks: augmentation_ops.shift_expansion(images, masks, shift))
 
     def _moved(self, batch: tuple, move: Move) -> tuple:
         """A batch with its images, and what belongs to their pixels, moved."""
@@ -220,13 +296,13 @@ class ImageTask(Task):
     def read(self, words: str) -> np.ndarray:
         path = Path(words)
         try:
-            with Image.open(path) as picture:
-                picture.load()
+            with Image.open(path) as image:
+                image.load()
             return tf.io.decode_image(path.read_bytes(), channels=self.channels, expand_animations=False).numpy()[None]
         except FileNotFoundError:
             raise ZooError(f"no file {words}") from None
         except (OSError, ValueError, tf.errors.InvalidArgumentError):
-            raise ZooError(f"{words} is no readable picture: give a PNG or JPEG file") from None
+            raise ZooError(f"{words} is not a readable image: give a PNG or JPEG file") from None
 
     def example(self, split: Split, directory: Path) -> str:
         image = split.inputs[0]
@@ -237,63 +313,47 @@ class ImageTask(Task):
         return str(path)
 
     def golden_images(self, count: int) -> np.ndarray:
-        """Random pictures [count, H, W, C] of the type and the size that the preprocessing aims at."""
+        """Random images [count, H, W, C] of the type and size that the preprocessing produces."""
         size = self.preprocessing.size or (20, 28)  # no multiple of 8: odd feature maps are compared too
         shape, generator = (count, *size, self.channels), np.random.default_rng(0)
         if self.preprocessing.mean:
-            return generator.normal(self.preprocessing.mean, self.preprocessing.deviation, shape).astype(np.float32)
+            return generator.normal(self.preprocessing.mean, self.preprocessing.std, shape).astype(np.float32)
         return generator.integers(0, 256, shape, dtype=np.uint8)
 
-    def network_inputs(self, count: int) -> np.ndarray:
-        return pre.apply(self.golden_images(count), self.preprocessing, self.channels).numpy()
+
+class TextTask(Task):
+    """What tasks on texts share."""
+
+    @classmethod
+    def check_inputs(cls, data: Dataset) -> None:
+        if data.splits["train"].inputs.dtype.kind not in "OU":
+            raise ZooError(f"data set {data.name} contains images, the network takes texts")
+
+    def read(self, words: str) -> np.ndarray:
+        return np.array([words])
+
+    def example(self, split: Split, directory: Path) -> str:
+        return str(split.inputs[0])[:40]
 
 
-def image_shape(spec: ModelSpec, input_shape: tuple | None, channels: int | None = None) -> tuple[tuple, Preprocessing]:
-    """The network's input shape and the preprocessing that leads to it from pictures of so many channels.
+def image_shape(
+    spec: ModelSpec, input_shape: tuple | None, channels: int | None = None
+) -> tuple[tuple[int | None, ...], Preprocessing]:
+    """The network's input shape and the preprocessing that leads to it from images of so many channels.
 
     Raises:
-        ZooError: for channels that cannot be brought to the network's.
+        ZooError: for channels that cannot be converted to the network's.
     """
     shape = tuple(input_shape or spec.input_shape)
     pre.check_channels(channels or shape[-1], shape[-1])
     return shape, pre.for_input(spec.preprocessing, spec.input_shape, shape)
 
 
-def picture_size(spec: ModelSpec, input_shape: tuple | None) -> tuple[int, int] | None:
-    """Height and width, in pixels, to which picture files of other sizes are brought as they are read: what the
-    serving graph brings them to. None for texts, and for networks that take any size."""
+def image_size(spec: ModelSpec, input_shape: tuple | None) -> tuple[int, int] | None:
+    """Height and width, in pixels, to which image files of other sizes are resized as they are read: the size that the
+    serving graph resizes to. None for texts, and for networks that take any size."""
     if len(spec.input_shape) != 3:
         return None
     shape, preprocessing = image_shape(spec, input_shape)
-    size = preprocessing.size or shape[:2]
-    return None if None in size else tuple(size)
-
-
-def restore(description: Mapping[str, Any]) -> Task:
-    """The task that `describe` wrote down.
-
-    Raises:
-        ZooError: for a description that is not complete, or names a model that is not registered.
-    """
-    from zoo.tasks import get_task
-
-    try:
-        spec = registry.get_spec(description["spec"])
-        kind = get_task(spec.task)
-        # a mapping, or a sequence of which JSON has made a list
-        kept = {field.name: description[field.name] for field in dataclasses.fields(kind) if field.name != "spec"}
-        kept = {name: dict(value) if isinstance(value, Mapping) else tuple(value) for name, value in kept.items()}
-        return kind(spec, **{**kept, "preprocessing": from_dict(Preprocessing, kept["preprocessing"])})
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ZooError(f"the model's description is not complete: {error}") from None
-
-
-def loss_named(name: str, losses: Mapping[str, Any], task: str) -> Any:
-    """The loss of that name.
-
-    Raises:
-        ZooError: for one that the task does not know.
-    """
-    if name not in losses:
-        raise unknown(f"loss of {task}", name, losses)
-    return losses[name]
+    height, width = preprocessing.size or shape[:2]
+    return None if height is None or width is None else (height, width)

@@ -1,10 +1,10 @@
-"""Classification of images: one class a picture."""
+"""Classification of images: one class an image."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from etils import epy
@@ -12,38 +12,31 @@ from etils import epy
 from zoo import preprocessing as pre
 from zoo.data import Dataset, Split
 from zoo.errors import ZooError
-from zoo.recipe import Recipe
+from zoo.metrics import ACCURACY
+from zoo.recipe import ClassificationOptions, Recipe, TaskOptions
 from zoo.spec import ModelSpec
-from zoo.tasks.base import ImageTask, Network, Signatures, Task, image_shape, loss_named
+from zoo.tasks.base import ImageTask, Network, Signatures, Task, graph_function, image_shape
 
 with epy.lazy_imports():
-    import keras
     import tensorflow as tf
 
     from zoo import layers as zoo_layers
     from zoo.tasks import losses
 
-LOSSES: dict[str, Callable] = {
-    "cross_entropy": lambda smoothing: keras.losses.CategoricalCrossentropy(
-        from_logits=True, label_smoothing=smoothing
-    ),
-    "binary_cross_entropy": lambda smoothing: keras.losses.BinaryCrossentropy(label_smoothing=smoothing),
-    "quadratic": lambda smoothing: losses.QuadraticCost(),
-    "rbf_map": lambda smoothing: losses.MapCriterion(),
-}
-SMOOTHED = ("cross_entropy", "binary_cross_entropy")  # the losses that labels can be smoothed for
+if TYPE_CHECKING:
+    import keras
 
 
-def require_labels(split: Split, dims: int, what: str) -> np.ndarray:
-    """The split's targets; raises ZooError unless they are an array of `dims` axes."""
-    if split.targets is None or split.targets.ndim != dims:
+def require_labels(split: Split, what: str) -> np.ndarray:
+    """The split's class ids, int64 [N]; raises ZooError where it has other targets or none."""
+    if split.targets is None or split.targets.ndim != 1:
         raise ZooError(f"this task needs {what} as targets; the data set has others or none")
     return split.targets
 
 
-def class_outputs(task: Any, scores: tf.Tensor) -> dict[str, tf.Tensor]:
-    """Scores [B, K] to `probabilities`, `class_ids` and `class_names`."""
-    probabilities = zoo_layers.probabilities(scores, task.spec.scores)
+def class_outputs(task: Task, scores: tf.Tensor) -> dict[str, tf.Tensor]:
+    """The network's outputs [B, K] to `probabilities` [B, K], `class_ids` [B] and `class_names` [B]."""
+    probabilities = zoo_layers.probabilities(scores, task.spec.outputs)
     class_ids = tf.argmax(probabilities, -1, output_type=tf.int64)
     return {
         "probabilities": probabilities,
@@ -52,17 +45,20 @@ def class_outputs(task: Any, scores: tf.Tensor) -> dict[str, tf.Tensor]:
     }
 
 
-def compile_classifier(task: Any, model: keras.Model, recipe: Recipe, make_optimizer: Callable, **options: Any) -> Any:
+def compile_classifier(
+    task: Task,
+    model: keras.Model,
+    recipe: Recipe,
+    make_optimizer: Callable,
+    loss: Any,
+    metrics: Iterable[Any],
+    options: Mapping[str, Any],
+) -> keras.Model:
     """`model` compiled with the recipe's loss and the accuracy of its probabilities."""
-
-    def accuracy(y_true: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
-        return keras.metrics.categorical_accuracy(y_true, zoo_layers.probabilities(scores, task.spec.scores))
-
-    loss = loss_named(recipe.loss, LOSSES, task.spec.task)(recipe.label_smoothing)
-    if recipe.label_smoothing and recipe.loss not in SMOOTHED:
-        raise ZooError(f"labels are smoothed for the losses {' and '.join(SMOOTHED)}, not for {recipe.loss}")
-    metrics = [keras.metrics.MeanMetricWrapper(accuracy, name="accuracy")]
-    model.compile(make_optimizer(), loss=loss, metrics=metrics, jit_compile=False, **options)
+    accuracy = losses.accuracy(task.spec.outputs)
+    assert isinstance(recipe.options, ClassificationOptions)
+    loss = loss or losses.classification_loss(recipe.loss, recipe.options.label_smoothing)
+    model.compile(make_optimizer(), loss=loss, metrics=[accuracy, *metrics], jit_compile=False, **options)
     model.optimizer.build(model.trainable_variables)
     return model
 
@@ -81,47 +77,34 @@ def class_summary(outputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
 class Classification(ImageTask):
     """Images [B, H, W, C] to one of K classes."""
 
-    metric = "accuracy"
+    Options = ClassificationOptions
+    metrics = (ACCURACY,)
 
     @classmethod
-    def from_data(
-        cls, spec: ModelSpec, data: Dataset, input_shape: tuple | None = None, **arguments: Any
-    ) -> Classification:
-        require_labels(data.splits["train"], 1, "a label for each image")
+    def from_data(cls, spec: ModelSpec, data: Dataset, input_shape: tuple | None = None, **arguments: Any) -> Self:
+        cls.check_inputs(data)
+        require_labels(data.splits["train"], "a label for each image")
         shape, preprocessing = image_shape(spec, input_shape, data.shape[-1])
         return cls(spec, shape, data.classes, preprocessing=preprocessing, arguments=arguments)
 
-    @classmethod
-    def joined(cls, spec: ModelSpec, members: Sequence[tuple[str, Task]], method: str | None) -> Classification:
-        first, task = members[0]
-        for label, other in members:
-            if other.spec.task != spec.task or not other.preprocessing.size:
-                raise ZooError(f"{label} is no classifier of pictures of one size: an ensemble joins such")
-            read = (other.preprocessing.size, other.channels)
-            if (other.classes, read) != (task.classes, (task.preprocessing.size, task.channels)):
-                raise ZooError(
-                    f"{label} and {first} do not fit: both must tell the same {len(task.classes)} classes apart and "
-                    f"read pictures of {task.preprocessing.size[0]} x {task.preprocessing.size[1]} x {task.channels}"
-                )
-        return cls(
-            spec,
-            (*task.preprocessing.size, task.channels),
-            task.classes,
-            preprocessing=dataclasses.replace(spec.preprocessing, size=task.preprocessing.size),
-            arguments={
-                "members": [other.describe() for _, other in members],
-                "method": method or spec.arguments["method"],
-            },
-        )
+    def examples(self, split: Split, options: TaskOptions | None = None) -> tuple[np.ndarray, ...]:
+        return split.inputs, require_labels(split, "a label for each image")
 
-    def examples(self, split: Split) -> tuple[np.ndarray, ...]:
-        return split.inputs, require_labels(split, 1, "a label for each image")
-
-    def network_batch(self, images: tf.Tensor, labels: tf.Tensor) -> tuple[Any, Any]:
+    def network_batch(self, *batch: tf.Tensor) -> tuple[Any, Any]:
+        images, labels = batch
         return pre.apply(images, self.preprocessing, self.channels), tf.one_hot(labels, len(self.classes))
 
-    def compile(self, model: keras.Model, recipe: Recipe, make_optimizer: Callable, **options: Any) -> Any:
-        return compile_classifier(self, model, recipe, make_optimizer, **options)
+    def compile(
+        self,
+        model: keras.Model,
+        recipe: Recipe,
+        make_optimizer: Callable[[], Any],
+        *,
+        loss: Any = None,
+        metrics: Iterable[Any] = (),
+        **options: Any,
+    ) -> Any:
+        return compile_classifier(self, model, recipe, make_optimizer, loss, metrics, options)
 
     def signatures(self, model: keras.Model, network: Network | None = None) -> Signatures:
         network = network or self.network(model)
@@ -133,15 +116,17 @@ class Classification(ImageTask):
             return class_outputs(self, network(pre.decode(encoded, self.preprocessing, self.channels)))
 
         images = tf.TensorSpec([None, None, None, self.channels], tf.uint8, "images")
-        return {
-            "serving_default": self._function(from_images, images),
-            "encoded_images": self._function(from_encoded, tf.TensorSpec([None], tf.string, "encoded")),
-        }
+        return Signatures(
+            {
+                "serving_default": graph_function(from_images, images),
+                "encoded_images": graph_function(from_encoded, tf.TensorSpec([None], tf.string, "encoded")),
+            }
+        )
 
     def summary(self, outputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
         return class_summary(outputs)
 
-    def golden_inputs(self, count: int) -> dict[str, dict[str, np.ndarray]]:
+    def golden_inputs(self, count: int) -> dict[str, dict[str, Any]]:
         images = self.golden_images(count)
         encoded = np.array([tf.io.encode_png(image).numpy() for image in images])
         return {"serving_default": {"images": images}, "encoded_images": {"encoded": encoded}}

@@ -1,23 +1,26 @@
-"""Language modelling by characters: the probabilities of the next one, and texts drawn from them."""
+"""Language modeling by characters: the probabilities of the next one, and texts sampled from them."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Self
 
 import numpy as np
 from etils import epy
 
 from zoo.data import Dataset, Split
 from zoo.errors import ZooError
-from zoo.recipe import Recipe
+from zoo.metrics import LOSS
+from zoo.recipe import Recipe, TaskOptions
 from zoo.spec import ModelSpec
-from zoo.tasks.base import Network, Signatures, Task, loss_named
+from zoo.tasks.base import Network, Signatures, TextTask, graph_function
 
 with epy.lazy_imports():
     import keras
     import tensorflow as tf
+
+    from zoo.tasks import losses
 
 LOSSES: dict[str, Callable] = {
     "cross_entropy": lambda: keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -25,16 +28,14 @@ LOSSES: dict[str, Callable] = {
 
 
 @dataclasses.dataclass(frozen=True)
-class LanguageModel(Task):
+class LanguageModel(TextTask):
     """Texts to the next character. Characters outside the vocabulary count as its first one.
 
-    The network takes a dict of `tokens` [B, T] and its recurrent states, and returns a dict of `logits` [B, T, V]
-    and the new states under the same names.
+    The network takes a dict of `tokens` [B, T] and its recurrent states, and returns a dict of `logits` [B, T, V] and
+    the new states under the same names.
     """
 
-    metric = "loss"
-    unused = (*Task.unused, "label_smoothing")
-    takes_text = True
+    metrics = (LOSS,)
 
     @classmethod
     def from_data(
@@ -44,15 +45,17 @@ class LanguageModel(Task):
         input_shape: tuple | None = None,
         vocabulary: tuple[str, ...] = (),
         **arguments: Any,
-    ) -> LanguageModel:
-        text = data.splits["train"].inputs
-        if text.dtype.kind not in "OU" or data.splits["train"].targets is not None:
+    ) -> Self:
+        cls.check_inputs(data)
+        if data.splits["train"].targets is not None:
             raise ZooError("a language model needs one plain text (a .txt file) as its data")
-        vocabulary = vocabulary or tuple(sorted(set("".join(text))))
+        vocabulary = vocabulary or tuple(sorted(set("".join(data.splits["train"].inputs))))
         return cls(spec, tuple(input_shape or spec.input_shape), vocabulary, vocabulary, arguments=arguments)
 
-    def examples(self, split: Split) -> tuple[np.ndarray, ...]:
+    def examples(self, split: Split, options: TaskOptions | None = None) -> tuple[np.ndarray, ...]:
+        """Windows of the text, int32 [N, T], and the same windows one character later."""
         length = self.input_shape[0]
+        assert length is not None, "a language model trains on windows of a known length"
         numbers = {character: number for number, character in enumerate(self.vocabulary)}
         text = np.array([numbers.get(character, 0) for character in "".join(split.inputs)], dtype=np.int32)
         count = (len(text) - 1) // length
@@ -60,16 +63,26 @@ class LanguageModel(Task):
             raise ZooError(f"a text of {len(text)} characters is too short: each window takes {length + 1}")
         return text[: count * length].reshape(count, length), text[1 : count * length + 1].reshape(count, length)
 
-    def network_batch(self, tokens: tf.Tensor, targets: tf.Tensor) -> tuple[Any, Any]:
+    def network_batch(self, *batch: tf.Tensor) -> tuple[Any, Any]:
+        tokens, targets = batch
         return tokens, targets
 
-    def compile(self, model: keras.Model, recipe: Recipe, make_optimizer: Callable, **options: Any) -> Any:
+    def compile(
+        self,
+        model: keras.Model,
+        recipe: Recipe,
+        make_optimizer: Callable[[], Any],
+        *,
+        loss: Any = None,
+        metrics: Iterable[Any] = (),
+        **options: Any,
+    ) -> Any:
         tokens = keras.Input((None,), dtype="int32", name="tokens")
         zeros = keras.ops.zeros_like(tokens[:, :1], dtype=model.compute_dtype)
         states = {name: zeros * keras.ops.zeros((1, width)) for name, width in state_widths(model).items()}
         trainer = keras.Model(tokens, model({"tokens": tokens, **states})["logits"])
-        loss = loss_named(recipe.loss, LOSSES, self.spec.task)()
-        metrics = [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
+        loss = loss or losses.named(LOSSES, recipe.loss, self.spec.task)()
+        metrics = [keras.metrics.SparseCategoricalAccuracy(name="accuracy"), *metrics]
         trainer.compile(make_optimizer(), loss=loss, metrics=metrics, jit_compile=False, **options)
         trainer.optimizer.build(trainer.trainable_variables)
         return trainer
@@ -84,7 +97,7 @@ class LanguageModel(Task):
         characters = tf.constant(self.vocabulary)
 
         def encode(texts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            """Numbers [B, T], filled up with 0, and lengths [B]; an empty text counts as the first character."""
+            """Token numbers [B, T], padded with 0, and lengths [B]; an empty text counts as the first character."""
             split = tf.strings.unicode_split(texts, "UTF-8")
             tokens = tf.ragged.map_flat_values(numbers.lookup, split).to_tensor(0)
             lengths = tf.maximum(tf.cast(split.row_lengths(), tf.int32), 1)
@@ -99,7 +112,8 @@ class LanguageModel(Task):
             return {"probabilities": tf.nn.softmax(tf.gather(logits, lengths - 1, batch_dims=1))}
 
         def draw(logits: tf.Tensor, temperature: tf.Tensor, top_k: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-            """One character a row from logits [B, V]; temperature 0 takes the likeliest, top_k 0 allows all."""
+            """One character a row, int32 [B], from logits [B, V]; temperature 0 takes the most probable one, top_k 0
+            allows all."""
             allowed = tf.where(top_k > 0, tf.minimum(top_k, len(self.vocabulary)), len(self.vocabulary))
             threshold = tf.math.top_k(logits, allowed).values[:, -1:]
             scaled = tf.where(logits >= threshold, logits, logits.dtype.min) / tf.maximum(temperature, 1e-6)
@@ -133,18 +147,16 @@ class LanguageModel(Task):
         length, top_k, seed = (tf.TensorSpec([], tf.int32, name) for name in ("length", "top_k", "seed"))
         temperature = tf.TensorSpec([], tf.float32, "temperature")
         functions = {
-            "serving_default": self._function(next_character, texts),
-            "generate": self._function(generate, texts, length, temperature, top_k, seed),
+            "serving_default": graph_function(next_character, texts),
+            "generate": graph_function(generate, texts, length, temperature, top_k, seed),
         }
-        for function in functions.values():
-            function.tracked = numbers  # the lookup table must live as long as the functions
-        return functions
+        return Signatures(functions, resources=(numbers,))
 
     def summary(self, outputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
-        likeliest = np.argsort(outputs["probabilities"][0])[::-1][:5]
-        return {"next": {self.vocabulary[index]: float(outputs["probabilities"][0][index]) for index in likeliest}}
+        most_probable = np.argsort(outputs["probabilities"][0])[::-1][:5]
+        return {"next": {self.vocabulary[index]: float(outputs["probabilities"][0][index]) for index in most_probable}}
 
-    def golden_inputs(self, count: int) -> dict[str, dict[str, np.ndarray]]:
+    def golden_inputs(self, count: int) -> dict[str, dict[str, Any]]:
         random = np.random.default_rng(0)
         texts = ["".join(random.choice(list(self.vocabulary), size=random.integers(0, 20))) for _ in range(count)]
         settings = {"length": np.int32(8), "temperature": np.float32(0.8), "top_k": np.int32(5), "seed": np.int32(0)}

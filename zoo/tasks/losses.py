@@ -1,23 +1,28 @@
-"""Losses that Keras lacks. Each divides by the number of replicas as Keras' own do."""
+"""Losses and metrics of classifiers. Each loss divides by the number of replicas, as Keras' own do."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import keras
 from keras import ops
 
+from zoo import layers as zoo_layers
+from zoo.errors import ZooError, unknown
+
 
 class QuadraticCost(keras.losses.Loss):
-    """Half the squared distance of output and target, summed over the outputs: Nielsen chapter 1, equation (6)."""
+    """Half the squared distance of the sigmoid activations of logits [B, K] and targets [B, K], summed over the
+    outputs: Nielsen chapter 1, equation (6)."""
 
     def call(self, y_true: keras.KerasTensor, y_pred: keras.KerasTensor) -> keras.KerasTensor:
-        return 0.5 * ops.sum(ops.square(y_pred - y_true), axis=-1)
+        return 0.5 * ops.sum(ops.square(ops.sigmoid(y_pred) - y_true), axis=-1)
 
 
 class MapCriterion(keras.losses.Loss):
     """LeCun et al. 1998, equation (9), on distances y [B, K]: y of the right class plus log(exp(-j) + sum exp(-y)).
 
-    The constant `j` bounds the penalty of classes that are far away already; the paper says only that it is
-    positive.
+    The constant `j` bounds the penalty of classes that are already far away; the paper says only that it is positive.
     """
 
     def __init__(self, j: float = 0.1, **options: object) -> None:
@@ -28,3 +33,47 @@ class MapCriterion(keras.losses.Loss):
         right = ops.sum(y_true * y_pred, axis=-1)
         rivals = ops.concatenate([-y_pred, ops.full_like(y_pred[:, :1], -self.j)], axis=-1)
         return right + ops.logsumexp(rivals, axis=-1)
+
+
+SMOOTHED: dict[str, Callable[[float], keras.losses.Loss]] = {
+    "cross_entropy": lambda smoothing: keras.losses.CategoricalCrossentropy(
+        from_logits=True, label_smoothing=smoothing
+    ),
+    "binary_cross_entropy": lambda smoothing: keras.losses.BinaryCrossentropy(
+        from_logits=True, label_smoothing=smoothing
+    ),
+}
+PLAIN: dict[str, Callable[[], keras.losses.Loss]] = {"quadratic": QuadraticCost, "rbf_map": MapCriterion}
+
+
+def classification_loss(name: str, label_smoothing: float) -> keras.losses.Loss:
+    """The loss of that name on logits or distances [B, K] and one-hot targets [B, K].
+
+    Raises:
+        ZooError: for an unknown loss, and label smoothing for a loss without it.
+    """
+    if name in SMOOTHED:
+        return SMOOTHED[name](label_smoothing)
+    if label_smoothing:
+        raise ZooError(f"label_smoothing is for the losses {' and '.join(SMOOTHED)}, not for {name}")
+    return named(PLAIN, name, "classification", also=SMOOTHED)()
+
+
+def named(losses: dict, name: str, task: str, also: dict | None = None) -> Callable:
+    """The loss of that name; raises ZooError for one that the task does not know."""
+    if name not in losses:
+        raise unknown(f"loss of {task}", name, {**losses, **(also or {})})
+    return losses[name]
+
+
+def accuracy(outputs: str) -> keras.metrics.Metric:
+    """The share of examples whose most probable class is the target's.
+
+    Args:
+        outputs: `ModelSpec.outputs`.
+    """
+
+    def categorical(y_true: keras.KerasTensor, y_pred: keras.KerasTensor) -> keras.KerasTensor:
+        return keras.metrics.categorical_accuracy(y_true, zoo_layers.probabilities(y_pred, outputs))
+
+    return keras.metrics.MeanMetricWrapper(categorical, name="accuracy")

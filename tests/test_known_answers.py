@@ -1,0 +1,382 @@
+"""Training and predictions against answers that are known beforehand: steps replayed in NumPy, sources of known entropy,
+data with one right prediction. Other tests compare the code with itself."""
+
+import dataclasses
+import math
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+import zoo
+from zoo import registry, tasks, testing
+from zoo.data import Dataset, Split
+from zoo.recipe import Affine, Augmentation, Recipe
+from zoo.spec import ModelSpec, Stage
+from zoo.training import randomness
+from zoo.training.batches import evaluation_batches, training_batches
+from zoo.weights import named_weights
+
+RANDOM = np.random.default_rng(5)
+SPLITS = ("train", "validation", "test")
+
+
+def dataset(inputs, targets=None, classes=()) -> Dataset:
+    """The same examples in each split."""
+    return Dataset("known", dict.fromkeys(SPLITS, Split(inputs, targets)), classes)
+
+
+def initial_weights(task) -> dict[str, np.ndarray]:
+    """Those with which `zoo.train` begins for seed 0."""
+    with randomness.seeded(0, deterministic=False):
+        return {key: value.numpy().astype(np.float64) for key, value in named_weights(task.build()).items()}
+
+
+def weights(model) -> dict[str, np.ndarray]:
+    return {key: value.numpy() for key, value in named_weights(model).items()}
+
+
+def assert_close(measured, expected):
+    assert measured.keys() == expected.keys()
+    for key, value in expected.items():
+        np.testing.assert_allclose(measured[key], value, rtol=1e-3, atol=2e-5, err_msg=key)
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def softplus(x):
+    return np.log1p(np.exp(x))
+
+
+# --- a GAN -------------------------------------------------------------------------------------------------------
+
+GAN = {"latents": 3, "width": 4}
+IMAGES = RANDOM.integers(0, 256, (8, 2, 2, 1), dtype=np.uint8)
+
+
+def gan_task(**preprocessing):
+    task = tasks.get_task("generation").from_data(zoo.get_spec("gan_mlp"), dataset(IMAGES), (2, 2, 1), **GAN)
+    return dataclasses.replace(task, preprocessing=dataclasses.replace(task.preprocessing, **preprocessing))
+
+
+class GanReplay:
+    """One step of Goodfellow et al. 2014, algorithm 1, by gradients written out by hand; both networks are updated from
+    the same weights."""
+
+    def __init__(self, weights, images, noise):
+        self.weights, self.images, self.noise = dict(weights), images.reshape(len(images), -1), noise
+
+    def generated(self):
+        w = self.weights
+        self.units = np.maximum(self.noise @ w["generator/hidden/kernel"] + w["generator/hidden/bias"], 0)
+        return sigmoid(self.units @ w["generator/output/kernel"] + w["generator/output/bias"])
+
+    def judged(self, images):
+        """Logits [B, 1], and the hidden layer before its activation."""
+        w = self.weights
+        before = images @ w["discriminator/hidden/kernel"] + w["discriminator/hidden/bias"]
+        after = np.where(before > 0, before, 0.2 * before)
+        return after @ w["discriminator/output/kernel"] + w["discriminator/output/bias"], before
+
+    def losses(self):
+        """-log D(G(z)) of the generator; -log D(x) - log(1 - D(G(z))) of the discriminator."""
+        (real, _), (fake, _) = self.judged(self.images), self.judged(self.generated())
+        return softplus(-fake).mean(), softplus(-real).mean() + softplus(fake).mean()
+
+    def discriminator_gradients(self, images, of_logits):
+        """Of the weights and of the images, from those of the logits [B, 1]."""
+        w = self.weights
+        _, before = self.judged(images)
+        after = np.where(before > 0, before, 0.2 * before)
+        hidden = of_logits @ w["discriminator/output/kernel"].T * np.where(before > 0, 1, 0.2)
+        gradients = {
+            "discriminator/hidden/kernel": images.T @ hidden,
+            "discriminator/hidden/bias": hidden.sum(0),
+            "discriminator/output/kernel": after.T @ of_logits,
+            "discriminator/output/bias": of_logits.sum(0),
+        }
+        return gradients, hidden @ w["discriminator/hidden/kernel"].T
+
+    def step(self, rate):
+        w, fakes, count = self.weights, self.generated(), len(self.noise)
+        (real, _), (fake, _) = self.judged(self.images), self.judged(fakes)
+        of_real, _ = self.discriminator_gradients(self.images, -sigmoid(-real) / count)
+        of_fake, _ = self.discriminator_gradients(fakes, sigmoid(fake) / count)
+        _, of_images = self.discriminator_gradients(fakes, -sigmoid(-fake) / count)
+        output = of_images * fakes * (1 - fakes)
+        hidden = output @ w["generator/output/kernel"].T * (self.units > 0)
+        gradients = {key: of_real[key] + of_fake[key] for key in of_real} | {
+            "generator/hidden/kernel": self.noise.T @ hidden,
+            "generator/hidden/bias": hidden.sum(0),
+            "generator/output/kernel": self.units.T @ output,
+            "generator/output/bias": output.sum(0),
+        }
+        self.weights = {key: value - rate * gradients[key] for key, value in w.items()}
+
+
+def test_a_gan_step_is_the_papers(tmp_path):
+    """Losses, gradients and updates; an update that mixed the two losses would move other variables."""
+    settings = {"optimizer": "sgd", "optimizer_arguments": {}, "learning_rate": 0.7, "epochs": 2, "batch_size": 8}
+    run = zoo.train("gan_mlp", dataset(IMAGES), out=tmp_path, input_shape=(2, 2, 1), arguments=GAN, **settings)
+    task = gan_task()
+    trainer = task.compile(task.build(), task.spec.recipe(), keras.optimizers.SGD)
+    replay = GanReplay(initial_weights(task), IMAGES / 255, None)
+    for step, row in enumerate(run.history):
+        replay.noise = trainer.latents(8, tf.constant(step)).numpy().astype(np.float64)
+        generator_loss, discriminator_loss = replay.losses()
+        assert row["generator_loss"] == pytest.approx(generator_loss, rel=1e-4)
+        assert row["discriminator_loss"] == pytest.approx(discriminator_loss, rel=1e-4)
+        assert row["loss"] == pytest.approx(generator_loss + discriminator_loss, rel=1e-4)
+        replay.step(0.7)
+        replay.noise = trainer.latents(8, tf.constant(-1)).numpy().astype(np.float64)
+        validated = (row["val_generator_loss"], row["val_discriminator_loss"])
+        assert validated == pytest.approx(replay.losses(), rel=1e-4)
+    assert_close(weights(run.model), replay.weights)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (-1.0, 1.0)])
+def test_generated_images_have_the_scale_of_the_training_images(low, high):
+    """Black, middle gray and white, and what lies outside of the range."""
+    task = gan_task(low=low, high=high)
+    outputs = low + (high - low) * np.float32([0, 0.5, 1, -0.2, 1.2, 0.25])
+    signatures = task.signatures(task.build(), lambda latents: tf.reshape(outputs, [1, 2, 3, 1]))
+    images = signatures["serving_default"](latents=tf.zeros([1, 3]))["images"].numpy()
+    assert images.dtype == np.uint8
+    assert images.ravel().tolist() == [0, 128, 255, 0, 255, 64]
+
+
+@pytest.mark.parametrize("high", [1.0, 3.0])
+def test_the_discriminator_sees_images_of_the_generators_scale(high):
+    task = gan_task(low=-1.0, high=high)
+    inputs, _ = task.network_batch(tf.reshape(tf.constant([0, 255, 0, 255], tf.uint8), [1, 2, 2, 1]))
+    assert inputs.numpy().ravel().tolist() == [-1.0, high] * 2
+
+
+class Rates(keras.callbacks.Callback):
+    """The learning rates of all optimizers at the end of each epoch."""
+
+    def __init__(self):
+        super().__init__()
+        self.rates = []
+
+    def on_epoch_end(self, epoch, logs=None):
+        optimizers = getattr(self.model, "optimizers", [self.model.optimizer])
+        self.rates.append([float(one.learning_rate) for one in optimizers])
+
+
+def test_the_schedule_sets_the_learning_rate_of_both_optimizers(tmp_path):
+    rates = Rates()
+    zoo.train(
+        "gan_mlp", dataset(IMAGES), out=tmp_path, input_shape=(2, 2, 1), arguments=GAN, epochs=3, batch_size=8,
+        learning_rate=0.01, schedule={"kind": "step", "decay": 0.5, "every": 1}, callbacks=[rates],
+    )  # fmt: skip
+    np.testing.assert_allclose(rates.rates, [[0.01] * 2, [0.005] * 2, [0.0025] * 2], rtol=1e-6)
+
+
+# --- texts -------------------------------------------------------------------------------------------------------
+
+LETTERS = "abcd"
+FOLLOWS = 0.9  # the probability that the next letter of the alphabet follows; each other letter has the same one
+ENTROPY = -(FOLLOWS * math.log(FOLLOWS) + (1 - FOLLOWS) * math.log((1 - FOLLOWS) / 2))
+
+
+def chain(length: int, seed: int) -> np.ndarray:
+    """A text in which no letter follows itself: who sees the next letter in its input could predict it perfectly."""
+    random = np.random.default_rng(seed)
+    steps = random.choice([1, 2, 3], size=length, p=[FOLLOWS, (1 - FOLLOWS) / 2, (1 - FOLLOWS) / 2])
+    return np.array(["".join(LETTERS[number] for number in np.cumsum(steps) % 4)], object)
+
+
+def test_a_language_model_reaches_the_entropy_of_its_source(tmp_path):
+    lengths = {"train": 16_000, "validation": 8_000, "test": 8_000}
+    splits = {name: Split(chain(length, seed)) for seed, (name, length) in enumerate(lengths.items())}
+    run = zoo.train(
+        "lstm_char", Dataset("chain", splits), out=tmp_path, input_shape=(20,), epochs=4, batch_size=40,
+        learning_rate=0.02, arguments={"embedding": 4, "width": 8},
+    )  # fmt: skip
+    for scores in run.metrics.values():
+        assert scores["loss"] == pytest.approx(ENTROPY, abs=0.04)
+        assert scores["accuracy"] == pytest.approx(FOLLOWS, abs=0.02)
+    outputs = zoo.load(run)(["a", "dabcabc", "abcd"])["probabilities"]
+    expected = [[0, 0.9, 0.05, 0.05], [0.05, 0.05, 0, 0.9], [0.9, 0.05, 0.05, 0]]
+    np.testing.assert_allclose(outputs, expected, atol=0.03)
+
+
+def test_the_targets_of_a_language_model_are_the_next_characters():
+    data = dataset(np.array(["abcdabca"], object))
+    task = tasks.get_task("language_model").from_data(zoo.get_spec("lstm_char"), data, (3,))
+    assert task.vocabulary == ("a", "b", "c", "d")
+    ((tokens, targets),) = evaluation_batches(task, data.splits["test"])
+    assert tokens.numpy().tolist() == [[0, 1, 2], [3, 0, 1]]
+    assert targets.numpy().tolist() == [[1, 2, 3], [0, 1, 2]]
+
+
+@pytest.mark.parametrize(("name", "words"), [("yes", "yes"), ("no", "no")])
+def test_a_text_classifier_learns_which_word_a_text_contains(reader, name, words):
+    predictor, metrics = reader
+    assert metrics["test"]["accuracy"] == 1.0
+    outputs = predictor([f"of {words} the", f"the the of and {words}", f"{words.upper()}!"])
+    assert outputs["class_names"].tolist() == [name.encode()] * 3
+    number = predictor.task.classes.index(name)
+    assert outputs["class_ids"].tolist() == [number] * 3
+    assert (outputs["probabilities"][:, number] > 0.8).all()
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory):
+    """A text classifier trained on texts that contain `yes`, `no` or `maybe` among words without a meaning."""
+    random, classes = np.random.default_rng(0), ("yes", "no", "maybe")
+    labels = np.arange(120, dtype=np.int64) % 3
+    texts = []
+    for label in labels:
+        words = list(random.choice(["of", "the", "and"], 4))
+        words.insert(random.integers(5), classes[label])
+        texts.append(" ".join(words))
+    whole = Split(np.array(texts, object), labels)
+    parts = {"train": slice(0, 60), "validation": slice(60, 90), "test": slice(90, 120)}
+    data = Dataset("words", {name: whole.take(part) for name, part in parts.items()}, classes)
+    run = zoo.train(
+        "lstm_text", data, out=tmp_path_factory.mktemp("words"), input_shape=(6,), epochs=15, batch_size=10,
+        learning_rate=0.02, arguments={"vocabulary_size": 20, "width": 8},
+    )  # fmt: skip
+    return zoo.load(run), run.metrics
+
+
+# --- batches -----------------------------------------------------------------------------------------------------
+
+COUNT, BATCH = 12, 4
+
+
+def read_epochs(inputs, epochs=3, seed=0, first_epoch=0, **recipe):
+    """For each epoch the images [N, H, W] in the order of training, times 255, and the class ids of their targets."""
+    labels = np.arange(len(inputs), dtype=np.int64)
+    data = dataset(inputs, labels, tuple(map(str, labels)))
+    task = tasks.get_task("classification").from_data(zoo.get_spec("mlp_784_10"), data, inputs.shape[1:])
+    recipe = Recipe(epochs=epochs, batch_size=BATCH, learning_rate=1.0, **recipe)
+    batches, steps = training_batches(task, data.splits["train"], recipe, seed=seed, first_epoch=first_epoch)
+    pairs = [(255 * images.numpy()[..., 0], targets.numpy().argmax(1)) for images, targets in batches]
+    assert len(pairs) == steps * (epochs - first_epoch)
+    starts = range(0, len(pairs), steps)
+    return [[np.concatenate(arrays) for arrays in zip(*pairs[start : start + steps], strict=True)] for start in starts]
+
+
+NUMBERED = np.arange(COUNT, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 1), np.uint8)
+
+
+def test_each_epoch_has_every_example_once_in_an_order_of_its_own():
+    orders = []
+    for images, labels in read_epochs(NUMBERED):
+        np.testing.assert_allclose(images[:, 0, 0], labels, atol=1e-4)  # each image with its label
+        assert sorted(labels) == list(range(COUNT))
+        orders.append(labels.tolist())
+    assert len(set(map(tuple, orders))) == 3
+    assert list(range(COUNT)) not in orders
+    assert [labels.tolist() for _, labels in read_epochs(NUMBERED)] == orders
+    assert [labels.tolist() for _, labels in read_epochs(NUMBERED, first_epoch=1)] == orders[1:]
+    assert all(labels.tolist() not in orders for _, labels in read_epochs(NUMBERED, seed=1))
+
+
+def test_each_image_is_augmented_anew_in_each_batch_and_epoch():
+    """All images are the same, so that they differ by their augmentation alone."""
+    image = RANDOM.integers(0, 256, (9, 9, 1), dtype=np.uint8)
+    same = np.repeat(image[None], COUNT, axis=0)
+    augmentation = Augmentation(affine=Affine(rotation=180.0))
+    epochs = [images for images, _ in read_epochs(same, augmentation=augmentation)]
+    seen = {moved.tobytes() for images in epochs for moved in images}
+    assert len(seen) == 3 * COUNT
+    for images, again in zip(epochs, read_epochs(same, augmentation=augmentation), strict=True):
+        np.testing.assert_array_equal(images, again[0])
+    resumed = read_epochs(same, augmentation=augmentation, first_epoch=2)
+    np.testing.assert_array_equal(epochs[2], resumed[0][0])
+    other = read_epochs(same, augmentation=augmentation, seed=1)
+    assert seen.isdisjoint(moved.tobytes() for images, _ in other for moved in images)
+
+
+def test_an_epoch_of_an_expansion_has_each_shift_of_each_image_once():
+    images = np.zeros((BATCH, 3, 3, 1), np.uint8)
+    images[:, 1, 1, 0] = [50, 100, 150, 200]
+    ((moved, labels),) = read_epochs(images, epochs=1, augmentation=Augmentation(expand_shift=True))
+    found = {(int(label), int(image.argmax())) for image, label in zip(moved, labels, strict=True)}
+    assert len(moved) == 5 * BATCH
+    assert found == {(label, place) for label in range(BATCH) for place in (4, 1, 7, 3, 5)}
+    np.testing.assert_allclose(moved.max((1, 2)), images[labels, 1, 1, 0], atol=1e-4)
+
+
+# --- one step of softmax regression ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+def test_steps_of_softmax_regression_are_gradient_descent_with_momentum(smoothing, tmp_path):
+    inputs = RANDOM.integers(0, 256, (6, 2, 2, 1), dtype=np.uint8)
+    labels = np.array([0, 1, 2, 2, 1, 0], np.int64)
+    data = dataset(inputs, labels, ("a", "b", "c"))
+    run = zoo.train(
+        "mlp_784_10", data, out=tmp_path, input_shape=(2, 2, 1), epochs=3, batch_size=6, learning_rate=0.5,
+        loss="cross_entropy", label_smoothing=smoothing, optimizer_arguments={"momentum": 0.9},
+    )  # fmt: skip
+    expected = initial_weights(run.task)
+    x, targets = inputs.reshape(6, -1) / 255, (1 - smoothing) * np.eye(3)[labels] + smoothing / 3
+    velocity = {key: np.zeros_like(value) for key, value in expected.items()}
+    kept = {}
+    for row in run.history:
+        scores = np.exp(x @ expected["output/kernel"] + expected["output/bias"])
+        probabilities = scores / scores.sum(1, keepdims=True)
+        assert row["loss"] == pytest.approx(-(targets * np.log(probabilities)).sum(1).mean(), rel=1e-4)
+        error = (probabilities - targets) / len(x)
+        for key, gradient in {"output/kernel": x.T @ error, "output/bias": error.sum(0)}.items():
+            velocity[key] = 0.9 * velocity[key] - 0.5 * gradient
+            expected[key] = expected[key] + velocity[key]
+        kept[row["epoch"]] = dict(expected)
+    assert_close(weights(run.model), kept[run.best_epoch])
+
+
+# --- the gradient check of zoo.testing ---------------------------------------------------------------------------
+
+DEAD = ModelSpec(
+    name="dead_layer",
+    task="classification",
+    summary="",
+    year=2026,
+    references=("these tests",),
+    input_shape=(12, 12, 1),
+    classes=2,
+    params=0,
+    head=("output",),
+    recipes={"own": Recipe(epochs=1, batch_size=4, learning_rate=0.1)},
+    stages=(Stage("all", ("*",), 0.1, 1),),
+)
+
+
+class Stopped(layers.Layer):
+    """Passes its input on, and no gradient back."""
+
+    def call(self, inputs):
+        return keras.ops.stop_gradient(inputs)
+
+
+@pytest.mark.parametrize("fault", ["stopped", "unused", "infinite", "none"])
+def test_a_variable_without_a_gradient_is_found(fault, monkeypatch):
+    def build(input_shape, classes):
+        x = inputs = keras.Input(input_shape, name="images")
+        x = layers.Flatten(name="flatten")(x)
+        x = layers.Dense(3, name="hidden")(x)
+        if fault == "stopped":
+            x = Stopped()(x)
+        if fault == "unused":
+            x = layers.Rescaling(0.0)(x)
+        if fault == "infinite":
+            x = layers.Rescaling(1e30)(layers.Rescaling(1e30)(x))
+        return keras.Model(inputs, layers.Dense(classes, name="output")(x), name="dead_layer")
+
+    zoo.list_models()  # registers the zoo's own
+    monkeypatch.setitem(registry._specs, "dead_layer", dataclasses.replace(DEAD, builder=build))
+    if fault == "none":
+        testing.check_gradients("dead_layer")
+        return
+    message = "the gradient of .* is not finite" if fault == "infinite" else "hidden/kernel gets no gradient"
+    with pytest.raises(AssertionError, match=message):
+        testing.check_gradients("dead_layer")

@@ -1,0 +1,118 @@
+"""The index of what a folder of artifacts publishes: scores, aliases, and the sha256 of each manifest."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from zoo import registry
+from zoo.artifacts.manifest import MANIFEST, Artifact, newest_version, parse_manifest, sha256
+from zoo.errors import ZooError
+from zoo.files import cache_folder, write_json
+from zoo.metrics import get_metric
+
+INDEX = "published.json"
+
+
+def package_folder() -> Path:
+    """The package's own `saved_models`: inside an installed package, beside it in a checkout."""
+    package = Path(__file__).parent.parent
+    inside = package / "saved_models"
+    return inside if inside.is_dir() else package.parent / "saved_models"
+
+
+def roots() -> list[Path]:
+    """Folders in which names are looked up: `saved_models` of the working directory, the package's own, the cache."""
+    folders = dict.fromkeys((Path("saved_models").resolve(), package_folder(), cache_folder()))
+    # access first: is_dir raises where the home of somebody else would have to be searched
+    return [path for path in folders if os.access(path, os.R_OK) and path.is_dir()]
+
+
+@functools.cache
+def index_of(root: Path) -> dict[str, Any]:
+    """The index of one folder, `models` and the `sha256` of their manifests; empty where it has none.
+
+    Raises:
+        ZooError: for a damaged one.
+    """
+    file = root / INDEX
+    if not file.is_file():
+        return {}
+    try:
+        index = json.loads(file.read_text(encoding="utf-8"))
+        return {"models": dict(index["models"]), "sha256": dict(index["sha256"])}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ZooError(f"{file} is damaged ({error}): remove it, the next export writes it anew") from None
+
+
+def published_index() -> dict[str, dict[str, Any]]:
+    """The index of all folders together.
+
+    Returns:
+        By model name its `tags`, each with data set, metric, validation and test score, size and the test scores of all
+        `runs`; and its `aliases`: for each data set the tag with the best validation score, and as `default` the best
+        of those on data sets that references report on, of all where there is none.
+    """
+    merged: dict[str, dict[str, Any]] = {}
+    for root in reversed(roots()):
+        for name, entry in index_of(root).get("models", {}).items():
+            known = merged.setdefault(name, {"tags": {}, "aliases": {}})
+            merged[name] = {key: {**known[key], **entry[key]} for key in known}
+    return merged
+
+
+def write_index(root: Path) -> None:
+    """Write `published.json` anew from the newest manifest of each artifact in the folder."""
+    models: dict[str, dict[str, Any]] = {}
+    hashes = {}
+    for directory in sorted(child for child in root.iterdir() if child.is_dir() and "." in child.name):
+        path = newest_version(directory)
+        if not (path / MANIFEST).is_file():
+            continue
+        try:
+            manifest = parse_manifest(path)
+            scores, runs = manifest["scores"], manifest["runs"]
+        except (ZooError, KeyError):  # a damaged neighbor: whoever opens it gets the error
+            continue
+        metric = scores["metric"]
+        name, tag = directory.name.split(".", 1)
+        models.setdefault(name, {"tags": {}})["tags"][tag] = {
+            **{key: scores[key] for key in ("dataset", "metric", "test", "validation", "reported")},
+            "runs": [run["metrics"]["test"][metric] for run in runs if metric in run["metrics"]["test"]],
+            "mean": scores["test"] if scores["mean"] is None else scores["mean"],
+            "standard_deviation": scores["standard_deviation"] or _of_one_run(manifest),
+            "parameters": manifest["weights"]["parameters"],
+            "bytes": Artifact(path, manifest).size,
+            "version": path.name,
+        }
+        if (manifest["training"] or {}).get("only_class"):
+            models[name]["tags"][tag]["only_class"] = manifest["training"]["only_class"]
+        hashes[f"{directory.name}/{path.name}"] = sha256(path / MANIFEST)
+    for entry in models.values():
+        ranked = sorted(entry["tags"], key=lambda tag: (_rank(entry["tags"][tag]), tag))
+        by_data = {entry["tags"][tag]["dataset"]: tag for tag in ranked}
+        aliases = {data: tag for data, tag in by_data.items() if data and data not in entry["tags"]}
+        entry["aliases"] = {**aliases, "default": ranked[-1]}
+    write_json(root / INDEX, {"models": models, "sha256": hashes})
+    index_of.cache_clear()
+
+
+def _of_one_run(manifest: Mapping[str, Any]) -> float | None:
+    """The standard deviation of the test score where one run tells it: of a share of known examples."""
+    scores, data = manifest["scores"], (manifest["training"] or {}).get("data", {})
+    if scores["metric"] is None or scores["test"] is None or "examples" not in data:
+        return None
+    return get_metric(scores["metric"]).standard_deviation(scores["test"], data["examples"]["test"])
+
+
+def _rank(entry: Mapping[str, Any]) -> tuple[bool, bool, float]:
+    """How good the weights are on validation, higher for better. Scores of different kinds do not compare: those of one
+    class of several rank below all others, and those on a user's own data below those on data sets that references
+    report on."""
+    score = entry["validation"]
+    rank = float("-inf") if score is None else get_metric(entry["metric"]).rank(score)
+    return "only_class" not in entry, entry["dataset"] in registry.reported_datasets(), rank

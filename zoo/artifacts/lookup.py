@@ -1,0 +1,79 @@
+"""Artifacts found by path or `name.tag`; what an index lists and no folder holds is fetched from the hub."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from zoo.artifacts import hub, index
+from zoo.artifacts.manifest import MANIFEST, Artifact, check_files, newest_version, parse_manifest, sha256
+from zoo.errors import ZooError, unknown
+from zoo.files import cache_folder
+
+
+def find(name: str | os.PathLike) -> Path:
+    """The directory of the newest version for a path or `name.tag`, where a data set's name is an alias of the tag
+    that is best on its validation split; of the default tag for a bare name, see `published_index`. What an index lists
+    and no folder holds is fetched from the hub.
+
+    Raises:
+        ZooError: where there is none, with the nearest names, or it cannot be fetched.
+    """
+    path = Path(name)
+    if path.is_dir():
+        path = path.absolute()  # a version's name and its folder's are read off the path
+    elif len(path.parts) == 1:
+        path = _find_named(str(name)) or path
+    if not path.is_dir():
+        known = {child.name for root in index.roots() for child in root.glob("[!.]*.*") if child.is_dir()}
+        known |= {f"{model}.{tag}" for model, entry in index.published_index().items() for tag in entry["tags"]}
+        raise unknown("artifact", str(name), known, "It is a directory written by export, or name.tag.")
+    return newest_version(path)
+
+
+def _find_named(name: str) -> Path | None:
+    """The folder of a name in the first root that has one; else, of what an index lists, the version from the hub."""
+    plain, _, tag = name.partition(".")
+    listed = None
+    for root in index.roots():
+        content = index.index_of(root)
+        entry = content.get("models", {}).get(plain, {})
+        actual = entry.get("aliases", {}).get(tag or "default", tag)
+        full = f"{plain}.{actual}"
+        # the cache is shared with other releases of zoo: of what is listed only the listed version counts there
+        if (root / full).is_dir() and not (listed and root == cache_folder()):
+            return root / full
+        version = entry.get("tags", {}).get(actual, {}).get("version")
+        if manifest_sha256 := content.get("sha256", {}).get(f"{full}/{version}"):
+            listed = full, version, manifest_sha256  # the package's, which comes later, before the user's own
+    return hub.fetch(*listed) if listed else None
+
+
+def open_artifact(name: str | os.PathLike) -> Artifact:
+    """The artifact under a path or `name.tag`, each of its files checked against the manifest's sha256.
+
+    Raises:
+        ZooError: for one that is missing, incomplete, changed, or written by a later format.
+    """
+    path = find(name)
+    artifact = Artifact(path, read_manifest(path))
+    check_files(artifact)
+    return artifact
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of a version directory.
+
+    Raises:
+        ZooError: for one that is missing, damaged, incomplete, of another format, or other than the index says.
+    """
+    manifest = parse_manifest(path)
+    root = path.parent.parent
+    content = index.index_of(root)
+    if not content and root == cache_folder():
+        content = index.index_of(index.package_folder())
+    listed = content.get("sha256", {}).get(f"{path.parent.name}/{path.name}")
+    if listed not in (None, sha256(path / MANIFEST)):
+        raise ZooError(f"{path / MANIFEST} is not the published one: its sha256 differs from that in {index.INDEX}")
+    return manifest

@@ -1,0 +1,109 @@
+"""One exported directory: its manifest, its files and their sha256, its weights as plain data."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from zoo.errors import ZooError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+MANIFEST = "assets.extra/manifest.json"
+GOLDEN = "assets.extra/golden.npz"
+FORMAT = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Artifact:
+    """One version of an exported model.
+
+    Attributes:
+        path: the version directory.
+        manifest: what its manifest holds.
+    """
+
+    path: Path
+    manifest: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The model's name and tag."""
+        return self.path.parent.name
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files that the manifest lists."""
+        return sum(entry["size"] for entry in self.manifest["files"].values())
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The weights by key, float32, read as data."""
+        from zoo.weights import checkpoint_arrays
+
+        return checkpoint_arrays(self.path / "variables" / "variables")
+
+
+def parse_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of a version directory, its form checked.
+
+    Raises:
+        ZooError: for one that is missing, damaged, incomplete or of another format.
+    """
+    file = path / MANIFEST
+    try:
+        manifest = json.loads(file.read_bytes())
+    except FileNotFoundError:
+        raise ZooError(f"{path} is not an artifact of zoo: it has no {MANIFEST}") from None
+    except (ValueError, OSError) as error:
+        raise ZooError(f"{file} is damaged: {error}") from None
+    files = manifest.get("files") if isinstance(manifest, dict) else None
+    if (
+        not isinstance(files, dict)
+        or not {"format", "model"} <= manifest.keys()
+        or not all(isinstance(entry, dict) and {"size", "sha256"} <= entry.keys() for entry in files.values())
+    ):
+        raise ZooError(f"{file} is damaged: keys are missing")
+    if manifest["format"] != FORMAT:
+        raise ZooError(f"{path} has format {manifest['format']}, not {FORMAT}: read it with the release that wrote it")
+    return manifest
+
+
+def check_files(artifact: Artifact) -> None:
+    """Raises ZooError unless the directory holds exactly the manifest's files with their sizes and sha256."""
+    path, listed = artifact.path, artifact.manifest["files"]
+    present = {
+        file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_symlink() or not file.is_dir()
+    } - {MANIFEST}
+    for relative in sorted(listed.keys() | present):
+        if relative not in listed:
+            raise ZooError(f"{path} is damaged: {relative} is not in its manifest")
+        if relative not in present or ".." in PurePosixPath(relative).parts:
+            raise ZooError(f"{path} is damaged: {relative} is missing")
+        size = (path / relative).stat().st_size
+        if size != listed[relative]["size"]:
+            raise ZooError(f"{path} is damaged: {relative} has {size} bytes, not {listed[relative]['size']}")
+        if sha256(path / relative) != listed[relative]["sha256"]:
+            raise ZooError(f"{path} is damaged: {relative} does not have the sha256 in its manifest")
+
+
+def sha256(path: Path) -> str:
+    """The sha256 of a file, as hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def newest_version(path: Path) -> Path:
+    """The version directory with the highest number below `NAME.TAG/`; the path itself where it has none."""
+    versions = [child for child in path.iterdir() if child.name.isdecimal() and child.is_dir()]
+    return max(versions, key=lambda child: int(child.name), default=path)
+
+
+def check_name(path: Path, model: str) -> None:
+    """Raises ZooError unless the last part of the path is the model's name, a dot and a tag."""
+    if not path.name.startswith(f"{model}.") or path.name.endswith("."):
+        raise ZooError(f"cannot export to {path}: the directory must be named {model}.TAG, with a tag of your own")

@@ -1,0 +1,147 @@
+"""What several commands share: arguments and options with their help, and how their words are read."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from etils import epy
+from rich.console import Console
+
+import zoo
+from zoo.errors import ZooError, unknown
+from zoo.files import read_json
+
+with epy.lazy_imports():
+    from zoo import tasks
+
+
+def complete_model(incomplete: str) -> list[str]:
+    """The names of models that begin so, for the shell."""
+    return [name for name in zoo.list_models() if name.startswith(incomplete)]
+
+
+def complete_weights(incomplete: str) -> list[str]:
+    """The names of trained weights that begin so, for the shell."""
+    return [name for name in zoo.list_models(pretrained=True) if name.startswith(incomplete)]
+
+
+def complete_any(incomplete: str) -> list[str]:
+    """The names of both that begin so, for the shell."""
+    return complete_model(incomplete) + complete_weights(incomplete)
+
+
+Name = Annotated[str, typer.Argument(help="A model's name, as `zoo list` shows it.", autocompletion=complete_model)]
+Trained = Annotated[str, typer.Argument(help="NAME.TAG, or an exported directory.", autocompletion=complete_weights)]
+Several = Annotated[
+    list[str], typer.Argument(help="NAME.TAG, or exported directories.", autocompletion=complete_weights)
+]
+Data = Annotated[
+    str,
+    typer.Option(
+        help="digits, mnist, scenes, tfds:NAME, or a path: a folder or zip with one sub-folder per class, or with "
+        "images and labels; .npz, .tsv, .txt. Bare names are also looked up in the folder in ZOO_DATA_DIR."
+    ),
+]
+Devices = Annotated[str, typer.Option(help="auto, cpu, cpu:2 (logical CPUs), gpu:0,1.")]
+Out = Annotated[Path | None, typer.Option(help="The run's directory; an interrupted run in it is resumed.")]
+Seed = Annotated[int, typer.Option(help="Seed of everything that is random.")]
+Deterministic = Annotated[
+    bool, typer.Option("--deterministic", help="The same seed gives the same bytes of weights; slower.")
+]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="KEY=VALUE: change a recipe key, such as weight_decay=0.01; repeat it for several."),
+]
+Epochs = Annotated[int | None, typer.Option(help="Epochs in place of the recipe's; more of them extend a run.")]
+LearningRate = Annotated[float | None, typer.Option("--lr", help="Short for --set learning_rate=VALUE.")]
+BatchSize = Annotated[int | None, typer.Option("--batch-size", help="Short for --set batch_size=VALUE.")]
+Optimizer = Annotated[str | None, typer.Option("--optimizer", help="Short for --set optimizer=NAME, such as adamw.")]
+Loss = Annotated[str | None, typer.Option("--loss", help="Short for --set loss=NAME.")]
+ExportTo = Annotated[Path | None, typer.Option("--export", help="Where to export; saved_models/NAME.DATA by default.")]
+Storage = Annotated[
+    str | None,
+    typer.Option(
+        help="float32 (the default for runs), float16 for half the size, or auto: float16 where that changes no "
+        "predicted class. Weights that are exported again keep their type by default."
+    ),
+]
+InputShape = Annotated[
+    str | None, typer.Option(help="Another input shape: height, width, channels, such as 32,32,3.", metavar="SHAPE")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def console() -> Console:
+    """Standard output as wide as the terminal; where there is none, COLUMNS, or 80 columns."""
+    return Console(highlight=False, width=shutil.get_terminal_size().columns)
+
+
+def shape_of(words: str | None) -> tuple[int, ...] | None:
+    """The shape in a text such as `32,32,3`; raises ZooError for any other text."""
+    if words is None:
+        return None
+    try:
+        return tuple(int(side) for side in words.split(","))
+    except ValueError:
+        raise ZooError(f"--input-shape needs numbers with commas, such as 32,32,3, not {words!r}") from None
+
+
+def pairs(option: str, words: list[str] | None, **flags: Any) -> dict[str, Any]:
+    """The values of a repeated KEY=VALUE option by key, together with those of flags that stand for a key and are not
+    None. A value is JSON, or else text.
+
+    Raises:
+        ZooError: for a word without `=`, and a key with two values.
+    """
+    values = {key: value for key, value in flags.items() if value is not None}
+    for word in words or []:
+        key, equals, text = word.partition("=")
+        if not equals:
+            raise ZooError(f"{option} needs KEY=VALUE, not {word!r}")
+        try:
+            value = json.loads(text)
+        except json.JSONDecodeError:
+            value = text
+        if values.setdefault(key, value) != value:
+            raise ZooError(f"{key} has two values, {values[key]} and {value}: give one")
+    return values
+
+
+def check_changes(spec: zoo.ModelSpec, recipe: zoo.Recipe, changes: Mapping[str, Any]) -> None:
+    """Raises ZooError for changes that the recipe cannot have: before `zoo.train`, for which such a key might name
+    another parameter."""
+    tasks.with_options(recipe, tasks.get_task(spec.task), spec.task).replace(**changes)
+
+
+def builder_arguments(spec: zoo.ModelSpec, words: list[str] | None) -> dict[str, Any]:
+    """The arguments in `--arg` words; raises ZooError for one that the model's builder does not take."""
+    arguments = pairs("--arg", words)
+    assert spec.builder is not None, "a registered spec has a builder"
+    known = [name for name in inspect.signature(spec.builder).parameters if name not in ("input_shape", "classes")]
+    for key in arguments:
+        if key not in known:
+            raise unknown(f"argument of {spec.name}", key, known)
+    return arguments
+
+
+def read_config(file: Path, spec: zoo.ModelSpec) -> tuple[zoo.Recipe, dict[str, Any]]:
+    """The recipe in a JSON file, and the builder arguments where it is the `run.json` of the same model.
+
+    Raises:
+        ZooError: for a file that is missing or damaged, and a recipe that the model's task cannot have.
+    """
+    content = read_json(file)
+    if not isinstance(content, dict):
+        raise ZooError(f"{file} contains no recipe: `zoo info NAME --recipe NAME --json` prints one")
+    model = content.get("model", {})
+    arguments = model.get("arguments", {}) if model.get("spec") == spec.name else {}
+    try:
+        return tasks.read_recipe(content.get("recipe", content), spec.task), arguments
+    except ZooError as error:
+        raise ZooError(f"{file}: {error}") from None

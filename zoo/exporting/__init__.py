@@ -1,0 +1,1 @@
+"""Export: SavedModels and other formats, verified before they are there."""

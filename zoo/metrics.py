@@ -1,0 +1,55 @@
+"""Metrics by name: which direction is better, and what a value is a mean of."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Literal
+
+from zoo.errors import unknown
+
+
+@dataclasses.dataclass(frozen=True)
+class Metric:
+    """A measured quantity.
+
+    Args:
+        name: its key in histories, manifests and tables.
+        lower_is_better: as for a loss or an error.
+        scope: `batch` where Keras accumulates it over batches, `dataset` where it needs all predictions of a split.
+        is_share: whether it is a share of the examples, whose binomial standard deviation is known from one run.
+    """
+
+    name: str
+    lower_is_better: bool = False
+    scope: Literal["batch", "dataset"] = "batch"
+    is_share: bool = False
+
+    def rank(self, value: float) -> float:
+        """The value as a number that is higher for better."""
+        return -value if self.lower_is_better else value
+
+    def reaches(self, value: float, target: float) -> bool:
+        """Whether a value is at least as good as the target."""
+        return self.rank(value) >= self.rank(target)
+
+    def standard_deviation(self, value: float, examples: int) -> float | None:
+        """The binomial standard deviation of a share of so many examples; None for any other metric."""
+        return math.sqrt(max(value * (1 - value), 0.0) / examples) if self.is_share else None
+
+
+ACCURACY = Metric("accuracy", is_share=True)
+LOSS = Metric("loss", lower_is_better=True)
+MEAN_IOU = Metric("mean_iou")
+MEAN_DICE = Metric("mean_dice")
+PIXEL_ACCURACY = Metric("pixel_accuracy")
+ADAPTED_RAND_ERROR = Metric("adapted_rand_error", lower_is_better=True, scope="dataset")
+
+METRICS = {metric.name: metric for metric in (ACCURACY, LOSS, MEAN_IOU, MEAN_DICE, PIXEL_ACCURACY, ADAPTED_RAND_ERROR)}
+
+
+def get_metric(name: str) -> Metric:
+    """The metric of that name; raises ZooError for an unknown one."""
+    if name not in METRICS:
+        raise unknown("metric", name, METRICS)
+    return METRICS[name]

@@ -1,0 +1,126 @@
+"""The table of all models: reported scores, scores measured here, size and latency."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from etils import epy
+
+from zoo import registry
+from zoo.artifacts import published_index
+from zoo.artifacts.index import INDEX, roots
+from zoo.errors import ZooError
+from zoo.files import read_json
+from zoo.listing import list_models
+
+with epy.lazy_imports():
+    from zoo.artifacts import verification
+
+BEGIN, END = "<!-- results -->", "<!-- end of results -->"
+CSV = "results.csv"
+COLUMNS = (
+    "name", "tag", "dataset", "metric", "parameters", "year", "reported", "validation", "test", "runs", "mean",
+    "standard_deviation", "bytes", "milliseconds",
+)  # fmt: skip
+HEADER = (
+    "| model | year | parameters | metric, data | reported | weights | validation | test | all runs | size | latency |"
+)
+
+
+def rows(folder: Path | None = None) -> list[dict[str, Any]]:
+    """For each model's weights a row with the keys `COLUMNS`; one with an empty `tag` for a model without weights.
+
+    The scores are those of the manifests. `runs` are the test scores of all runs and `standard_deviation` is their
+    standard deviation; with one run, that of a share of the test examples (binomial).
+
+    Args:
+        folder: only weights of this `saved_models`; all that are found by name if None.
+    """
+    index = read_json(folder / INDEX)["models"] if folder else published_index()
+    times = latencies(folder)
+    table = []
+    for name in list_models():
+        spec = registry.get_spec(name)
+        tags = index.get(name, {}).get("tags", {})
+        for tag, entry in sorted(tags.items()):
+            known = {"name": name, "tag": tag, "year": spec.year, "parameters": spec.params}
+            known["milliseconds"] = times.get(f"{name}.{tag}")
+            table.append({column: known.get(column, entry.get(column)) for column in COLUMNS})
+        if not table or table[-1]["name"] != name:
+            first = spec.reported[0] if spec.reported else None
+            score = {"reported": first.value, "metric": first.metric, "dataset": first.dataset} if first else {}
+            known = {"name": name, "tag": "", "year": spec.year, "parameters": spec.params, **score}
+            table.append({column: known.get(column) for column in COLUMNS})
+    return table
+
+
+def table(folder: Path | None = None) -> str:
+    """The rows in Markdown."""
+    lines = [HEADER, "|" + "---|" * (HEADER.count("|") - 1)]
+    for row in rows(folder):
+        weights = f"`{row['name']}.{row['tag']}`" if row["tag"] else ""
+        metric = f"{row['metric']}, {row['dataset']}" if row["dataset"] else ""
+        cells = [f"`{row['name']}`", str(row["year"]), f"{row['parameters']:,}", metric, four_digits(row["reported"])]
+        cells += [weights, four_digits(row["validation"]), four_digits(row["test"]), _spread(row)]
+        cells += [f"{row['bytes'] / 1e6:.1f} MB" if row["bytes"] else ""]
+        cells += [f"{row['milliseconds']:.1f} ms" if row["milliseconds"] else ""]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def write(page: Path) -> None:
+    """Verify all weights in the `saved_models` beside a Markdown file, or beside its folder, and measure the latency of
+    one example. Write the rows to `results.csv` there, and the table between the marks of the file.
+
+    Raises:
+        ZooError: for a file without the marks or without weights nearby, and for weights that do not verify.
+    """
+    try:
+        text = page.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ZooError(f"cannot read {page}: {error.strerror}") from None
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise ZooError(f"{page} has no lines {BEGIN} and {END} to put the table between")
+    folders = [parent / "saved_models" for parent in page.resolve().parents[:2]]
+    folder = next((folder for folder in folders if (folder / INDEX).is_file()), None)
+    if folder is None:
+        raise ZooError(f"no saved_models/{INDEX} beside {page} or beside its folder: export weights there")
+    measured = [f"{row['name']}.{row['tag']}" for row in rows(folder) if row["tag"]]
+    results = verification.verify(*(folder / name for name in measured))
+    times = {name: result["milliseconds"] for name, result in zip(measured, results, strict=True)}
+    sheet = io.StringIO()
+    writer = csv.DictWriter(sheet, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    for row in rows(folder):
+        if row["tag"]:
+            milliseconds = round(times[f"{row['name']}.{row['tag']}"], 2)
+            writer.writerow({**row, "runs": " ".join(map(str, row["runs"])), "milliseconds": milliseconds})
+    (folder / CSV).write_text(sheet.getvalue(), encoding="utf-8")
+    page.write_text(f"{before}{begin}\n{table(folder)}\n{end}{after}", encoding="utf-8")
+
+
+def latencies(folder: Path | None = None) -> dict[str, float]:
+    """By `name.tag` the milliseconds that `write` measured."""
+    times: dict[str, float] = {}
+    for root in [folder] if folder else reversed(roots()):
+        if (root / CSV).is_file():
+            with (root / CSV).open(encoding="utf-8", newline="") as file:
+                times |= {f"{row['name']}.{row['tag']}": float(row["milliseconds"]) for row in csv.DictReader(file)}
+    return times
+
+
+def _spread(row: Mapping[str, Any]) -> str:
+    """Mean and standard deviation of the test score, and the number of runs."""
+    if row["standard_deviation"] is None:
+        return ""
+    return f"{row['mean']:.4f} ± {row['standard_deviation']:.4f} ({len(row['runs'])})"
+
+
+def four_digits(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"

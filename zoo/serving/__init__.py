@@ -1,0 +1,1 @@
+"""Exported SavedModels behind an HTTP server."""

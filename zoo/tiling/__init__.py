@@ -1,0 +1,1 @@
+"""Scenes of any size: predicted and segmented tile by tile."""

@@ -1,0 +1,1 @@
+"""Training, fine-tuning, evaluation and reproduction: recipes in, runs out."""

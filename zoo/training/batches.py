@@ -1,0 +1,108 @@
+"""From a data set in memory to batches for `fit`: shuffled, augmented and repeatable from any epoch on."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from etils import epy
+
+from zoo.data import Dataset, Split
+from zoo.data import load as load_data
+from zoo.errors import ZooError
+from zoo.recipe import Recipe, SegmentationOptions
+from zoo.spec import ModelSpec
+from zoo.tasks import ImageTask, Task, image_size
+
+with epy.lazy_imports():
+    import tensorflow as tf
+
+    from zoo.data import augmentation as augmentation_ops
+
+LARGEST_BATCH = 2**20  # pixels that a network is evaluated on at once
+
+
+def load_for(spec: ModelSpec, input_shape: tuple | None, recipe: Recipe, data: Any) -> Dataset:
+    """A data set as a network takes it: image files resized to its input, without the class that the recipe ignores."""
+    ignored_class = recipe.options.ignored_class if isinstance(recipe.options, SegmentationOptions) else None
+    return load_data(data, image_size=image_size(spec, input_shape), ignored_class=ignored_class)
+
+
+def training_batches(
+    task: Task, split: Split, recipe: Recipe, *, seed: int, first_epoch: int = 0, replicas: int = 1
+) -> tuple[tf.data.Dataset, int]:
+    """Batches of all epochs from `first_epoch` on, one after the other, and the number of batches in an epoch.
+
+    The order of an epoch depends on (seed, epoch) alone, the augmentation of a batch on (seed, epoch, index): epochs
+    differ, runs repeat, and a resumed run continues exactly where it stopped, whatever the number of parallel calls.
+
+    Raises:
+        ZooError: where a batch cannot be shared evenly among the replicas.
+    """
+    arrays = [tf.constant(array) for array in task.examples(split, recipe.options)]
+    patches, copies = recipe.augmentation.patches, augmentation_ops.expansion(recipe.augmentation)
+    if patches and not (isinstance(task, ImageTask) and task.has_masks):
+        raise ZooError(f"patches are drawn from images with masks: {task.spec.task} takes whole examples")
+    examples = len(arrays[0])
+    batch_size = min(recipe.batch_size, examples * copies // replicas * replicas)
+    if batch_size % replicas or not batch_size:
+        raise ZooError(
+            f"a batch of {batch_size or examples} cannot be shared evenly among {replicas} devices: "
+            "choose another batch_size or fewer devices"
+        )
+    steps = examples * copies // batch_size  # a shorter last batch would weigh more, and starve a replica
+    varied = recipe.augmentation != type(recipe.augmentation)(fill=recipe.augmentation.fill, patches=patches)
+
+    def epoch_batches(epoch: tf.Tensor) -> tf.data.Dataset:
+        order = tf.random.experimental.stateless_shuffle(tf.range(examples * copies), tf.stack([seed, epoch]))
+        batches = tf.reshape(order[: steps * batch_size], [steps, batch_size])
+        return tf.data.Dataset.from_tensor_slices((tf.fill([steps], epoch), tf.range(steps), batches))
+
+    @tf.autograph.experimental.do_not_convert  # which would change the type of our errors
+    def load_batch(epoch: tf.Tensor, step: tf.Tensor, index: tf.Tensor) -> tuple:
+        key = tf.random.fold_in(tf.random.fold_in(tf.stack([seed, 0]), epoch), step)
+        if patches:
+            batch = augmentation_ops.random_patches(arrays, index % examples, key, patches, len(task.classes))
+        else:
+            batch = tuple(tf.gather(array, index % examples) for array in arrays)
+        if varied:
+            batch = task.augment(batch, key, recipe.augmentation, index // examples)
+        return task.network_batch(*batch)
+
+    epochs = tf.data.Dataset.range(first_epoch, recipe.epochs, output_type=tf.int32)
+    batches = epochs.flat_map(epoch_batches).map(load_batch, tf.data.AUTOTUNE, deterministic=True)
+    return batches.prefetch(tf.data.AUTOTUNE), steps
+
+
+def fitting_batch(shape: tuple[int, ...], batch_size: int) -> int:
+    """`batch_size`, or fewer where the images of an array [N, H, W, ...] are large; at least 1."""
+    return max(min(batch_size, LARGEST_BATCH // math.prod(shape[1:3])), 1)
+
+
+def evaluation_batches(task: Task, split: Split, *, batch_size: int = 256, replicas: int = 1) -> tf.data.Dataset:
+    """Batches of all examples of the split in its own order, of `batch_size` examples, or fewer where they are large.
+
+    The first batch is shared evenly among the replicas, because Keras builds on it, and the last one leaves no replica
+    without an example, because TensorFlow would abort.
+
+    Raises:
+        ZooError: for too few examples to do so.
+    """
+    arrays = task.examples(split)
+    examples = len(arrays[0])
+    batch_size = max(fitting_batch(arrays[0].shape, batch_size), replicas)
+
+    def feeds_all(rest: int) -> bool:
+        """Whether each replica gets an example where the replicas take equal shares, rounded up."""
+        return rest == 0 or (replicas - 1) * math.ceil(rest / replicas) < rest
+
+    fitting = (
+        size
+        for size in range(min(batch_size, examples) // replicas * replicas, 0, -replicas)
+        if feeds_all(examples % size)
+    )
+    size = next(fitting, None)
+    if size is None:
+        raise ZooError(f"{examples} examples cannot be shared among {replicas} devices: validate on more")
+    dataset = tf.data.Dataset.from_tensor_slices(arrays).batch(size)
+    return dataset.map(task.network_batch, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)

@@ -1,0 +1,183 @@
+"""Runs: the directory of a training, what identifies it, and its results."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from etils import epy
+
+from zoo import tasks
+from zoo.data import Dataset
+from zoo.errors import ZooError
+from zoo.files import read_json, write_json
+from zoo.recipe import Recipe, Schedule, from_dict
+from zoo.training.batches import load_for
+from zoo.weights import assign, load_arrays, named_weights
+
+with epy.lazy_imports():
+    import keras
+
+RUN_FILE = "run.json"
+WEIGHTS_FILE = "weights.npz"
+
+
+@dataclasses.dataclass
+class Run:
+    """A trained network with the record of its training.
+
+    Attributes:
+        model: the network with the weights of the best epoch.
+        record: the content of `run.json`: what identifies the run, and its results.
+    """
+
+    directory: Path
+    task: tasks.Task
+    model: keras.Model
+    recipe: Recipe
+    record: dict[str, Any]
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """One row an epoch: `epoch` from 1, `seconds`, `learning_rate`, training and `val_` scores."""
+        return self.record["history"]
+
+    @property
+    def best_epoch(self) -> int:
+        """The epoch, from 1, whose weights the model has."""
+        return self.record["best_epoch"]
+
+    @property
+    def tag(self) -> str:
+        """The default tag of its export."""
+        return tag_of(self.record["data"]["name"], self.record.get("only_class"))
+
+    @property
+    def metrics(self) -> dict[str, dict[str, float]]:
+        """Scores on the `validation` and `test` splits at the best epoch."""
+        return self.record["metrics"]
+
+
+def tag_of(data_name: str, only_class: str | None) -> str:
+    """The data set's name, followed by a dash and the class for a network of one class: networks of different classes
+    are not versions of one another."""
+    return data_name if only_class is None else data_name + "-" + re.sub(r"[^\w-]+", "_", only_class)
+
+
+def describe_run(task: tasks.Task, dataset: Dataset, recipe: Recipe, **settings: Any) -> dict[str, Any]:
+    """What identifies a run, as plain data."""
+    return {
+        "model": task.describe(),
+        "data": {
+            "name": dataset.name,
+            "fingerprint": dataset.fingerprint,
+            "examples": {name: len(split) for name, split in dataset.splits.items()},
+            **({"given": True} if dataset.given else {}),  # in Python: no name finds it again
+        },
+        "recipe": dataclasses.asdict(recipe),
+        "backend": keras.backend.backend(),
+        **settings,
+    }
+
+
+def open_run(directory: Path, record: Mapping[str, Any]) -> None:
+    """Make the directory of a run, or find the same run in it. A record that differs in the number of epochs alone
+    extends a run to more epochs.
+
+    Raises:
+        ZooError: for a directory that cannot be written or contains another run.
+    """
+    path = directory / RUN_FILE
+    record = json.loads(json.dumps(record))
+    if path.exists():
+        found = read_json(path)
+        if extended := _extended(found, record):
+            write_json(path, extended)
+            return
+        changed = [key for key in record if found.get(key) != record[key]]
+        if changed:
+            raise ZooError(
+                f"{directory} contains another run (different {', '.join(changed)}): choose another --out or remove it"
+            )
+        return
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        write_json(path, {**record, "provenance": provenance()})
+    except OSError as error:
+        raise ZooError(f"cannot write the run to {directory}: {error.strerror}") from None
+
+
+def _extended(found: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The record of a run with more epochs, without its results; None where more than that differs: also where the
+    schedule depends on the number of epochs, and for fine-tuning, whose stages have epochs of their own."""
+    before, now = found.get("recipe", {}), record["recipe"]
+    epochs = before.get("epochs", now["epochs"])
+    if "stages" in record or epochs >= now["epochs"] or {**before, "epochs": now["epochs"]} != now:
+        return None
+    schedule = from_dict(Schedule, now["schedule"])
+    if any(schedule.factor(epoch, epochs) != schedule.factor(epoch, now["epochs"]) for epoch in range(epochs)):
+        return None
+    if any(found.get(key) != value for key, value in record.items() if key != "recipe"):
+        return None
+    return {**record, "provenance": found["provenance"]}
+
+
+def load_run(directory: str | os.PathLike) -> Run:
+    """A finished run from its directory.
+
+    Raises:
+        ZooError: for a directory without a run, or with one that is not finished.
+    """
+    directory = Path(directory)
+    record = read_json(directory / RUN_FILE)
+    if "metrics" not in record:
+        raise ZooError(f"the run in {directory} is not finished: train it with the same arguments to resume it")
+    task = tasks.restore(record.get("trained", record["model"]))
+    model = task.build()
+    assign(named_weights(model), load_arrays(directory / WEIGHTS_FILE))
+    return Run(directory, task, model, tasks.read_recipe(record["recipe"], task.spec.task), record)
+
+
+def data_of(
+    record: Mapping[str, Any], task: tasks.Task, recipe: Recipe, data: str | os.PathLike | Dataset | None = None
+) -> Dataset:
+    """The data set that a run was trained on, found by the name in its record unless `data` gives its place.
+
+    Raises:
+        ZooError: where it is not found, or differs from the record's fingerprint.
+    """
+    name = record["data"]["name"]
+    dataset = task.select(load_for(task.spec, task.input_shape, recipe, data or name))
+    if dataset.fingerprint != record["data"].get("fingerprint"):
+        raise ZooError(f"{dataset.name} is not the data set {name} of the run: its fingerprint differs")
+    return dataset
+
+
+def provenance() -> dict[str, Any]:
+    """Commit of this package's checkout, versions and time: recorded when a run starts, and with an export."""
+    packages = ("zoo", "tensorflow", "keras", "numpy")
+    return {
+        "commit": _commit(),
+        "versions": {name: importlib.metadata.version(name) for name in packages}
+        | {"python": platform.python_version()},
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _commit() -> str | None:
+    """The commit of the checkout that this package is in; None for any other installation."""
+    root = Path(__file__).parent.parent.parent
+    if not (root / ".git").exists() or shutil.which("git") is None:
+        return None
+    command = ["git", "rev-parse", "HEAD"]
+    return subprocess.run(command, cwd=root, capture_output=True, text=True, check=False).stdout.strip() or None
