@@ -2,7 +2,7 @@
 
     python benchmarks/augmentation.py
 
-Pictures are random bytes in the size of MNIST (28 x 28 x 1, batches of 128): the time does not depend on them. The
+Images are random bytes in the size of MNIST (28 x 28 x 1, batches of 128): the time does not depend on them. The
 batch size is fixed because `RandomElasticTransform` of Keras 3.15 distorts only the first image of a batch whose size
 the graph does not know.
 """
@@ -88,8 +88,8 @@ def main() -> None:
         each = sorted(ours / theirs for ours, theirs in rounds)
         ratios[parts] = {"median": float(np.median(each)), "smallest": each[0], "largest": each[-1]}
     path = write_results("augmentation", {"unit": "images/s", "images_per_second": measured, "ratios": ratios})
-    for name, figures in measured.items():
-        print(f"{name:24} {figures['median']:10,.0f} images/s")
+    for name, results in measured.items():
+        print(f"{name:24} {results['median']:10,.0f} images/s")
     for parts, ratio in ratios.items():
         print(f"{parts:24} {ratio['median']:10.1f} times Keras ({ratio['smallest']:.1f} to {ratio['largest']:.1f})")
     print(f"written to {path.parent.name}/{path.name}")

@@ -22,7 +22,7 @@ def interleaved(
     """Calls every function once a round, so that a busy moment of the machine does not fall on one of them alone.
 
     Args:
-        functions: each measures once and returns its figure.
+        functions: each measures once and returns its value.
         repeats: how many rounds count.
         warm_up: whether a round before them, which does not count, warms everything up.
 

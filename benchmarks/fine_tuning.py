@@ -1,12 +1,12 @@
-"""What trained weights are worth with few examples: fine-tuned against trained from scratch on the same pictures.
+"""What trained weights are worth with few examples: fine-tuned against trained from scratch on the same images.
 
     python benchmarks/fine_tuning.py [--source NAME.TAG or an exported directory]
 
-Each seed draws 10 pictures a class to train on and 10 others to choose the epoch by, out of scikit-learn's digits
+Each seed draws 10 images a class to train on and 10 others to choose the epoch by, out of scikit-learn's digits
 (8 x 8 pixels, brought to the network's size); the test split is the set's own. Fine-tuning runs the stages of the
 model's spec, training from scratch its first recipe with the same augmentation, for as many epochs of as many steps.
 
-The schedule of that recipe counts epochs and is made for tens of thousands of pictures: with a hundred, the rate may
+The schedule of that recipe counts epochs and is made for tens of thousands of images: with a hundred, the rate may
 fall before anything is learned. Two more trainings from scratch therefore keep the rate constant, one for the same
 epochs, one for five times as many. Fine-tuning is worth what it gains over the best of the three.
 """
@@ -34,7 +34,7 @@ LONGER = 5  # times the epochs of fine-tuning, for a training from scratch that 
 
 
 def few_examples(dataset: Dataset, seed: int) -> Dataset:
-    """The data set with `EXAMPLES` training and as many validation pictures of each class, drawn by the seed."""
+    """The data set with `EXAMPLES` training and as many validation images of each class, drawn by the seed."""
     split, draw = dataset.splits["train"], np.random.default_rng(seed)
     of_class = [draw.permutation(np.flatnonzero(split.targets == label)) for label in range(len(dataset.classes))]
     train, validation = (

@@ -1,11 +1,11 @@
-"""Segmentation of the made-up scenes: what the 20 bands of a pixel alone tell, and what U-Net sees around it.
+"""Segmentation of the synthetic scenes: a classifier of single pixels against U-Net, which sees their surroundings.
 
     python benchmarks/scenes.py
 
-Gradient-boosted trees a class, fitted to a sample of the training pixels; each class is said to be there from the
-probability on that gives the best intersection over union on the validation scenes. That and the mean over classes
-are taken over all pixels of the test scenes at once. U-Net is trained plainly, with the symmetries of the square, and
-from there once more for each class by itself.
+The classifier of pixels is one model of gradient-boosted trees a class, fitted to a sample of the training pixels, with
+the probability threshold that has the best intersection over union on the validation scenes. Scores are taken over all
+pixels of the test scenes at once. U-Net is trained without augmentation, with the symmetries of the square, and from
+there fine-tuned for each class alone.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ def by_pixel(splits: dict[str, Split], sample: int) -> dict[str, float]:
 
 
 def by_unet(runs: Path) -> dict[str, dict[str, float]]:
-    """The intersection over union on test by class, of `unet_satellite` trained plainly, with the symmetries of the
-    square, and then with a network refined for each class."""
+    """The intersection over union on test by class, of `unet_satellite` trained without augmentation, with the
+    symmetries of the square, and then with a network fine-tuned for each class."""
     found = {}
     for recipe, title in {"plain": "U-Net", "modern": "U-Net, D4"}.items():
         whole = zoo.train("unet_satellite", "scenes", recipe=recipe, out=runs / f"unet_satellite.scenes_{recipe}-0")
@@ -68,7 +68,7 @@ def of_classes(run: zoo.Run) -> dict[str, float]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sample", type=int, default=100_000, help="training pixels of the classifier by pixel")
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where trainings go on that were broken off")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where interrupted trainings are resumed")
     options = parser.parse_args()
     found = {"by pixel": by_pixel(scenes.data()[0], options.sample), **by_unet(options.runs)}
     table = ["| IoU on the test scenes | mean | " + " | ".join(scenes.CLASSES) + " |", "|---" * 6 + "|"]

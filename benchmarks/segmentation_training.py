@@ -41,7 +41,7 @@ RATIOS = ("zoo / keras", "zoo / pytorch", "zoo augmented / zoo", "zoo bfloat16 /
 
 
 class TorchUNet(nn.Module):
-    """U-Net of one channel as the Keras network has it: padded, with batch normalisation."""
+    """U-Net of one channel as the Keras network has it: padded, with batch normalization."""
 
     def __init__(self, classes: int, width: int, depth: int) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ def block(before: int, channels: int) -> nn.Sequential:
     )  # fmt: skip
 
 
-def grey_images(count: int) -> Dataset:
+def gray_images(count: int) -> Dataset:
     """Images of 512 x 512 with one of two classes a pixel; noise where the membranes are not at hand. Held out are
     the corners of four, a batch."""
     try:
@@ -97,7 +97,7 @@ def measure(dataset: Dataset, per_image: int, repeats: int) -> dict[str, dict]:
     """Patches a second of each contender, and the ratios."""
     spec = zoo.get_spec(MODEL)
     task = tasks.get_task(spec.task).from_data(spec, dataset)
-    named = spec.recipe("paper")
+    named = task.with_options(spec.recipe("paper"))
     patches = Patches(SIDE, per_image)
     plain = named.replace(
         epochs=2, batch_size=BATCH_SIZE, border=None, precision="float32",
@@ -140,7 +140,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a smoke run: few patches, nothing written")
     options = parser.parse_args()
     images, per_image, repeats = (2, 4, 1) if options.quick else (options.images, PER_IMAGE, options.repeats)
-    dataset = grey_images(images)
+    dataset = gray_images(images)
     results = measure(dataset, per_image, repeats)
     for name, measured in results["patches_per_second"].items():
         print(f"{name:20}{measured['median']:8.2f} patches/s")

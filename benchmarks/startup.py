@@ -80,11 +80,11 @@ def main() -> None:
     bare = processes["python -c pass"]["median"]
     heavy = imports_tensorflow()
     print(f"{'fresh process':24}{'seconds':>9}{'above python':>15}")
-    for name, figures in processes.items():
-        print(f"{name:24}{figures['median']:9.3f}{figures['median'] - bare:15.3f}")
+    for name, results in processes.items():
+        print(f"{name:24}{results['median']:9.3f}{results['median'] - bare:15.3f}")
     print(f"{'warm process':24}{'seconds':>9}")
-    for name, figures in warm.items():
-        print(f"{name:24}{figures['median']:9.3f}")
+    for name, results in warm.items():
+        print(f"{name:24}{results['median']:9.3f}")
     print(f"listing imports TensorFlow or Keras: {'yes' if heavy else 'no'}")
     if not options.quick:
         results = {"unit": "seconds", "fresh_process": processes, "warm_process": warm, "model": MODEL}

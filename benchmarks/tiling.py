@@ -81,8 +81,8 @@ def main() -> None:
             make_scene(scene, side)
             done = subprocess.run([*command, "--one", artifact, scene], check=True, stdout=subprocess.PIPE)
             row = rows[side] = json.loads(done.stdout.splitlines()[-1])
-            figures = f"{row['megapixels_a_second']:14.2f}{row['peak_mb']:10.0f}{row['loaded_mb']:14.0f}"
-            print(f"{side:8}{row['seconds']:10.1f}{figures}", flush=True)
+            results = f"{row['megapixels_a_second']:14.2f}{row['peak_mb']:10.0f}{row['loaded_mb']:14.0f}"
+            print(f"{side:8}{row['seconds']:10.1f}{results}", flush=True)
     if not options.quick:
         about = {"model": options.model, "tile": options.tile, "tta": options.tta}
         path = write_results("tiling", {**about, "sides": rows})

@@ -33,11 +33,13 @@ from torch.nn import functional as F
 
 import zoo
 from zoo import layers as zoo_layers
-from zoo import preprocessing, tasks, training
+from zoo import preprocessing, tasks
 from zoo.data import Dataset, Split
 from zoo.models.lenet5 import TABLE, bitmap_codes
 from zoo.recipe import Affine, Augmentation, Recipe
-from zoo.tasks.classification import LOSSES
+from zoo.tasks.losses import classification_loss
+from zoo.training import trainer
+from zoo.training.randomness import dtype_policy
 
 MODELS = ("network3_relu", "lenet5")
 BATCH_SIZES = (10, 128)
@@ -66,14 +68,14 @@ class Clock(keras.callbacks.Callback):
 
 
 def zoo_epoch(task: tasks.Task, dataset: Dataset, recipe: Recipe) -> float:
-    """Seconds of an epoch of `zoo.training.fit`, called as `zoo.train` calls it."""
+    """Seconds of an epoch of the trainer's `fit`, called as `zoo.train` calls it."""
     clock = Clock()
-    with training.dtype_policy(recipe.precision):
+    with dtype_policy(recipe.precision):
         model = task.build()
     fit = model.fit
     model.fit = lambda *args, callbacks, **options: fit(*args, callbacks=[*callbacks, clock], **options)
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-        training.fit(task, model, dataset, recipe, Path(folder), tf.distribute.get_strategy(), seed=0)
+        trainer.fit(task, model, dataset, recipe, Path(folder), tf.distribute.get_strategy(), seed=0)
     return clock.seconds
 
 
@@ -82,7 +84,7 @@ def keras_epoch(
 ) -> float:
     """Seconds of an epoch of what a user of Keras writes: float images and targets in memory, `compile`, `fit`."""
     clock, model = Clock(), task.build()
-    model.compile(training.make_optimizer(recipe), loss, metrics=[metric])
+    model.compile(trainer.make_optimizer(recipe), loss, metrics=[metric])
     model.fit(
         *train, batch_size=recipe.batch_size, epochs=recipe.epochs, callbacks=[clock], verbose=0,
         validation_data=validation, validation_batch_size=len(validation[0]),
@@ -95,7 +97,7 @@ def torch_training(
 ) -> Callable[[], float]:
     """The same training in PyTorch, as a function that trains an epoch and returns its seconds: shuffled indices
     into tensors in memory, no DataLoader; eager, so that every epoch but the first costs the same. The first `trial`
-    examples tell which number of threads is the faster."""
+    examples decide which number of threads is faster."""
     (images, labels), (held_out, held_out_labels) = (
         # channels last, as they lie in memory
         (torch.from_numpy(inputs).permute(0, 3, 1, 2), torch.from_numpy(class_ids.astype(np.int64)))
@@ -118,7 +120,7 @@ def torch_training(
         network.eval()
         with torch.no_grad():
             right = network(held_out).argmax(1) == held_out_labels
-        right.float().mean().item(), total.item()  # the figures that the others log
+        right.float().mean().item(), total.item()  # the metrics that the others log
         return time.perf_counter() - start
 
     def seconds_with(threads: int) -> float:
@@ -182,21 +184,23 @@ def measure(name: str, batch_size: int, dataset: Dataset, repeats: int) -> dict[
     """Images a second of each contender, and the ratios, for one network and batch size."""
     spec = zoo.get_spec(name)
     task = tasks.get_task(spec.task).from_data(spec, dataset)
-    recipe = spec.recipe("paper").replace(batch_size=batch_size, epochs=2)
+    recipe = task.with_options(spec.recipe("paper")).replace(batch_size=batch_size, epochs=2)
     affine = recipe.replace(augmentation=dataclasses.asdict(AFFINE))
     images = len(dataset.splits["train"])
     arrays = [float_arrays(task, dataset.splits[split]) for split in ("train", "validation")]
     one_hot = [(inputs, keras.utils.to_categorical(labels, len(task.classes))) for inputs, labels in arrays]
 
     def accuracy(y_true: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
-        return keras.metrics.categorical_accuracy(y_true, zoo_layers.probabilities(scores, spec.scores))
+        return keras.metrics.categorical_accuracy(y_true, zoo_layers.probabilities(scores, spec.outputs))
 
     network, loss = (TorchLeNet5(), map_criterion) if name == "lenet5" else (torch_network3(), F.cross_entropy)
     torch_epoch = torch_training(network, *arrays, recipe, loss, trial=TRIAL)
     measured = interleaved(
         {
             "zoo": lambda: images / zoo_epoch(task, dataset, recipe),
-            "keras": lambda: images / keras_epoch(task, *one_hot, recipe, LOSSES[recipe.loss](0.0), accuracy),
+            "keras": lambda: (
+                images / keras_epoch(task, *one_hot, recipe, classification_loss(recipe.loss, 0.0), accuracy)
+            ),
             "pytorch": lambda: images / torch_epoch(),
             "zoo affine": lambda: images / zoo_epoch(task, dataset, affine),
         },

@@ -18,7 +18,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 import zoo
 from zoo import artifacts, testing
-from zoo.artifacts import index, verification
+from zoo.artifacts import index
 from zoo.artifacts import manifest as manifest_file
 from zoo.errors import ZooError
 from zoo.exporting import formats, saved_model
@@ -165,7 +165,11 @@ np.savez("outputs.npz", **outputs)
 
 
 def test_tensorflow_alone_gives_the_same_for_images_of_any_size(exported):
-    inputs = {"same": random_images(3, 28, 28, 1), "small": random_images(1, 5, 9, 1), "large": random_images(2, 61, 40, 1)}
+    inputs = {
+        "same": random_images(3, 28, 28, 1),
+        "small": random_images(1, 5, 9, 1),
+        "large": random_images(2, 61, 40, 1),
+    }
     np.savez("inputs.npz", **inputs)
     paths = [str(exported[name].path / "1") for name in NAMES]
     done = subprocess.run([sys.executable, "-I", "-c", SERVE, *paths], capture_output=True, text=True, check=False)
@@ -479,7 +483,9 @@ def test_a_manifest_other_than_the_published_one_is_refused(exported, tmp_path):
     artifacts.read_manifest(version)
     describe(classes=["class1", "class0"])(version, manifest_of(version))
     for call in (zoo.verify, zoo.load):
-        with pytest.raises(ZooError, match=r"is not the published one: its sha256 differs from that in published\.json"):
+        with pytest.raises(
+            ZooError, match=r"is not the published one: its sha256 differs from that in published\.json"
+        ):
             call(version)
     zoo.load(root / "mlp_784_30_10.ex")
 
@@ -756,7 +762,11 @@ def network_of(name, exported):
         task = exported[name].run.task
         return exported[name].run, {}, task.network_inputs(5)
     model = zoo.create_model(name)
-    return model, {"spec": zoo.get_spec(name), "classes": ("ground", "cell")}, np.float32(random_images(5, 22, 17, 1)) / 255
+    return (
+        model,
+        {"spec": zoo.get_spec(name), "classes": ("ground", "cell")},
+        np.float32(random_images(5, 22, 17, 1)) / 255,
+    )
 
 
 @pytest.mark.parametrize("name", [*NAMES, "unet_tiny"])

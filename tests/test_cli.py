@@ -1,8 +1,10 @@
-"""The command line: what it lists and tells, and the way from training to serving by words alone."""
+"""The command line: lists, model cards, flags and recipes, and the way from training to serving."""
 
 import base64
 import json
+import os
 import re
+import shlex
 import socket
 import subprocess
 import sys
@@ -17,13 +19,17 @@ import tensorflow as tf
 import typer
 
 import zoo
-from zoo import artifacts, cli
+from zoo import artifacts, cli, tasks
+from zoo.artifacts import verification
+from zoo.artifacts.manifest import GOLDEN
 
 ARGUMENTS = {
-    "list": "pattern task dataset pretrained max-params min-metric json",
-    "info": "name",
-    "train": "name data recipe epochs set devices seed deterministic input-shape out export",
-    "fine-tune": "source data only-class epochs set devices seed deterministic input-shape out export",
+    "list": "pattern task dataset pretrained max-params min-metric sort json",
+    "info": "name recipe json",
+    "train": "name data recipe config epochs lr batch-size optimizer loss set arg devices seed deterministic "
+    "input-shape out export",
+    "fine-tune": "source data only-class epochs lr batch-size optimizer loss set devices seed deterministic "
+    "input-shape out export",
     "evaluate": "source data split json",
     "predict": "source inputs json",
     "segment": "image output model tile overlap tta overlay",
@@ -32,13 +38,13 @@ ARGUMENTS = {
     "reproduce": "source data smoke seed devices out",
     "verify": "sources",
     "serve": "sources host port",
-    "results": "write",
+    "report": "write",
 }
 
 
 @pytest.fixture
 def run_line(command):
-    """Runs a command line in this process; gives what it printed."""
+    """Runs a command line in this process; returns what it printed."""
 
     def run(line):
         code, out, err = command(line)
@@ -49,67 +55,368 @@ def run_line(command):
 
 
 def words_of(text):
-    """Without colour and frames: what a help page says, on one line."""
+    """The words of a page on one line, without colors and frames."""
     return " ".join(re.sub(r"\x1b\[[0-9;]*m|[│╭╰╮╯─]", " ", text).split())
 
 
-# --- help and lists ---------------------------------------------------------------------------------------------
+def zoo_process(*words, python=(), **environment):
+    """What a fresh process of the command prints."""
+    command = [sys.executable, *python, "-m", "zoo", *words]
+    return subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **environment},
+        stdin=subprocess.DEVNULL,
+    )
+
+
+# --- help and version -------------------------------------------------------------------------------------------
 
 
 def test_every_command_is_in_the_help(run_line):
-    assert set(ARGUMENTS) <= set(typer.main.get_command(cli.app).commands)
+    assert set(ARGUMENTS) == set(typer.main.get_command(cli.app).commands)
     text = run_line("--help")
     for name in ARGUMENTS:
         assert re.search(rf"\b{name}\b", text)
     assert "--debug" in words_of(text)
 
 
-@pytest.mark.parametrize("name", typer.main.get_command(cli.app).commands)
+@pytest.mark.parametrize("name", ARGUMENTS)
 def test_the_help_of_each_command_names_its_arguments(name, run_line):
     text = words_of(run_line(f"{name} --help"))
-    parameters = typer.main.get_command(cli.app).commands[name].params
-    names = [parameter.opts[0].lstrip("-") for parameter in parameters if parameter.name != "help"]
-    assert not set(ARGUMENTS.get(name, "").split()) - set(names)
+    parameters = [one for one in typer.main.get_command(cli.app).commands[name].params if one.name != "help"]
+    assert [parameter.opts[0].lstrip("-") for parameter in parameters] == ARGUMENTS[name].split()
     for parameter in parameters:
-        if parameter.name == "help":
-            continue
         shown = parameter.opts[0] if parameter.param_type_name == "option" else parameter.name
         assert shown.lower() in text.lower(), f"{name} --help does not name {shown}"
-        assert parameter.help, f"{name} says nothing of {shown}"
+        assert parameter.help, f"{name} does not describe {shown}"
         assert parameter.help.split()[0].strip("`.,") in text
 
 
-def test_list(run_line):
+def test_version(run_line):
+    assert run_line("--version") == f"zoo {zoo.__version__}\n"
+    assert zoo_process("--version").stdout == f"zoo {zoo.__version__}\n"  # python -m zoo
+
+
+def complete(*words):
+    """What the shell suggests for the last of the words."""
+    variables = {"_ZOO_COMPLETE": "complete_bash", "COMP_WORDS": shlex.join(words), "COMP_CWORD": str(len(words) - 1)}
+    done = zoo_process(python=("-X", "importtime"), **variables)
+    assert not re.search(r"\| +(tensorflow|keras|numpy)\n", done.stderr)
+    return done.stdout.split()
+
+
+def test_shell_completion():
+    script = zoo_process("--show-completion", "bash", _TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION="1").stdout
+    assert "_ZOO_COMPLETE=complete_bash" in script
+    assert complete("zoo", "fine") == ["fine-tune"]
+    assert complete("zoo", "train", "network3_c") == ["network3_conv", "network3_conv_only"]
+    assert complete("zoo", "predict", "network3_c") == [
+        "network3_conv.mnist_modern", "network3_conv.mnist_paper",
+    ]  # fmt: skip
+
+
+# --- lists ------------------------------------------------------------------------------------------------------
+
+
+def test_list(run_line, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
     assert json.loads(run_line("list --json")) == zoo.list_models()
     assert json.loads(run_line("list 'mlp_*' --max-params 30000 --json")) == ["mlp_784_10", "mlp_784_30_10"]
     lines = run_line("list 'mlp_*'").splitlines()
-    assert lines[0].split()[:3] == ["name", "task", "parameters"]
-    assert [line.split()[0] for line in lines[1:]] == zoo.list_models("mlp_*")
+    assert lines[0].split() == ["name", "task", "parameters", "data", "reported", "test", "weights"]
+    assert [line.split()[0] for line in lines[1:]] == ["mlp_784_10", "mlp_784_30_10", "mlp_784_100_10"]
     row = lines[2].split()
-    assert row[:3] == ["mlp_784_30_10", "classification", "23,860"]
-    assert "0.9542" in row
+    assert row[:5] == ["mlp_784_30_10", "classification", "23,860", "mnist", "0.9542"]
     assert "0.9389" not in run_line("list unet_small")  # the paper's pixel accuracy beside a mean IoU measured here
-    measured = artifacts.published_index()["lenet5_modern"]["tags"]["mnist_modern"]["value"]
-    assert f"{measured:.4f}" in run_line("list lenet5_modern").splitlines()[1]  # although no source gives a figure
+    measured = artifacts.published_index()["lenet5_modern"]["tags"]["mnist_modern"]["test"]
+    assert f"{measured:.4f}" in run_line("list lenet5_modern").splitlines()[1]  # although no paper reports a score
+
+
+def test_list_by_reference(run_line):
+    found = json.loads(run_line("list '*nielsen*' --json"))
+    assert {"mlp_784_10", "network3_relu"} <= set(found)
+    assert not {"lenet5", "unet", "simard_conv"} & set(found)
+
+
+def test_list_sorted(run_line, refused):
+    def listed(order):
+        return json.loads(run_line(f"list 'mlp_*' --pretrained --sort {order} --json"))
+
+    scores = {name: artifacts.read_manifest(artifacts.find(name))["scores"]["test"] for name in listed("name")}
+    assert listed("score") == sorted(scores, key=scores.get, reverse=True)
+    assert listed("params")[0] == "mlp_784_10.mnist_paper"  # 7,850
+    assert listed("params")[-1].startswith("mlp_784_100_10.")  # 79,510
+    refused("list --sort scor", "unknown order 'scor': did you mean score")
+
+
+@pytest.mark.parametrize("pretrained", [False, True])
+@pytest.mark.parametrize("width", [40, 80])
+def test_list_fits_the_terminal(width, pretrained, run_line, monkeypatch):
+    """No line is longer, no name is cut or wrapped, and the score is there where the longest name leaves room."""
+    if width == 80:  # also where nothing says how wide the terminal is
+        monkeypatch.delenv("COLUMNS", raising=False)
+    else:
+        monkeypatch.setenv("COLUMNS", str(width))
+    header, *lines = run_line(f"list{' --pretrained' if pretrained else ''}").splitlines()
+    names = zoo.list_models(pretrained=pretrained)
+    assert [line.split()[0] for line in lines] == names
+    assert max(map(len, [header, *lines])) <= width
+    columns = header.split()
+    if max(map(len, names)) + len("  0.9999") <= width:
+        assert "test" in columns
+    if width == 80:
+        assert "parameters" in columns
+    elif not pretrained:
+        assert columns == ["name", "test"]
+        (row,) = [line for line in lines if line.startswith("network3_dropout_ensemble")]
+        assert re.fullmatch(r"network3_dropout_ensemble  0\.99\d\d *", row)
+
+
+def test_a_name_longer_than_the_terminal_is_whole(run_line, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "20")
+    names = [line.strip() for line in run_line("list 'network3_dropout*'").splitlines()[1:]]
+    assert names == ["network3_dropout", "network3_dropout_ensemble"]
+
+
+# --- models and model cards -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", zoo.list_models())
-def test_info_of_every_model(name, run_line):
+def test_info_of_every_model(name, run_line, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")  # a line has room for the longest address
     spec, text = zoo.get_spec(name), words_of(run_line(f"info {name}"))
     assert text.startswith(f"{name} {' '.join(spec.summary.split())} ({spec.year})")
     assert f"{spec.params:,}" in text
-    for figure in spec.published:
-        assert f"{figure.metric} {figure.value:.4f} on {figure.dataset}" in text
+    for score in spec.reported:
+        assert f"{score.metric} {score.value:.4f} on {score.dataset}" in text
     for weights in zoo.list_models(f"{name}.*", pretrained=True):
         manifest = artifacts.open_artifact(weights).manifest
-        metric, test, dataset = (manifest["figures"][key] for key in ("metric", "test", "dataset"))
+        metric, test, dataset = (manifest["scores"][key] for key in ("metric", "test", "dataset"))
         runs = " ".join(f"{run['metrics']['test'][metric]:.4f}" for run in manifest["runs"])
         assert not runs or f"{metric} {test:.4f} on {dataset} ({weights}; all runs: {runs})" in text
     for words in (*spec.recipes, *(stage.name for stage in spec.stages)):
         assert words in text
-    wanted = [*spec.sources, *spec.notes, *(d for recipe in spec.recipes.values() for d in recipe.deviations)]
+    wanted = [*spec.references, *spec.notes, *(d for recipe in spec.recipes.values() for d in recipe.deviations)]
     for sentence in wanted:
         assert words_of(sentence) in text
+
+
+def test_info_as_json(run_line):
+    found = json.loads(run_line("info mlp_784_30_10 --json"))
+    assert (found["name"], found["params"], found["year"]) == ("mlp_784_30_10", 23_860, 2015)
+    assert found["reported"][0]["value"] == 0.9542
+    assert found["recipes"]["paper"]["batch_size"] == 10
+    assert found["weights"]["mnist_paper"]["test"] == pytest.approx(0.9525, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", [name for name in zoo.list_models() if not zoo.get_spec(name).ensemble])
+def test_info_prints_recipes_that_can_be_read_again(name, run_line):
+    spec = zoo.get_spec(name)
+    for key, recipe in spec.recipes.items():
+        printed = json.loads(run_line(f"info {name} --recipe {key} --json"))
+        kind = tasks.get_task(spec.task)
+        assert tasks.read_recipe(printed, spec.task) == tasks.with_options(recipe, kind, spec.task)
+    assert f"batch_size {recipe.batch_size}" in words_of(run_line(f"info {name} --recipe {key}"))
+
+
+@pytest.mark.parametrize("name", zoo.list_models(pretrained=True))
+def test_card_of_all_published_weights(name, run_line):
+    """The card, as text and as JSON, has what the manifest records."""
+    spec, artifact = zoo.get_spec(name), artifacts.open_artifact(name)
+    manifest = artifact.manifest
+    training, scores = manifest["training"], manifest["scores"]
+    text, card = words_of(run_line(f"info {name}")), json.loads(run_line(f"info {name} --json"))
+    assert (card["name"], card["model"]) == (name, spec.name)
+    assert card["parameters"] == manifest["weights"]["parameters"]
+    files = [file for file in artifact.path.rglob("*") if file.is_file() and file.name != "manifest.json"]
+    assert card["bytes"] == sum(file.stat().st_size for file in files)
+    assert f"{card['bytes']:,} bytes, {card['parameters']:,} parameters" in text
+    assert card["data"]["fingerprint"] == training["data"]["fingerprint"]
+    assert card["data"]["fingerprint"] in text.replace(" ", "")
+    assert f"{training['data']['examples']['test']:,} test" in text
+    metric = scores["metric"]
+    assert f"{metric}: test {scores['test']:.4f}, validation {scores['validation']:.4f}" in text
+    runs = [run["metrics"]["test"][metric] for run in manifest["runs"]]
+    assert card["score"]["test_of_all_runs"] == runs
+    spread = f" ± {np.std(runs, ddof=1):.4f}" if len(runs) > 1 else ""
+    assert f"test {' '.join(f'{run:.4f}' for run in runs)}; mean {np.mean(runs):.4f}{spread} ({len(runs)})" in text
+    if scores["reported"]:
+        assert words_of(f"{metric} {scores['reported']:.4f} ({scores['reference']})") in text
+    if spec.ensemble:
+        for member in training["members"]:
+            assert member["name"] in text
+        assert not card["training"]["recipe"]
+        assert "fine-tuning" not in text
+    else:
+        recipe = training["recipe"]
+        assert card["training"]["recipe"] == recipe
+        assert f"batch {recipe['batch_size']}, {recipe['epochs']} epochs, {recipe['loss']}, seed" in text
+        for deviation in recipe["deviations"]:
+            assert words_of(deviation) in text
+    assert "weights: Apache-2.0" in text
+    license = {"mnist": "CC BY-SA 3.0", "isbi_membrane": "non-commercial", "scenes": "Apache-2.0"}
+    assert license[training["data"]["name"]] in card["data"]["license"]
+    with np.load(artifact.path / GOLDEN) as golden:
+        signatures = {key.split("/")[0] for key in golden.files}
+    assert set(card["signatures"]) == signatures
+    for line in (f"zoo.create_model('{name}')", f"zoo.load('{name}')", f"zoo serve {name}"):
+        assert line in text
+
+
+def test_card_of_lenet5(run_line):
+    text = words_of(run_line("info lenet5.mnist_paper"))
+    for words in (
+        "data mnist (50,000 train, 10,000 validation, 10,000 test)",
+        "reported accuracy 0.9905 (LeCun et al. 1998",
+        "recipe paper adam 0.001, batch 16, 20 epochs, rbf_map, seed 0",
+        "takes gray images, resized to 28 x 28 pixels",
+        "knows 10 classes and has no output for an input that belongs to none of them",
+        "signature serving_default images (uint8, 4 axes) -> ",
+        "class_ids (int64, 1 axis)",
+        "signature encoded_images encoded (string, 1 axis) -> ",
+    ):
+        assert words in text
+    assert "measured in one run" not in text  # of three
+    card = json.loads(run_line("info unet_satellite.scenes --json"))
+    assert card["limits"][0] == "takes 20-band images of any size"
+    assert any("measured in one run" in limit for limit in card["limits"])
+
+
+def test_card_by_alias_and_by_path(run_line):
+    best = json.loads(run_line("info lenet5.mnist --json"))["name"]
+    assert best == artifacts.find("lenet5.mnist").parent.name
+    path = artifacts.find("lenet5.mnist_paper").parent
+    card = json.loads(run_line(f"info {path} --json"))
+    assert card["name"] == "lenet5.mnist_paper"
+    assert card["usage"][0] == f"zoo.create_model('lenet5', weights='{path}')"
+
+
+def test_card_of_weights_without_a_training(run_line, unverified):
+    spec = zoo.get_spec("mlp_784_10")
+    zoo.export(zoo.create_model("mlp_784_10"), "mlp_784_10.bare", spec=spec, classes=tuple("0123456789"))
+    text = words_of(run_line("info ./mlp_784_10.bare"))
+    assert "data not recorded" in text
+    assert "its quality was not measured" in text
+    assert "recipe" not in text
+
+
+def test_unknown_tags_are_errors(refused):
+    refused("info lenet5.mnist_papr", "unknown artifact 'lenet5.mnist_papr': did you mean lenet5.mnist_paper")
+    refused("info lenet5.mnist --recipe paper", "--recipe shows a recipe of a model: give its name without a tag")
+    refused("info lenet5 --recipe papr", "unknown recipe of lenet5 'papr': did you mean paper")
+
+
+@pytest.mark.parametrize(
+    ("line", "absent"),
+    [
+        ("list", "tensorflow keras numpy"),
+        ("info lenet5", "tensorflow keras numpy"),
+        ("info lenet5 --recipe paper --json", "tensorflow keras numpy"),
+        ("info lenet5.mnist_paper", "tensorflow keras"),
+        ("report", "tensorflow keras"),
+    ],
+)
+def test_what_listing_does_not_import(line, absent):
+    done = zoo_process(*line.split(), python=("-X", "importtime"))
+    assert done.returncode == 0, done.stderr
+    imported = set(re.findall(r"\| +(\w+)\n", done.stderr))
+    assert "rich" in imported
+    assert not imported & set(absent.split())
+
+
+# --- flags and recipes ------------------------------------------------------------------------------------------
+
+TRAIN = "train mlp_784_30_10 --data digits --epochs 1 --out run"
+
+
+def record_of(directory="run"):
+    return json.loads(Path(directory, "run.json").read_text())
+
+
+def test_short_flags_are_recipe_keys(run_line, unverified):
+    run_line(f"{TRAIN} --lr 0.002 --batch-size 64 --optimizer adam --loss cross_entropy --set label_smoothing=0.1")
+    recipe = record_of()["recipe"]
+    keys = ("learning_rate", "batch_size", "optimizer", "loss", "options")
+    assert [recipe[key] for key in keys] == [0.002, 64, "adam", "cross_entropy", {"label_smoothing": 0.1}]
+    assert "given_in_python" not in record_of(), "names are a part of the recipe, which reproduce repeats"
+    # the same by --set: the same run, which is finished
+    run_line(
+        f"{TRAIN} --set learning_rate=0.002 --set batch_size=64 --set optimizer=adam --set loss=cross_entropy "
+        "--set label_smoothing=0.1 --batch-size 64"
+    )
+    assert record_of()["recipe"] == recipe
+
+
+def test_short_flags_of_fine_tune(run_line, unverified):
+    run_line(f"{TRAIN} --export mlp_784_30_10.first")
+    run_line(
+        "fine-tune ./mlp_784_30_10.first --data digits --epochs 1 --lr 0.5 --batch-size 100 --optimizer adam "
+        "--loss quadratic --out tuned --export mlp_784_30_10.second"
+    )
+    recipe = record_of("tuned")["recipe"]
+    keys = ("learning_rate", "batch_size", "optimizer", "loss")
+    assert [recipe[key] for key in keys] == [0.5, 100, "adam", "quadratic"]
+    assert {row["learning_rate"] for row in record_of("tuned")["history"]} == {0.5}
+
+
+def test_builder_arguments(run_line, unverified):
+    run_line(f"{TRAIN} --arg hidden=[7] --arg initialization=glorot")
+    assert record_of()["model"]["arguments"] == {"hidden": [7], "initialization": "glorot"}
+    assert zoo.load_run("run").model.get_layer("hidden1").units == 7
+    assert zoo.create_model("mlp_784_30_10", weights=Path("saved_models/mlp_784_30_10.digits")).layers[2].units == 7
+
+
+def test_config_is_a_recipe_that_info_printed(run_line, unverified):
+    recipe = json.loads(run_line("info mlp_784_100_10 --recipe modern --json"))
+    Path("mine.json").write_text(json.dumps({**recipe, "epochs": 7, "batch_size": 90, "learning_rate": 0.01}))
+    run_line("train mlp_784_100_10 --data digits --config mine.json --epochs 1 --set batch_size=80 --lr 0.02 --out run")
+    record = record_of()
+    # the file, then --set, then the flags; what none of them changes is the recipe's
+    assert [record["recipe"][key] for key in ("epochs", "batch_size", "learning_rate")] == [1, 80, 0.02]
+    assert record["recipe"]["optimizer"] == recipe["optimizer"] == "adamw"
+    assert record["recipe"]["augmentation"] == recipe["augmentation"]
+    assert record["recipe_name"] == "own"
+
+
+def test_config_is_a_run(run_line, unverified):
+    run_line(f"{TRAIN} --batch-size 77 --arg hidden=[7]")
+    run_line("train mlp_784_30_10 --data digits --config run/run.json --out again")
+    first, again = record_of(), record_of("again")
+    assert again["recipe"] == first["recipe"]
+    assert again["model"]["arguments"] == {"hidden": [7]}
+    losses = [record["history"][0]["loss"] for record in (first, again)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    # for another model the recipe alone
+    run_line("train mlp_784_100_10 --data digits --config run/run.json --out other")
+    assert record_of("other")["recipe"]["batch_size"] == 77
+    assert record_of("other")["model"]["arguments"] == {}
+    # --arg takes precedence
+    run_line("train mlp_784_30_10 --data digits --config run/run.json --arg hidden=[8] --out third")
+    assert record_of("third")["model"]["arguments"] == {"hidden": [8]}
+
+
+def test_more_epochs_extend_a_run(run_line, unverified):
+    line = "train mlp_784_30_10 --data digits --out run --epochs"
+    run_line(f"{line} 2")
+    before = record_of()["history"]
+    text = run_line(f"{line} 3")
+    after = record_of()
+    assert after["history"][:2] == before, "the first two epochs are not trained again"
+    assert [row["epoch"] for row in after["history"]] == [1, 2, 3]
+    assert after["recipe"]["epochs"] == 3
+    assert after["history"][2]["val_accuracy"] > before[1]["val_accuracy"]  # of 10 classes, after 250 steps
+    assert f"test at epoch 3: accuracy {after['metrics']['test']['accuracy']:.4f}" in text
+    run_line("train mlp_784_30_10 --data digits --out whole --epochs 3")
+    losses = [[row["loss"] for row in record_of(name)["history"]] for name in ("run", "whole")]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3), "as if it had been three from the beginning"
+
+
+def test_more_epochs_do_not_extend_a_run_that_differs(run_line, unverified, refused):
+    run_line(f"{TRAIN}")
+    refused(f"{TRAIN.replace('--epochs 1', '--epochs 2')} --batch-size 20", "contains another run (different recipe)")
 
 
 # --- one story --------------------------------------------------------------------------------------------------
@@ -122,7 +429,7 @@ def free_port():
 
 
 def answer(server, url, body=None):
-    """What the server says, once it listens."""
+    """The server's answer, once it listens."""
     for _ in range(600):
         try:
             with urllib.request.urlopen(url, None if body is None else json.dumps(body).encode()) as reply:
@@ -135,8 +442,8 @@ def answer(server, url, body=None):
     raise AssertionError("the server does not answer")
 
 
-def write_pictures(folder):
-    """Two classes of pictures: dark ones and light ones."""
+def write_images(folder):
+    """Two classes of images: dark ones and light ones."""
     random = np.random.default_rng(0)
     for name, low in (("dark", 0), ("light", 180)):
         Path(folder, name).mkdir(parents=True)
@@ -158,8 +465,8 @@ def test_from_training_to_serving(run_line, monkeypatch):
     assert {"curves.png", "history.csv", "weights.npz"} <= {file.name for file in run.iterdir()}
 
     # what it printed is what evaluate measures again
-    figures = json.loads(run_line("evaluate made/mlp_784_30_10.first --data digits --json"))
-    assert figures["accuracy"] == pytest.approx(record["metrics"]["test"]["accuracy"], abs=1e-6)
+    scores = json.loads(run_line("evaluate made/mlp_784_30_10.first --data digits --json"))
+    assert scores["accuracy"] == pytest.approx(record["metrics"]["test"]["accuracy"], abs=1e-6)
     table = run_line("evaluate made/mlp_784_30_10.first --data digits --split validation")
     assert f"accuracy {record['metrics']['validation']['accuracy']:.4f}" in table
 
@@ -171,17 +478,17 @@ def test_from_training_to_serving(run_line, monkeypatch):
     lines = run_line(f"predict made/mlp_784_30_10.first {example} {example}").splitlines()
     assert [line.split() for line in lines] == [[str(example), row["class"], f"{row['probability']:.4f}"]] * 2
 
-    # the same words again find the finished run, and export a second version
+    # the same command again finds the finished run, and exports a second version
     with monkeypatch.context() as patch:
-        patch.setattr(artifacts, "prove_served", lambda paths: [])  # the proof itself has run above
+        patch.setattr(verification, "serve_golden_examples", lambda paths: [])  # which has run above
         assert "exported to made/mlp_784_30_10.first/2" in run_line(first)
 
-    write_pictures("shades")
+    write_images("shades")
     text = run_line(
         "fine-tune made/mlp_784_30_10.first --data shades --epochs 2 --set learning_rate=2 "
         "--export made/mlp_784_30_10.shades"
     )
-    assert "reinitialised: output/kernel, output/bias" in text
+    assert "reinitialized: output/kernel, output/bias" in text
     assert "exported to made/mlp_784_30_10.shades/1" in text
     tuned = json.loads(Path("runs/mlp_784_30_10.shades.first-0/run.json").read_text())
     assert [row["stage"] for row in tuned["history"]] == ["head", "head", "all", "all"]
@@ -218,8 +525,7 @@ def test_from_training_to_serving(run_line, monkeypatch):
         server.wait(30)
 
 
-def test_an_artifact_is_exported_in_another_format(run_line, monkeypatch):
-    monkeypatch.setattr(artifacts, "prove_served", lambda paths: [])
+def test_an_artifact_is_exported_in_another_format(run_line, unverified):
     spec = zoo.get_spec("mlp_784_10")
     zoo.export(zoo.create_model("mlp_784_10"), "mlp_784_10.ex", spec=spec, classes=tuple("0123456789"))
     assert run_line("export mlp_784_10.ex m.onnx --format onnx").split() == ["m.onnx"]

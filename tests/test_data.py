@@ -25,6 +25,7 @@ from PIL import Image
 
 from zoo import preprocessing
 from zoo.data import Dataset, Split, load, lookup
+from zoo.data.dataset import IGNORED
 from zoo.errors import ZooError
 
 DATA = os.environ.get("ZOO_DATA_DIR")
@@ -311,8 +312,14 @@ BAD = {
     "negative label": (npz(y_train=np.arange(40) - 1), "must be class ids from 0"),
     "mask shape": (npz(y_train=np.ones((40, 3, 4), int)), r"targets int64 \(40, 3, 4\) must be"),
     "not finite": (npz(x_train=np.full((40, 4, 3), np.nan)), "train inputs contain NaN or infinite values"),
-    "other test": (npz(x_test=np.ones((9, 9, 9), np.uint8), y_test=np.ones(9, int)), "examples of test differ in kind or size from those of train"),
-    "unlabeled test": (npz(x_test=np.ones((9, 4, 3), np.uint8)), "examples of test differ in kind or size from those of train"),
+    "other test": (
+        npz(x_test=np.ones((9, 9, 9), np.uint8), y_test=np.ones(9, int)),
+        "examples of test differ in kind or size from those of train",
+    ),
+    "unlabeled test": (
+        npz(x_test=np.ones((9, 4, 3), np.uint8)),
+        "examples of test differ in kind or size from those of train",
+    ),
     "few classes": (npz(classes=["one"]), "names 1 classes, its targets have 2"),
     "two examples": (npz(x_train=np.ones((2, 4, 3), np.uint8), y_train=np.arange(2)), "no example in train"),
     "empty test": (npz(x_test=np.ones((0, 4, 3), np.uint8), y_test=np.ones(0, int)), "no example in test"),
@@ -503,3 +510,201 @@ def test_real_photographs():
 @real("rt_polarity.tsv")
 def test_real_reviews():
     assert sizes(load("rt_polarity")) == [6718, 1439, 1439]
+
+
+# Python objects
+
+NUMBERS = np.arange(40)
+IMAGES = np.broadcast_to(NUMBERS[:, None, None, None], (40, 4, 3, 1)).astype(np.uint8)  # those of `small_npz`
+LABELS = NUMBERS % 2
+
+
+def pairs(inputs=IMAGES, targets=LABELS) -> tf.data.Dataset:
+    return tf.data.Dataset.from_tensor_slices((inputs, targets))
+
+
+def generated() -> tf.data.Dataset:
+    specs = (tf.TensorSpec((None, None, 1), tf.uint8), tf.TensorSpec((), tf.int32))
+    return tf.data.Dataset.from_generator(lambda: zip(IMAGES, LABELS, strict=True), output_signature=specs)
+
+
+SAME = {
+    "single": pairs,
+    "batches": lambda: pairs().batch(7),
+    "batches of one size": lambda: pairs().batch(8, drop_remainder=True),
+    "no channel axis": lambda: pairs(IMAGES[..., 0]),
+    "batches without channel axis": lambda: pairs(IMAGES[..., 0]).batch(7),
+    "whole floats": lambda: pairs(IMAGES.astype(np.float32)),
+    "whole doubles": lambda: pairs(IMAGES.astype(np.float64)).batch(7),
+    "one-hot": lambda: pairs(targets=np.eye(2, dtype=np.float32)[LABELS]),
+    "one-hot integers": lambda: pairs(targets=np.eye(2, dtype=np.int32)[LABELS]).batch(7),
+    "labels of shape [1]": lambda: pairs(targets=LABELS[:, None].astype(np.float32)).batch(7),
+    "bytes": lambda: pairs(targets=LABELS.astype(np.uint8)),
+    "unknown cardinality": lambda: pairs().filter(lambda image, label: True),
+    "generator": generated,
+    "mapping": lambda: {"train": pairs()},
+    "split": lambda: {"train": Split(IMAGES, LABELS)},
+    "split of floats": lambda: {"train": Split(IMAGES.astype(np.float32), np.eye(2)[LABELS])},
+}
+
+
+@pytest.mark.parametrize("form", SAME)
+def test_the_same_examples_in_every_form(form, tmp_path):
+    expected, data = load(small_npz(tmp_path / "small.npz"), seed=3), load(SAME[form](), seed=3)
+    assert data.fingerprint == expected.fingerprint  # of types, shapes, values, their order and the class names
+    assert same(data, expected)
+    assert (data.name, data.given, expected.given) == ("given", True, False)
+    assert load(data) is data
+
+
+@pytest.mark.parametrize("mode", ["int", "binary", "categorical"])
+@pytest.mark.parametrize("batch_size", [None, 5])
+def test_image_folders_read_by_keras(mode, batch_size, tmp_path):
+    folder = write(tmp_path / "set", flags())
+    found = keras.utils.image_dataset_from_directory(
+        folder, label_mode=mode, batch_size=batch_size, image_size=(5, 6), verbose=False
+    )
+    data, expected = load(found), load(folder)
+    assert data.classes == expected.classes == ("green", "red")
+    assert data.splits["train"].inputs.dtype == np.uint8
+    assert examples(data) == examples(expected)
+
+
+def examples(data: Dataset) -> list[tuple[bytes, int]]:
+    """All pairs of all splits, ordered by their values."""
+    parts = data.splits.values()
+    return sorted((x.tobytes(), int(y)) for part in parts for x, y in zip(part.inputs, part.targets, strict=True))
+
+
+def test_splits_given_one_by_one_keep_their_order():
+    train, test = pairs(), pairs(IMAGES[::-1] + 100, LABELS).batch(3)
+    data = load({"test": test, "train": train})
+    assert list(data.splits) == ["train", "validation", "test"]
+    assert sizes(data) == [34, 6, 40]
+    assert data.splits["test"].inputs[:, 0, 0, 0].tolist() == list(range(139, 99, -1))
+    assert data.splits["test"].targets.tolist() == LABELS.tolist()
+    held_out = np.concatenate([data.splits[name].inputs[:, 0, 0, 0] for name in ("train", "validation")])
+    assert sorted(held_out) == NUMBERS.tolist()
+    whole = load({"train": train, "validation": Split(IMAGES, LABELS), "test": test})
+    assert sizes(whole) == [40, 40, 40]
+
+
+def test_given_texts_and_inputs_alone():
+    texts = load(pairs([f"caf\xe9 {number}" for number in NUMBERS]).batch(7))
+    assert texts.shape == ()
+    train = texts.splits["train"]
+    assert all(text == f"caf\xe9 {text.split()[1]}" for text in train.inputs)
+    assert [int(text.split()[1]) % 2 for text in train.inputs] == train.targets.tolist()
+    for alone in (tf.data.Dataset.from_tensor_slices(IMAGES), load(pairs()).train.map(lambda image, label: (image,))):
+        images = load(alone.batch(7))
+        assert images.classes == ()
+        assert images.shape == (4, 3, 1)
+        assert images.splits["test"].targets is None
+
+
+def test_given_class_names():
+    named, one_hot = pairs(), pairs(targets=np.eye(3)[LABELS])
+    named.class_names = ["even", "odd"]
+    assert load(named).classes == ("even", "odd")
+    assert load({"train": pairs(), "test": named}).classes == ("even", "odd")
+    assert load(pairs()).classes == ("0", "1")
+    assert load(one_hot).classes == ("0", "1", "2")  # also the class without an example
+    one_hot.class_names = ["a", "b", "c"]
+    assert load(one_hot).classes == ("a", "b", "c")
+
+
+def test_given_masks():
+    ids = (IMAGES[..., 0] // 8 % 3).astype(np.float32)
+    whole = load(pairs(targets=ids[..., None]).batch(7))
+    assert whole.classes == ("0", "1", "2")
+    for part in whole.splits.values():
+        assert part.targets.dtype == np.uint8
+        assert np.array_equal(part.targets, part.inputs[..., 0] // 8 % 3)
+    unknown = tf.TensorSpec((None, None, 1), tf.uint8), tf.TensorSpec((None, None), tf.float32)
+    one_by_one = tf.data.Dataset.from_generator(lambda: zip(IMAGES, ids, strict=True), output_signature=unknown)
+    assert load(one_by_one).fingerprint == whole.fingerprint
+    ignored = load(pairs(targets=ids), ignored_class="1")
+    assert ignored.classes == ("0", "2")
+    assert ignored.given
+    assert {*np.unique(ignored.splits["train"].targets)} == {0, 1, IGNORED}
+    layers = load(pairs(targets=np.stack([ids == 1, ids == 2], -1)))
+    assert layers.classes == ("1", "2")
+    assert layers.only_classes("2").given
+    part = layers.splits["train"]
+    assert np.array_equal(part.targets[..., 1], part.inputs[..., 0] // 8 % 3 == 2)
+
+
+def test_types_of_given_images():
+    def dtype(images, targets=LABELS):
+        return load(pairs(images, targets)).splits["train"].inputs.dtype
+
+    masks, fractions = IMAGES[..., 0] % 2, IMAGES.astype(np.float32)
+    fractions[0] = 0.7
+    assert dtype(IMAGES.astype(np.uint16)) == np.uint16
+    assert dtype(IMAGES / 40) == np.float32  # the range 0 to 1
+    assert dtype(IMAGES % 2 * 1.0) == np.float32
+    assert dtype(IMAGES - 1.0) == np.float32
+    assert dtype(IMAGES * 7.0) == np.float32
+    assert dtype(fractions, masks) == np.float32
+    assert dtype(np.rint(fractions), masks) == np.uint8
+    for targets, expected in ((LABELS, np.uint8), (masks, np.float32)):  # whole in train, not in test
+        data = load({"train": pairs(targets=targets), "test": pairs(fractions, targets)})
+        assert {part.inputs.dtype for part in data.splits.values()} == {np.dtype(expected)}
+        assert data.splits["test"].inputs[0].max() == pytest.approx(1 if expected is np.uint8 else 0.7)  # rounded
+
+
+def named(*names: str) -> tf.data.Dataset:
+    data = pairs()
+    data.class_names = names
+    return data
+
+
+def failing() -> tf.data.Dataset:
+    return pairs().map(
+        lambda image, label: (tf.debugging.check_numerics(tf.cast(image, tf.float32) / 0.0, "bad"), label)
+    )
+
+
+BAD_OBJECTS = {
+    "list": (lambda: [1, 2], "train is a list: give the name or path"),
+    "none": (lambda: None, "train is a NoneType"),
+    "list of a split": (lambda: {"train": pairs(), "test": [1]}, "test is a list"),
+    "split name": (lambda: {"train": pairs(), "valid": pairs()}, "unknown split 'valid': did you mean validation"),
+    "no train": (lambda: {"test": pairs()}, "has no train split, only test"),
+    "no splits": (dict, "has no train split, only nothing"),
+    "infinite": (lambda: pairs().repeat(), r"train has no end: leave out repeat\(\)"),
+    "empty": (lambda: pairs().take(0), "train has no example"),
+    "empty split": (lambda: {"train": Split(IMAGES[:0], LABELS[:0])}, "no example in train"),
+    "empty test split": (lambda: {"train": pairs(), "test": Split(IMAGES[:0], LABELS[:0])}, "no example in test"),
+    "filtered": (lambda: pairs().filter(lambda image, label: False), "train has no example"),
+    "triples": (lambda: tf.data.Dataset.zip(pairs(), pairs()), r"has elements \(\(.*give pairs"),
+    "weights": (lambda: pairs().map(lambda x, y: (x, y, 1.0)), "give pairs"),
+    "mappings": (lambda: tf.data.Dataset.from_tensor_slices({"image": IMAGES}), "has elements {'image'.*give pairs"),
+    "ragged": (lambda: pairs().ragged_batch(7).map(lambda x, y: (tf.RaggedTensor.from_tensor(x), y)), "dense tensors"),
+    "one label for a batch": (lambda: pairs().batch(7).map(lambda x, y: (x, y[0])), "batches of inputs with single"),
+    "sizes": (
+        lambda: generated().map(lambda x, y: (x[: 3 + y % 2], y)),
+        r"examples of 2 shapes \(\(3, 3, 1\), \(4, 3, 1\), ...\): bring all",
+    ),
+    "two labels": (lambda: pairs(targets=np.ones((40, 2))), r"train targets int64 \(40, 2\) .* are not one-hot"),
+    "soft labels": (lambda: pairs(targets=np.full((40, 2), 0.5)), r"train targets float64 \(40, 2\) .* not one-hot"),
+    "real labels": (lambda: pairs(targets=LABELS + 0.5), r"train targets float64 \(40,\) must be class ids"),
+    "negative": (lambda: pairs(targets=LABELS - 1), "must be class ids from 0"),
+    "wide images": (lambda: pairs(IMAGES.astype(np.int32)), r"train inputs int32 \(40, 4, 3, 1\) must be uint8"),
+    "vectors": (lambda: pairs(np.ones((40, 9))), r"train inputs float32 \(40, 9\) must be"),
+    "not finite": (lambda: pairs(np.full((40, 4, 3, 1), np.nan)), "train inputs contain NaN"),
+    "other size": (lambda: {"train": pairs(), "test": pairs(IMAGES[:, 1:])}, "examples of test differ in kind or size"),
+    "few names": (lambda: named("even"), "names 1 classes, its targets have 2"),
+    "other names": (lambda: {"train": named("a", "b"), "test": named("b", "a")}, "different class_names"),
+    "one-hot names": (lambda: {"train": pairs(targets=np.eye(3)[LABELS]), "test": named("a", "b")}, "3 classes, not 2"),
+    "not utf-8": (lambda: pairs([b"\xe9"] * 40), "train has a text that is not UTF-8"),
+    "failing": (failing, "train cannot be read: bad : Tensor had"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_OBJECTS)
+def test_bad_objects_are_a_one_line_error(case):
+    make, message = BAD_OBJECTS[case]
+    with pytest.raises(ZooError, match=message) as caught:
+        load(make())
+    assert "\n" not in str(caught.value)

@@ -327,8 +327,8 @@ def test_an_index_cannot_name_a_folder_outside_of_the_cache(server):
     (server.package / index.INDEX).unlink()
     Path("saved_models").mkdir()
     entry = {"tags": {"../../evil": {"version": "1"}}, "aliases": {"default": "../../evil"}}
-    index = {"models": {"lenet5": entry}, "sha256": {"lenet5.../../evil/1": "0"}}
-    Path("saved_models", index.INDEX).write_text(json.dumps(index))
+    listed = {"models": {"lenet5": entry}, "sha256": {"lenet5.../../evil/1": "0"}}
+    Path("saved_models", index.INDEX).write_text(json.dumps(listed))
     index.index_of.cache_clear()
     assert "which is no name of a folder" in error_of("lenet5")
     assert not server.asked
@@ -369,10 +369,10 @@ def test_the_wheel_works_elsewhere_without_a_network(tmp_path):
     build = ["wheel", str(ROOT), "--no-deps", "--no-index", "--no-build-isolation", "-w", "wheels"]
     subprocess.run([*pip, *build], check=True)
     (wheel,) = Path("wheels").iterdir()
-    index = json.loads((ROOT / "saved_models" / index.INDEX).read_text())
+    listed = json.loads((ROOT / "saved_models" / index.INDEX).read_text())
     versions = {
         f"{name}.{tag}/{row['version']}"
-        for name, entry in index["models"].items()
+        for name, entry in listed["models"].items()
         for tag, row in entry["tags"].items()
         if row["bytes"] <= 2_000_000
     }

@@ -604,8 +604,14 @@ ARRAYS = {
     "size of layers": ({"y_train": LAYERED[:, 1:]}, "must be class ids from 0 on"),
     "too few names": ({"y_train": LAYERED, "classes": ["a"]}, "names 1 classes, its targets have 2"),
     "too many names": ({"y_train": LAYERED, "classes": ["a", "b", "c"]}, "names 3 classes, its targets have 2"),
-    "labels and masks": ({"y_train": IDS, "x_test": X, "y_test": IDS[:, 0, 0]}, "the examples of test differ in kind or size from those of train"),
-    "masks and layers": ({"y_train": IDS, "x_test": X, "y_test": LAYERED}, "the examples of test differ in kind or size from those of train"),
+    "labels and masks": (
+        {"y_train": IDS, "x_test": X, "y_test": IDS[:, 0, 0]},
+        "the examples of test differ in kind or size from those of train",
+    ),
+    "masks and layers": (
+        {"y_train": IDS, "x_test": X, "y_test": LAYERED},
+        "the examples of test differ in kind or size from those of train",
+    ),
     "no masks": ({"y_train": IDS, "x_test": X}, "the examples of test differ in kind or size from those of train"),
     "texts": ({"x_train": np.array(["a"] * 9), "y_train": LAYERED}, "must be class ids"),
 }

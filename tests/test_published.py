@@ -118,7 +118,9 @@ def test_the_table_of_models_is_that_of_the_manifests(tmp_path):
         if len(tested) > 1:
             assert float(row["standard_deviation"]) == pytest.approx(np.std(tested, ddof=1), abs=1e-9)
         elif scores["metric"] == "accuracy":
-            assert float(row["standard_deviation"]) == pytest.approx(ACCURACY.standard_deviation(scores["test"], examples), abs=1e-9)
+            assert float(row["standard_deviation"]) == pytest.approx(
+                ACCURACY.standard_deviation(scores["test"], examples), abs=1e-9
+            )
         else:  # no share of examples
             assert row["standard_deviation"] == ""
         assert 0 < float(row["milliseconds"]) < 1000

@@ -1,4 +1,5 @@
-"""README is run: every block of Python and shell in it, in order, in one folder, as a newcomer would."""
+"""README and the guide to segmentation are run: every block of Python and shell, in order, in one folder, as a
+newcomer would."""
 
 import concurrent.futures
 import json
@@ -15,12 +16,14 @@ import pytest
 from typer.testing import CliRunner
 
 import zoo
-from zoo import artifacts, cli
+from zoo import artifacts, cli, report
+from zoo.artifacts import index
 from zoo.data.dataset import HELD_OUT
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```(bash|python)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+SEGMENTATION = (ROOT / "docs" / "segmentation.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(bash|python)\n(.*?)^```$", README + SEGMENTATION, re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture
@@ -68,21 +71,21 @@ def test_examples_run(tmp_path, session):
     assert '"predictions"' in printed, "curl got no answer"
 
 
-def test_figures_of_segmentation_are_those_measured():
+def test_scores_of_segmentation_are_those_measured():
     """The membranes' from the manifest, the scenes' from what the benchmark wrote."""
-    written = README.partition("<!-- segmentation -->")[2].partition("<!-- end of segmentation -->")[0]
+    written = SEGMENTATION.partition("<!-- segmentation -->")[2].partition("<!-- end of segmentation -->")[0]
     training = artifacts.read_manifest(ROOT / "saved_models/unet_small.isbi/1")["training"]
-    assert f"{training['data']['examples']['train']} slices to train on" in README
+    assert f"{training['data']['examples']['train']} slices to train on" in SEGMENTATION
     larger = zoo.get_spec("unet").params / zoo.get_spec("unet_small").params
-    assert f"a network {larger:.0f} times larger" in README
+    assert f"a network {larger:.0f} times larger" in " ".join(SEGMENTATION.split())
     measured = training["metrics"].values()
-    published = {figure.metric: figure.value for figure in zoo.get_spec("unet_small").reported}
+    reported = {score.metric: score.value for score in zoo.get_spec("unet_small").reported}
     rows = [
         ["pixel error", *(f"{1 - split['pixel_accuracy']:.4f}" for split in measured)],
         ["adapted Rand error", *(f"{split['adapted_rand_error']:.4f}" for split in measured)],
     ]
-    rows[0].append(f"{1 - published['pixel_accuracy']:.4f}")
-    rows[1].append(f"{published['adapted_rand_error']:.4f}")
+    rows[0].append(f"{1 - reported['pixel_accuracy']:.4f}")
+    rows[1].append(f"{reported['adapted_rand_error']:.4f}")
     found = json.loads((ROOT / "benchmarks/results/scenes.json").read_text(encoding="utf-8"))["iou"]
     assert found["U-Net"]["mean"] - found["by pixel"]["mean"] > 0.15, "only context tells the classes apart"
     order = ("mean", "buildings", "roads", "trees", "water")
@@ -108,6 +111,8 @@ def test_published_index_is_that_of_the_manifests(tmp_path):
     assert (tmp_path / "copy" / index.INDEX).read_text() == committed
 
 
-def test_images_that_readme_shows_are_there():
-    for image in re.findall(r"!\[[^]]*\]\(([^)]+)\)", README):
-        assert (ROOT / image).is_file(), image
+def test_scores_of_the_eight_models_are_those_of_the_manifests():
+    """`zoo report --write README.md` writes them."""
+    _, begin, rest = README.partition(report.SHORT_BEGIN)
+    assert begin
+    assert rest.partition(report.SHORT_END)[0].strip() == report.short_table(ROOT / "saved_models")

@@ -282,7 +282,12 @@ def test_smoke_of_published_weights(name):
         ({"test": 0.9}, 10_000, 0.891, 0.909),  # binomial: 0.3 / 100
         ({"test": 0.9, "mean": None, "standard_deviation": None}, 10_000, 0.891, 0.909),
         ({"test": 0.5}, 100, 0.35, 0.65),
-        ({"test": 0.95, "mean": 0.9, "standard_deviation": 0.001}, 10_000, 0.891, 0.909),  # about the mean; binomial is larger
+        (
+            {"test": 0.95, "mean": 0.9, "standard_deviation": 0.001},
+            10_000,
+            0.891,
+            0.909,
+        ),  # about the mean; binomial is larger
         ({"metric": "mean_iou", "test": 0.8}, 4, 0.77, 0.83),  # no share of examples
         ({"test": 0.95, "mean": 0.9, "standard_deviation": 0.01}, 10_000, 0.87, 0.93),  # that of the runs is larger
         ({"test": 0.9, "mean": 0.9, "standard_deviation": 0.0}, 10_000, 0.891, 0.909),
@@ -336,7 +341,9 @@ def test_the_best_on_validation_is_written_with_the_scores_of_all(made):
         assert outcome["seconds"] == pytest.approx(sum(row["seconds"] for row in run.history), abs=0.06)
         assert outcome["provenance"]["versions"]["tensorflow"]
     entry = json.loads((made.three.parent / index.INDEX).read_text())["models"][NAME]["tags"]["three"]
-    assert [entry[key] for key in ("test", "mean", "standard_deviation")] == [scores[k] for k in ("test", "mean", "standard_deviation")]
+    assert [entry[key] for key in ("test", "mean", "standard_deviation")] == [
+        scores[k] for k in ("test", "mean", "standard_deviation")
+    ]
     assert entry["runs"] == tested
 
 

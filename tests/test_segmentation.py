@@ -184,7 +184,7 @@ def test_bands_of_any_type_are_standardized(dtype, bands, served):
     data = scenes(dtype, bands, overlapping=False)
     task = task_of("unet_tiny", data)
     assert task.preprocessing.dtype == served
-    inputs = task.network_batch(*task.examples(data.splits["train"]))[0].numpy()
+    inputs = task.network_batch(*map(tf.constant, task.examples(data.splits["train"])))[0].numpy()
     if served == "float32":
         np.testing.assert_allclose(inputs.mean((0, 1, 2)), 0, atol=1e-3)
         np.testing.assert_allclose(inputs.std((0, 1, 2)), 1, atol=1e-3)

@@ -19,9 +19,9 @@ from PIL import Image
 
 import zoo
 from zoo import artifacts, registry, testing
-from zoo.exporting import saved_model
 from zoo.data import Dataset, Split
 from zoo.errors import ZooError
+from zoo.exporting import saved_model
 from zoo.metrics import LOSS
 from zoo.recipe import Recipe
 from zoo.spec import ModelSpec, Preprocessing, Stage
@@ -225,7 +225,9 @@ HARD = {  # everything that draws random numbers or has state
 @pytest.fixture(scope="module")
 def processes():
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["keras", "zoo.training.trainer", "zoo.training.callbacks", "zoo.training.plots", "zoo.tasks.losses"])
+    context.set_forkserver_preload(
+        ["keras", "zoo.training.trainer", "zoo.training.callbacks", "zoo.training.plots", "zoo.tasks.losses"]
+    )
     return context
 
 

@@ -21,6 +21,13 @@ with epy.lazy_imports():
     from zoo.artifacts import verification
 
 BEGIN, END = "<!-- results -->", "<!-- end of results -->"
+SHORT_BEGIN, SHORT_END = "<!-- eight models -->", "<!-- end of eight models -->"
+EIGHT = (  # the weights that people ask for first
+    "lenet5.mnist_distorted", "lenet5_modern.mnist_modern", "mlp_784_100_10.mnist_modern", "network3_relu.mnist_modern",
+    "network3_dropout.mnist_modern", "network3_dropout_ensemble.mnist_modern", "ciresan_mlp.mnist_modern",
+    "unet_small.isbi",
+)  # fmt: skip
+SHORT_HEADER = "| weights | year | parameters | metric, data | reported | measured |"
 CSV = "results.csv"
 COLUMNS = (
     "name", "tag", "dataset", "metric", "parameters", "year", "reported", "validation", "test", "runs", "mean",
@@ -60,10 +67,10 @@ def rows(folder: Path | None = None) -> list[dict[str, Any]]:
 
 def table(folder: Path | None = None) -> str:
     """The rows in Markdown."""
-    lines = [HEADER, "|" + "---|" * (HEADER.count("|") - 1)]
+    lines = [HEADER, _rule(HEADER)]
     for row in rows(folder):
         weights = f"`{row['name']}.{row['tag']}`" if row["tag"] else ""
-        metric = f"{row['metric']}, {row['dataset']}" if row["dataset"] else ""
+        metric = _metric(row)
         cells = [f"`{row['name']}`", str(row["year"]), f"{row['parameters']:,}", metric, four_digits(row["reported"])]
         cells += [weights, four_digits(row["validation"]), four_digits(row["test"]), _spread(row)]
         cells += [f"{row['bytes'] / 1e6:.1f} MB" if row["bytes"] else ""]
@@ -72,9 +79,21 @@ def table(folder: Path | None = None) -> str:
     return "\n".join(lines)
 
 
+def short_table(folder: Path | None = None) -> str:
+    """The rows of the weights `EIGHT` in Markdown, in that order, with their test scores."""
+    known = {f"{row['name']}.{row['tag']}": row for row in rows(folder)}
+    lines = [SHORT_HEADER, _rule(SHORT_HEADER)]
+    for name, row in [(name, known[name]) for name in EIGHT if name in known]:
+        cells = [f"`{name}`", str(row["year"]), f"{row['parameters']:,}", _metric(row)]
+        lines.append(f"| {' | '.join([*cells, four_digits(row['reported']), four_digits(row['test'])])} |")
+    return "\n".join(lines)
+
+
 def write(page: Path) -> None:
-    """Verify all weights in the `saved_models` beside a Markdown file, or beside its folder, and measure the latency of
-    one example. Write the rows to `results.csv` there, and the table between the marks of the file.
+    """Write the table of all models, or that of the eight first ones, between the marks of a Markdown file.
+
+    The weights are those in the `saved_models` beside the file, or beside its folder. With the table of all models they
+    are verified, the latency of one example is measured, and the rows are written to `results.csv` there.
 
     Raises:
         ZooError: for a file without the marks or without weights nearby, and for weights that do not verify.
@@ -83,14 +102,23 @@ def write(page: Path) -> None:
         text = page.read_text(encoding="utf-8")
     except OSError as error:
         raise ZooError(f"cannot read {page}: {error.strerror}") from None
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
+    short = SHORT_BEGIN in text
+    before, begin, rest = text.partition(SHORT_BEGIN if short else BEGIN)
+    _, end, after = rest.partition(SHORT_END if short else END)
     if not (begin and end):
         raise ZooError(f"{page} has no lines {BEGIN} and {END} to put the table between")
     folders = [parent / "saved_models" for parent in page.resolve().parents[:2]]
     folder = next((folder for folder in folders if (folder / INDEX).is_file()), None)
     if folder is None:
         raise ZooError(f"no saved_models/{INDEX} beside {page} or beside its folder: export weights there")
+    if not short:
+        _measure(folder)
+    made = short_table(folder) if short else table(folder)
+    page.write_text(f"{before}{begin}\n{made}\n{end}{after}", encoding="utf-8")
+
+
+def _measure(folder: Path) -> None:
+    """Verify all weights of a folder, measure the latency of one example, and write the rows to its `results.csv`."""
     measured = [f"{row['name']}.{row['tag']}" for row in rows(folder) if row["tag"]]
     results = verification.verify(*(folder / name for name in measured))
     times = {name: result["milliseconds"] for name, result in zip(measured, results, strict=True)}
@@ -102,7 +130,6 @@ def write(page: Path) -> None:
             milliseconds = round(times[f"{row['name']}.{row['tag']}"], 2)
             writer.writerow({**row, "runs": " ".join(map(str, row["runs"])), "milliseconds": milliseconds})
     (folder / CSV).write_text(sheet.getvalue(), encoding="utf-8")
-    page.write_text(f"{before}{begin}\n{table(folder)}\n{end}{after}", encoding="utf-8")
 
 
 def latencies(folder: Path | None = None) -> dict[str, float]:
@@ -113,6 +140,14 @@ def latencies(folder: Path | None = None) -> dict[str, float]:
             with (root / CSV).open(encoding="utf-8", newline="") as file:
                 times |= {f"{row['name']}.{row['tag']}": float(row["milliseconds"]) for row in csv.DictReader(file)}
     return times
+
+
+def _rule(header: str) -> str:
+    return "|" + "---|" * (header.count("|") - 1)
+
+
+def _metric(row: Mapping[str, Any]) -> str:
+    return f"{row['metric']}, {row['dataset']}" if row["dataset"] else ""
 
 
 def _spread(row: Mapping[str, Any]) -> str:

@@ -31,7 +31,7 @@ def fetch(name_tag: str, version: str, manifest_sha256: str) -> Path:
 
     Args:
         name_tag: `NAME.TAG`, as the index lists it.
-        manifest_sha256: what the index says of its manifest.
+        manifest_sha256: the sha256 of its manifest in the index.
 
     Raises:
         ZooError: where it cannot be had; the cache is then as it was.

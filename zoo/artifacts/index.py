@@ -102,7 +102,7 @@ def write_index(root: Path) -> None:
 
 
 def _of_one_run(manifest: Mapping[str, Any]) -> float | None:
-    """The standard deviation of the test score where one run tells it: of a share of known examples."""
+    """The standard deviation of the test score that one run allows: that of a share of known examples."""
     scores, data = manifest["scores"], (manifest["training"] or {}).get("data", {})
     if scores["metric"] is None or scores["test"] is None or "examples" not in data:
         return None

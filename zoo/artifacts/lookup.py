@@ -6,10 +6,15 @@ import os
 from pathlib import Path
 from typing import Any
 
-from zoo.artifacts import hub, index
+from etils import epy
+
+from zoo.artifacts import index
 from zoo.artifacts.manifest import MANIFEST, Artifact, check_files, newest_version, parse_manifest, sha256
 from zoo.errors import ZooError, unknown
 from zoo.files import cache_folder
+
+with epy.lazy_imports():
+    from zoo.artifacts import hub  # and with it requests
 
 
 def find(name: str | os.PathLike) -> Path:
@@ -66,7 +71,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
     """The manifest of a version directory.
 
     Raises:
-        ZooError: for one that is missing, damaged, incomplete, of another format, or other than the index says.
+        ZooError: for one that is missing, damaged, incomplete, of another format, or different from the index.
     """
     manifest = parse_manifest(path)
     root = path.parent.parent

@@ -35,7 +35,7 @@ ALLOWED = frozenset(
     "LogSoftmax LogicalAnd LogicalNot LogicalOr MatMul Max Maximum Mean Min Minimum Mod Mul MulNoNan Neg NotEqual Pow "
     "Prod RealDiv Reciprocal Relu Relu6 Round Rsqrt Selu Sigmoid Sign Softmax Softplus Softsign Sqrt Square "
     "SquaredDifference Sub Sum Tanh TopKV2 "
-    # networks and pictures
+    # networks and images
     "AvgPool Conv2D Conv2DBackpropInput DecodeImage DecodeJpeg DecodePng DepthwiseConv2dNative FusedBatchNormV3 LRN "
     "MaxPool ResizeArea ResizeBicubic ResizeBilinear ResizeNearestNeighbor ScaleAndTranslate "
     # stateless randomness

@@ -43,13 +43,13 @@ def latency(signature, inputs, calls=30):
 
 def serve(directory):
     loaded = tf.saved_model.load(directory)
-    cases = {}
+    cases: dict = {}
     with np.load(Path(directory) / "assets.extra" / "golden.npz", allow_pickle=False) as golden:
         for key in golden.files:
             signature, count, way, name = key.split("/")
             cases.setdefault((signature, count), {"inputs": {}, "outputs": {}})[way][name] = golden[key]
-    unproven = set(loaded.signatures) - {signature for signature, _ in cases}
-    differences = {f"{signature}, without a golden example,": float("inf") for signature in unproven}
+    missing = set(loaded.signatures) - {signature for signature, _ in cases}
+    differences = {f"{signature}, without a golden example,": float("inf") for signature in missing}
     for (signature, count), case in cases.items():
         inputs = {name: tf.constant(value) for name, value in case["inputs"].items()}
         outputs = loaded.signatures[signature](**inputs)
@@ -59,7 +59,7 @@ def serve(directory):
         for name, value in outputs.items():
             differences[f"{signature} {name} at {count} examples"] = difference(value.numpy(), case["outputs"][name])
     single = [value["inputs"] for (name, count), value in cases.items() if (name, count) == ("serving_default", "1")]
-    worst = max(differences, key=differences.get)
+    worst = max(differences, key=lambda name: differences[name])
     return {
         "path": directory,
         "difference": differences[worst],

@@ -60,7 +60,7 @@ def main() -> None:
     """Run the command line. A `ZooError` is printed in one line, and the exit code is 2."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
-        app()
+        app(prog_name="zoo")  # also for `python -m zoo`
     except ZooError as error:
         if "--debug" in sys.argv:
             raise

@@ -61,8 +61,8 @@ def list_models(
 
 def _print_columns(rows: list[tuple[str, ...]]) -> None:
     """Print as many of the columns as fit, the most important first; no cell is wrapped or cut."""
-    output = console()
     widths = [max(map(len, cells)) for cells in zip(COLUMNS, *rows, strict=True)]
+    output = console(at_least=widths[0])
     shown, used = {BY_IMPORTANCE[0]}, widths[COLUMNS.index(BY_IMPORTANCE[0])]
     for column in BY_IMPORTANCE[1:]:
         used += GAP + widths[COLUMNS.index(column)]
@@ -75,7 +75,7 @@ def _print_columns(rows: list[tuple[str, ...]]) -> None:
         table.add_column(COLUMNS[place], no_wrap=True, justify="right" if COLUMNS[place] == "parameters" else "left")
     for row in rows:
         table.add_row(*(escape(row[place]) for place in places))
-    output.print(table, width=max(output.width, widths[0]), crop=False)
+    output.print(table)
 
 
 def info(
@@ -181,8 +181,10 @@ def _print_card(card: dict[str, Any]) -> None:
             ", ".join(f"{key} ({kind})" for key, kind in signature[way].items()) for way in ("inputs", "outputs")
         )
         rows.append((f"signature {name}", f"{inputs} -> {outputs}"))
-    rows.append(("load", "\n".join(card["usage"])))
     _print_page(card["name"], card["summary"], rows)
+    print("load with")
+    for line in card["usage"]:
+        print(f"    {line}")
 
 
 def _short(recipe: dict[str, Any]) -> str:

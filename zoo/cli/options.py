@@ -77,9 +77,9 @@ InputShape = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-def console() -> Console:
-    """Standard output as wide as the terminal; where there is none, COLUMNS, or 80 columns."""
-    return Console(highlight=False, width=shutil.get_terminal_size().columns)
+def console(*, at_least: int = 0) -> Console:
+    """Standard output, as wide as the terminal; where there is none, COLUMNS or 80 columns; but `at_least` so wide."""
+    return Console(highlight=False, width=max(shutil.get_terminal_size().columns, at_least))
 
 
 def shape_of(words: str | None) -> tuple[int, ...] | None:
@@ -123,7 +123,7 @@ def builder_arguments(spec: zoo.ModelSpec, words: list[str] | None) -> dict[str,
     """The arguments in `--arg` words; raises ZooError for one that the model's builder does not take."""
     arguments = pairs("--arg", words)
     assert spec.builder is not None, "a registered spec has a builder"
-    known = [name for name in inspect.signature(spec.builder).parameters if name not in ("input_shape", "classes")]
+    known = [*inspect.signature(spec.builder).parameters][2:]  # after the input shape and the classes
     for key in arguments:
         if key not in known:
             raise unknown(f"argument of {spec.name}", key, known)

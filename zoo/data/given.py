@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -36,7 +37,7 @@ def read_given(data: tf.data.Dataset | Mapping[str, tf.data.Dataset | Split]) ->
     names = _class_names(named.values())
     splits = {name: _read(named[name], f"given data: {name}") for name in SPLITS if name in named}
     splits, names = _with_class_ids(splits, names)
-    return from_arrays(_in_8_bits(splits), names, "given data")
+    return from_arrays(_of_one_type(splits), names, "given data")
 
 
 def _class_names(given: Iterable[Any]) -> tuple[str, ...] | None:
@@ -65,7 +66,8 @@ def _read(data: Any, where: str) -> Split:
             for column, values in zip(columns, batch if isinstance(batch, tuple) else (batch,), strict=True):
                 column.append(values)
     except tf.errors.OpError as error:
-        raise ZooError(f"{where} cannot be read: {textwrap.shorten(error.message or str(error), 300)}") from error
+        reason = re.sub(r"\{\{[^}]*\}\}|\[\[.*|\[Op:.*", "", error.message, flags=re.DOTALL)  # names of nodes
+        raise ZooError(f"{where} cannot be read: {textwrap.shorten(reason, 300)}") from error
     inputs, *targets = (_joined(column, where) for column in columns)
     return Split(_decoded(inputs, where), *targets)
 
@@ -142,17 +144,22 @@ def _with_class_ids(
     return changed, names
 
 
-def _in_8_bits(splits: dict[str, Split]) -> dict[str, Split]:
-    """The splits with floating-point images of the range 0 to 255 as uint8, if they lose nothing by it. Without masks
-    fractions are rounded, as those of resized image files are: networks that label whole images take 8 bits. Images
-    in the range 0 to 1 are scaled in another way and stay as they are."""
-    arrays = [split.inputs for split in splits.values()]
-    if any(x.dtype.kind != "f" or x.ndim not in (3, 4) or not x.size or not np.isfinite(x).all() for x in arrays):
+def _of_one_type(splits: dict[str, Split]) -> dict[str, Split]:
+    """The splits with images of one type.
+
+    Floating-point images with a range of 0 to 255 become uint8 if they lose nothing by it; without masks fractions are
+    rounded, as those of resized image files are, since networks that label whole images take 8 bits. Images with a
+    range of 0 to 1 are on another scale and stay as they are.
+    """
+    arrays = [split.inputs for split in splits.values() if len(split)]
+    if not arrays or any(x.dtype.kind in "OU" for x in arrays):
         return splits
-    if min(x.min() for x in arrays) < 0 or not 1 < max(x.max() for x in arrays) <= 255:
-        return splits
-    targets = splits["train"].targets
-    has_masks = targets is not None and targets.ndim > 2
-    if has_masks and not all((np.rint(x) == x).all() for x in arrays):
-        return splits
-    return {name: Split(np.rint(split.inputs).astype(np.uint8), split.targets) for name, split in splits.items()}
+    dtype = np.result_type(*{x.dtype for x in arrays})
+    if dtype.kind == "f" and min(x.min() for x in arrays) >= 0 and 1 < max(x.max() for x in arrays) <= 255:
+        targets = splits["train"].targets
+        has_masks = targets is not None and targets.ndim > 2
+        if not has_masks or all((np.rint(x) == x).all() for x in arrays):
+            return {
+                name: Split(np.rint(split.inputs).astype(np.uint8), split.targets) for name, split in splits.items()
+            }
+    return {name: Split(split.inputs.astype(dtype, copy=False), split.targets) for name, split in splits.items()}

@@ -191,7 +191,7 @@ def _write_saved_model(task: tasks.Task, model: keras.Model, directory: Path, st
     tf.saved_model.save(module, str(directory), signatures=dict(signatures))
     golden = directory / GOLDEN
     golden.parent.mkdir(exist_ok=True)
-    np.savez(golden, allow_pickle=False, **golden_examples(task, model, values))  # type: ignore[arg-type]
+    np.savez(golden, allow_pickle=False, **golden_examples(task, model, values))
     return values
 
 

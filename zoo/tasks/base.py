@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 Network = Callable[..., Any]
 Move = Callable[[Any, Any], tuple[Any, Any]]  # images and their masks or None, each example by a map of its own
-Batches = Iterable[tuple[Any, Any]]  # of network inputs and loss targets
+Batches = Callable[[], Iterable[tuple[Any, Any]]]  # makes the batches of a split: network inputs and loss targets
 
 
 class Signatures(dict[str, Any]):
@@ -179,7 +179,7 @@ class Task(abc.ABC):
         model(inputs, training=True)
 
     def dataset_metrics(self, model: keras.Model, batches: Batches, options: Any) -> dict[str, float]:
-        """Metrics of scope `dataset` on the batches of a split."""
+        """Metrics of scope `dataset` on the batches of a split, which are made only if there are such metrics."""
         return {}
 
     def calibrated(self, model: keras.Model, batches: Batches, options: Any) -> Self:

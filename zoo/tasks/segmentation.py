@@ -155,7 +155,7 @@ class MaskTask(ImageTask):
     def _predictions(self, model: keras.Model, batches: Batches) -> tuple[np.ndarray, np.ndarray]:
         """Targets [N, H, W, K + 1] and probabilities [N, H, W, K] of a split."""
         network, pairs = self.network(model), []
-        for images, targets in batches:
+        for images, targets in batches():
             pairs.append((targets.numpy(), self.probabilities(network(images)).numpy()))
         targets, probabilities = zip(*pairs, strict=True)
         return np.concatenate(targets), np.concatenate(probabilities)

@@ -47,7 +47,7 @@ def optimizers_of(trainer: keras.Model) -> list[Any]:
 
 
 def keeps_average(optimizer: Any) -> bool:
-    """Whether an optimizer keeps a moving average of the weights; one that scales the loss has the actual one inside."""
+    """Whether an optimizer, or the one that a loss-scaling optimizer wraps, keeps a moving average of the weights."""
     return getattr(optimizer, "inner_optimizer", optimizer).use_ema
 
 

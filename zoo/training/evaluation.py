@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -47,7 +48,7 @@ def evaluate_splits(
     for name, split in splits.items():
         measured = trainer.evaluate(evaluation_batches(task, split), verbose=0, return_dict=True)
         scores[name] = {key: float(value) for key, value in measured.items()}
-        scores[name] |= task.dataset_metrics(model, evaluation_batches(task, split), recipe.options)
+        scores[name] |= task.dataset_metrics(model, functools.partial(evaluation_batches, task, split), recipe.options)
     return scores
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import datetime
+import functools
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -115,9 +116,9 @@ def train(
         devices: see `zoo.training.devices.strategy`.
         deterministic: the same seed gives the same bytes of weights; slower.
         arguments: builder arguments in place of the spec's, such as `{"width": 16}`.
-        optimizer: a Keras optimizer (it is copied) in place of the recipe's, with its own learning rate, which the
-            recipe's schedule multiplies; or a name, which is a change of the recipe's key.
-        loss: a Keras loss in place of the recipe's; or a name, which is a change of the recipe's key.
+        optimizer: a Keras optimizer (it is copied) in place of the recipe's and all of its settings; the recipe's
+            schedule multiplies its learning rate. Or a name, which is a change of the recipe's key.
+        loss: a Keras loss in place of the recipe's. Or a name, which is a change of the recipe's key.
         metrics: Keras metrics beside the task's.
         callbacks: Keras callbacks beside the trainer's own.
         changes: recipe keys to change, such as `epochs=5`.
@@ -273,7 +274,8 @@ def make_optimizer(recipe: Recipe) -> keras.optimizers.Optimizer:
 
 def plain_copy(task: tasks.Task, model: keras.Model) -> keras.Model:
     """The model in float32 and on one device, whatever the training computed in and on."""
-    plain = task.build()
+    with dtype_policy("float32"):
+        plain = task.build()
     assign(named_weights(plain), {key: variable.numpy() for key, variable in named_weights(model).items()})
     return plain
 
@@ -317,7 +319,8 @@ def finish_run(
     if "metrics" in record:
         task = tasks.restore(record.get("trained", record["model"]))
     else:
-        task = task.calibrated(model, evaluation_batches(task, dataset.splits["validation"]), recipe.options)
+        validation = functools.partial(evaluation_batches, task, dataset.splits["validation"])
+        task = task.calibrated(model, validation, recipe.options)
         record["trained"] = task.describe()
         measured = {name: dataset.splits[name] for name in ("validation", "test")}
         metrics = evaluate_splits(task, model, measured, recipe)

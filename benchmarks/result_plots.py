@@ -1,7 +1,7 @@
-"""Draws docs/results.png, the test error of all published weights beside what their sources say, and docs/mistakes.png,
+"""Draws docs/results.png, the test errors of all published weights beside the reported ones, and docs/mistakes.png,
 every test digit that the best of them gets wrong.
 
-ZOO_DATA_DIR=... python benchmarks/result_pictures.py
+ZOO_DATA_DIR=... python benchmarks/result_plots.py
 """
 
 from __future__ import annotations
@@ -12,37 +12,38 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import zoo
-from zoo import data, results
+from zoo import data, report
+from zoo.training.evaluation import predicted_class_ids
 
 DOCS = Path(__file__).parent.parent / "docs"
 RECIPES = {
-    "paper": ("tab:blue", "the source's recipe, as far as it was run here"),
-    "modern": ("tab:orange", "the modern recipe"),
+    "paper": ("tab:blue", "paper's recipe (see its deviations)"),
+    "modern": ("tab:orange", "modern recipe"),
 }
 COLUMNS = 12  # digits a line
 
 
 def draw_errors(rows: list[dict]) -> None:
-    """A line for each figure of a source: its error as a cross, the measured ones as dots with their deviation."""
+    """One line for each reported score: its error as a cross, the measured ones as dots with standard deviations."""
     best: dict[tuple[str, float | None], float] = {}
     for row in rows:
-        key = row["name"], row["published"]
+        key = row["name"], row["reported"]
         best[key] = max(row["test"], best.get(key, 0.0))
     keys = sorted(best, key=best.get, reverse=True)
     figure, axes = plt.subplots(figsize=(8, 0.34 * len(keys) + 1), layout="constrained")
     for row in rows:
-        line = keys.index((row["name"], row["published"]))
+        line = keys.index((row["name"], row["reported"]))
         recipe = "modern" if row["tag"].endswith("modern") else "paper"
-        if row["published"]:
-            axes.plot(100 * (1 - row["published"]), line, "x", color="black")
-        error, deviation = 100 * (1 - row["mean"]), 100 * row["deviation"]
-        axes.errorbar(error, line, xerr=deviation, fmt="o", color=RECIPES[recipe][0], markersize=5)
-    axes.plot([], [], "x", color="black", label="the source")
-    for colour, label in RECIPES.values():
-        axes.plot([], [], "o", color=colour, label=label)
+        if row["reported"]:
+            axes.plot(100 * (1 - row["reported"]), line, "x", color="black")
+        error, spread = 100 * (1 - row["mean"]), 100 * row["standard_deviation"]
+        axes.errorbar(error, line, xerr=spread, fmt="o", color=RECIPES[recipe][0], markersize=5)
+    axes.plot([], [], "x", color="black", label="reported")
+    for color, label in RECIPES.values():
+        axes.plot([], [], "o", color=color, label=label)
     axes.set_xscale("log")
     several = [name for name, _ in keys]
-    names = [name if several.count(name) == 1 else f"{name} ({published:.4f})" for name, published in keys]
+    names = [name if several.count(name) == 1 else f"{name} ({reported:.4f})" for name, reported in keys]
     axes.set(xlabel="test error in %, MNIST", yticks=range(len(names)), yticklabels=names)
     ticks = [0.2, 0.3, 0.5, 1, 2, 5, 10]
     axes.set_xticks(ticks, [str(tick) for tick in ticks], minor=False)
@@ -54,23 +55,23 @@ def draw_errors(rows: list[dict]) -> None:
 
 
 def draw_mistakes(row: dict) -> None:
-    """The digits that these weights get wrong, with the right class and what they say."""
+    """The misclassified digits, each with its class and the predicted one."""
     name = f"{row['name']}.{row['tag']}"
     split = data.load(row["dataset"]).splits["test"]
-    said = zoo.load(name).class_ids(split)
-    wrong = np.flatnonzero(said != split.targets)
+    predicted = predicted_class_ids(zoo.load(name), split)
+    wrong = np.flatnonzero(predicted != split.targets)
     lines = -(-len(wrong) // COLUMNS)
     figure, grid = plt.subplots(lines, COLUMNS, figsize=(COLUMNS, 1.25 * lines + 0.5))
     for axes in grid.flat:
         axes.axis("off")
     for axes, index in zip(grid.flat, wrong, strict=False):
         axes.imshow(split.inputs[index, ..., 0], cmap="gray_r")
-        axes.set_title(f"{split.targets[index]}, not {said[index]}", fontsize=8)
-    figure.suptitle(f"{name}: wrong on {len(wrong)} of {len(split):,}", fontsize=10)
+        axes.set_title(f"{split.targets[index]}, not {predicted[index]}", fontsize=8)
+    figure.suptitle(f"{name}: {len(wrong)} errors on {len(split):,} test images", fontsize=10)
     figure.savefig(DOCS / "mistakes.png", dpi=80)
 
 
 if __name__ == "__main__":
-    rows = [row for row in results.rows() if row["tag"] and row["dataset"] == "mnist"]
+    rows = [row for row in report.rows() if row["tag"] and row["dataset"] == "mnist"]
     draw_errors(rows)
     draw_mistakes(max(rows, key=lambda row: row["validation"]))

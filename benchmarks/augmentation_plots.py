@@ -1,6 +1,6 @@
 """Draws docs/augmentation.png: each augmentation of MNIST digits, and an image moving together with its mask.
 
-ZOO_DATA_DIR=... python benchmarks/augmentation_pictures.py
+ZOO_DATA_DIR=... python benchmarks/augmentation_plots.py
 """
 
 from __future__ import annotations
@@ -55,10 +55,10 @@ def main() -> None:
     rows |= {"color_jitter": jittered, "dihedral\n+ elastic": moved, "its mask": moved_mask}
 
     figure, axes = plt.subplots(len(rows), COLUMNS, figsize=(COLUMNS * 0.8 + 1, len(rows) * 0.82))
-    for line, (name, pictures) in zip(axes, rows.items(), strict=True):
+    for line, (name, images) in zip(axes, rows.items(), strict=True):
         line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
-        for cell, picture in zip(line, np.asarray(pictures), strict=True):
-            cell.imshow(picture, cmap="gray", vmin=0, vmax=1 if name == "its mask" else 255)
+        for cell, image in zip(line, np.asarray(images), strict=True):
+            cell.imshow(image, cmap="gray", vmin=0, vmax=1 if name == "its mask" else 255)
             cell.set_xticks([])
             cell.set_yticks([])
     for cell in axes[-3:, 0]:
@@ -66,7 +66,7 @@ def main() -> None:
     axes[-1, 0].set_xlabel("before", fontsize=8, color="tab:orange")
     figure.tight_layout(pad=0.4, w_pad=0.1, h_pad=0.3)
     path = Path(__file__).parents[1] / "docs" / "augmentation.png"
-    # 80 colours are enough for greys and the frame, and keep the file small.
+    # 80 colors are enough for grays and the frame, and keep the file small.
     figure.savefig(path, dpi=110)
     Image.open(path).convert("RGB").quantize(80).save(path, optimize=True)
     print(f"docs/{path.name}: {path.stat().st_size / 1000:.0f} kB")
