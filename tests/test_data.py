@@ -681,6 +681,7 @@ BAD_OBJECTS = {
     "weights": (lambda: pairs().map(lambda x, y: (x, y, 1.0)), "give pairs"),
     "mappings": (lambda: tf.data.Dataset.from_tensor_slices({"image": IMAGES}), "has elements {'image'.*give pairs"),
     "ragged": (lambda: pairs().ragged_batch(7).map(lambda x, y: (tf.RaggedTensor.from_tensor(x), y)), "dense tensors"),
+    "unknown rank": (lambda: tf.data.Dataset.from_generator(list, tf.uint8), "unknown rank: set their shapes"),
     "one label for a batch": (lambda: pairs().batch(7).map(lambda x, y: (x, y[0])), "batches of inputs with single"),
     "sizes": (
         lambda: generated().map(lambda x, y: (x[: 3 + y % 2], y)),

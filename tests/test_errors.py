@@ -1,4 +1,4 @@
-"""What a user does wrong is told in one line, with exit code 2, and leaves nothing behind."""
+"""Every mistake of a user is an error in one line, with exit code 2, that leaves nothing behind."""
 
 import os
 import shutil
@@ -25,17 +25,20 @@ def made(making):
         shutil.copytree("run", "unfinished")
         Path("unfinished/run.json").write_text("{}")
         images = random.integers(0, 256, (12, 28, 28, 1), dtype=np.uint8)
-        np.savez("unlabelled.npz", x_train=images)
+        np.savez("unlabeled.npz", x_train=images)
         np.savez("floats.npz", x_train=images / np.float32(255), y_train=np.arange(len(images)) % 2)
         np.savez("masks.npz", x_train=images, y_train=(images[..., 0] > 100).astype(np.int64))
         np.savez("channels.npz", x_train=images.repeat(2, -1), y_train=np.arange(12) % 2)
-        for name in ("pictures/cat", "pictures/dog"):
+        for name in ("images/cat", "images/dog"):
             Path(name).mkdir(parents=True)
-        Path("pictures/cat/1.png").write_bytes(tf.io.encode_png(images[0]).numpy())
-        Path("picture.png").write_bytes(tf.io.encode_png(images[0]).numpy())
-        Path("picture.txt").write_text("no picture")
+        Path("images/cat/1.png").write_bytes(tf.io.encode_png(images[0]).numpy())
+        Path("image.png").write_bytes(tf.io.encode_png(images[0]).numpy())
+        Path("image.txt").write_text("no image")
         Path("text.txt").write_text("a text\n" * 100)
         Path("file").write_text("a file")
+        Path("list.json").write_text("[1, 2]")
+        Path("short.json").write_text('{"epochs": 1}')
+        Path("typo.json").write_text('{"epochs": 1, "bach_size": 8, "learning_rate": 1.0}')
     return folder
 
 
@@ -50,15 +53,18 @@ TUNE = "fine-tune mlp_784_30_10.ex --epochs 1 --data"
 
 WRONG = {
     # names
+    "info mlp_784_30_10.exx": "unknown artifact 'mlp_784_30_10.exx': did you mean mlp_784_30_10.ex",
+    "train mlp": "did you mean gan_mlp or ciresan_mlp or mlp_784_10 or mlp_784_100_10?",
+    "list --sort size": "unknown order 'size'",
     "info lenet_5": "unknown model 'lenet_5': did you mean lenet5",
     "train lenet_5": "unknown model 'lenet_5': did you mean lenet5",
-    "predict mlp_784_30_10.exx picture.png": "unknown artifact 'mlp_784_30_10.exx': did you mean mlp_784_30_10.ex",
-    "predict nowhere/at.all picture.png": "unknown artifact 'nowhere/at.all'",
+    "predict mlp_784_30_10.exx image.png": "unknown artifact 'mlp_784_30_10.exx': did you mean mlp_784_30_10.ex",
+    "predict nowhere/at.all image.png": "unknown artifact 'nowhere/at.all'",
     "verify mlp_784_30_10.ex lenet5.nothing": "unknown artifact 'lenet5.nothing'",
     "serve gan_mlp.nothing": "unknown artifact 'gan_mlp.nothing'",
     "evaluate gan_mlp --data digits": "unknown artifact 'gan_mlp'",
     "train mlp_784_30_10 --data digit": "unknown data set 'digit': did you mean digits",
-    "train mlp_784_30_10 --data picturs": "unknown data set 'picturs'",
+    "train mlp_784_30_10 --data imags": "unknown data set 'imags'",
     # recipes
     f"{TRAIN} --recipe papper": "unknown recipe of mlp_784_30_10 'papper': did you mean paper",
     f"{TRAIN} --set bach_size=8": "unknown recipe key 'bach_size': did you mean batch_size",
@@ -73,41 +79,61 @@ WRONG = {
     f'{TRAIN} --set \'schedule={{"kind":"round"}}\'': 'wrong value type for field "schedule.kind"',
     f'{TRAIN} --set \'schedule={{"kin":"step"}}\'': "unknown schedule key 'kin'",
     "train mlp_784_30_10 --data digits --epochs 0": "recipe key epochs must be at least 1, not 0",
+    f"{TRAIN} --set label_smoothin=0.1": "unknown recipe key 'label_smoothin': did you mean label_smoothing",
+    f"{TRAIN} --set border=5": "unknown recipe key 'border'",  # an option of another task
+    f"{TRAIN} --set out=there": "unknown recipe key 'out'",  # a parameter of zoo.train, but no key
+    f"{TUNE} digits --set only_class=a": "unknown recipe key 'only_class'",
+    f"{TRAIN} --lr 0.1 --set learning_rate=0.2": "learning_rate has two values, 0.1 and 0.2: give one",
+    f"{TRAIN} --set epochs=2": "epochs has two values, 1 and 2: give one",
+    f"{TRAIN} --set patience=2 --set patience=3": "patience has two values, 2 and 3: give one",
+    f"{TRAIN} --lr 0": "recipe key learning_rate must be above 0 and finite, not 0",
+    f"{TRAIN} --batch-size 0": "recipe key batch_size must be at least 1, not 0",
+    f"{TUNE} digits --batch-size 8 --set batch_size=9": "batch_size has two values, 8 and 9: give one",
+    # builder arguments and files with recipes
+    f"{TRAIN} --arg hiden=[50]": "unknown argument of mlp_784_30_10 'hiden': did you mean hidden",
+    f"{TRAIN} --arg data=mnist": "unknown argument of mlp_784_30_10 'data'",
+    f"{TRAIN} --arg hidden": "--arg needs KEY=VALUE, not 'hidden'",
+    f"{TRAIN} --config nothing.json": "no nothing.json in .",
+    f"{TRAIN} --config image.png": "image.png is damaged",
+    f"{TRAIN} --config list.json": "list.json contains no recipe: `zoo info NAME --recipe NAME --json` prints one",
+    f"{TRAIN} --config typo.json": "typo.json: unknown recipe key 'bach_size': did you mean batch_size",
+    f"{TRAIN} --config short.json": 'short.json: recipe: missing value for field "batch_size"',
+    f"{TRAIN} --config run/run.json --recipe paper": "--config and --recipe both give a recipe: give one",
     # devices
     f"{TRAIN} --devices tpu": "unknown devices 'tpu': use auto, cpu, cpu:2 (logical CPUs) or gpu:0,1",
     f"{TRAIN} --devices cpu:0": "unknown devices 'cpu:0'",
     f"{TRAIN} --devices gpu:98,99": "no GPU:98 or GPU:99 on this machine",
     # data
     "evaluate mlp_784_30_10.ex --data digits": "digits has the classes ('0', '1', ",
-    "evaluate mlp_784_30_10.ex --data unlabelled.npz": "needs a label for each image as targets",
-    "train mlp_784_30_10 --data unlabelled.npz": "needs a label for each image as targets",
+    "evaluate mlp_784_30_10.ex --data unlabeled.npz": "needs a label for each image as targets",
+    "train mlp_784_30_10 --data unlabeled.npz": "needs a label for each image as targets",
     "train mlp_784_30_10 --data masks.npz": "needs a label for each image as targets",
-    "train mlp_784_30_10 --data text.txt": "data set text holds texts, the network takes pictures",
-    "train mlp_784_30_10 --data floats.npz": "data set floats has float32 pictures: give uint8",
-    "train mlp_784_30_10 --data pictures": "class folder 'dog' is empty",
-    "train mlp_784_30_10 --data picture.png": "is of no known form",
+    "train mlp_784_30_10 --data text.txt": "data set text contains texts, the network takes images",
+    "train mlp_784_30_10 --data floats.npz": "data set floats has float32 images, the network takes uint8",
+    "train mlp_784_30_10 --data images": "class folder 'dog' is empty",
+    "train mlp_784_30_10 --data image.png": "image.png has an unknown format",
     "train unet_tiny --data digits": "needs a mask for each image as targets",
-    "train lstm_char --data digits": "data set digits holds pictures, the network takes texts",
+    "train lstm_char --data digits": "data set digits contains images, the network takes texts",
     f"{TUNE} masks.npz": "needs a label for each image as targets",
-    f"{TUNE} pictures": "class folder 'dog' is empty",
+    f"{TUNE} images": "class folder 'dog' is empty",
     f"{TUNE} nothing": "unknown data set 'nothing'",
     # shapes
-    "train lenet5 --data digits --input-shape 16,16,1": "cannot be built with input shape (16, 16, 1)",
-    f"{TRAIN} --input-shape 32x32": "--input-shape must be numbers with commas",
+    "train lenet5 --data digits --input-shape 16,16,1": "lenet5 takes images of 32 x 32, not 16 x 16",
+    f"{TRAIN} --input-shape 32x32": "--input-shape needs numbers with commas, such as 32,32,3, not '32x32'",
     f"{TUNE} digits --input-shape 8,8,1": "weights do not fit: hidden1/kernel",
-    # pictures
+    # images
     "predict mlp_784_30_10.ex nowhere.png": "no file nowhere.png",
-    "predict mlp_784_30_10.ex picture.txt": "picture.txt is no readable picture",
-    "predict mlp_784_30_10.ex picture.png pictures": "pictures is no readable picture",
+    "predict mlp_784_30_10.ex image.txt": "image.txt is not a readable image: give a PNG or JPEG file",
+    "predict mlp_784_30_10.ex image.png images": "images is not a readable image: give a PNG or JPEG file",
     # artifacts
     "verify broken/mlp_784_30_10.ex": "variables.data-00000-of-00001 has 99 bytes, not",
-    "predict broken/mlp_784_30_10.ex picture.png": "is damaged: variables/variables.data-00000-of-00001 has 99 bytes",
+    "predict broken/mlp_784_30_10.ex image.png": "is damaged: variables/variables.data-00000-of-00001 has 99 bytes",
     "fine-tune broken/mlp_784_30_10.ex --data digits": "is damaged: variables/variables.data",
-    "verify pictures": "pictures is no artifact of zoo: it has no assets.extra/manifest.json",
-    "verify picture.png": "unknown artifact 'picture.png'",
+    "verify images": "images is not an artifact of zoo: it has no assets.extra/manifest.json",
+    "verify image.png": "unknown artifact 'image.png'",
     # places
     f"{TRAIN} --out file/run": "cannot write the run to file/run: Not a directory",
-    f"{TRAIN} --out run": "run holds another run (other model, data): choose another --out",
+    f"{TRAIN} --out run": "run contains another run (different model, data): choose another --out",
     "export nowhere saved_models/mlp_784_30_10.new": "unknown artifact 'nowhere'",
     "export file saved_models/mlp_784_30_10.new": "unknown artifact 'file'",
     "export unfinished saved_models/mlp_784_30_10.new": "the run in unfinished is not finished",
@@ -142,7 +168,7 @@ def test_one_line(line, folder, command):
     assert not Path("runs").exists()  # nothing is left of a training that cannot begin
 
 
-def test_a_wrong_name_is_told_before_the_training(folder, command):
+def test_a_wrong_name_is_an_error_before_the_training(folder, command):
     code, _, err = command(f"{TRAIN} --export saved_models/other.new")
     assert code == 2
     assert "must be named" in err

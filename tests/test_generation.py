@@ -1,5 +1,6 @@
-"""What the signatures that make texts and images promise, on networks that have learnt nothing."""
+"""The signatures that generate texts and images, on networks with initial weights."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -14,7 +15,7 @@ PROMPTS = ["the quick", "fox", ""]
 def texts():
     spec, data = zoo.get_spec("lstm_char"), testing.example_data("language_model")
     task = tasks.get_task(spec.task).from_data(spec, data, width=16)
-    tf.keras.utils.set_random_seed(1)
+    keras.utils.set_random_seed(1)
     return task.signatures(task.build())
 
 
@@ -26,29 +27,29 @@ def generated(signatures, prompts, *, length=6, temperature=1.0, top_k=0, seed=0
 
 
 @pytest.mark.parametrize("settings", [{"temperature": 0.0}, {"top_k": 1}], ids=str)
-def test_the_likeliest_character_follows(texts, settings):
+def test_the_most_probable_character_is_next(texts, settings):
     vocabulary = sorted(set("the quick brown fox jumps over the lazy dog. "))
-    expected = PROMPTS[:2]  # which character stands for an empty text is no promise
+    expected = PROMPTS[:2]  # an empty text is not included: the character that it counts as is not specified
     for _ in range(6):
         probabilities = texts["serving_default"](texts=tf.constant(expected))["probabilities"].numpy()
         expected = [text + vocabulary[row.argmax()] for text, row in zip(expected, probabilities, strict=True)]
     assert generated(texts, PROMPTS[:2], **settings) == expected
 
 
-def test_a_seed_is_one_text(texts):
+def test_texts_depend_on_the_seed_alone(texts):
     first = generated(texts, PROMPTS, length=30)
     assert [text[:-30] for text in first] == PROMPTS
     assert generated(texts, PROMPTS, length=30) == first
     assert all(a != b for a, b in zip(generated(texts, PROMPTS, length=30, seed=1), first, strict=True))
 
 
-def test_a_cold_text_is_the_likeliest_one(texts):
-    likeliest = generated(texts, PROMPTS, length=30, temperature=0.0)
-    assert generated(texts, PROMPTS, length=30, temperature=1e-6) == likeliest
-    assert generated(texts, PROMPTS, length=30, temperature=1.0) != likeliest
+def test_a_low_temperature_generates_the_most_probable_text(texts):
+    most_probable = generated(texts, PROMPTS, length=30, temperature=0.0)
+    assert generated(texts, PROMPTS, length=30, temperature=1e-6) == most_probable
+    assert generated(texts, PROMPTS, length=30, temperature=1.0) != most_probable
 
 
-def test_a_seed_is_one_set_of_images():
+def test_images_depend_on_the_seed_alone():
     spec = zoo.get_spec("gan_mlp")
     task = tasks.get_task(spec.task).from_data(spec, testing.example_data("generation"), width=16)
     sample = task.signatures(task.build())["sample"]

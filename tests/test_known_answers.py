@@ -3,6 +3,7 @@ entropy, data with one right prediction. Many other tests compare the code with 
 
 import dataclasses
 import itertools
+import math
 
 import keras
 import numpy as np
@@ -13,8 +14,10 @@ from keras import layers
 import zoo
 from zoo import registry, tasks, testing
 from zoo.data import Dataset, Split
-from zoo.recipe import Affine, Augmentation, Recipe
+from zoo.data.dataset import IGNORED
+from zoo.recipe import Affine, Augmentation, Border, Recipe
 from zoo.spec import ModelSpec, Stage
+from zoo.tasks import mask_ops
 from zoo.training import randomness
 from zoo.training.batches import evaluation_batches, training_batches
 from zoo.weights import named_weights
@@ -58,9 +61,9 @@ GAN = {"latents": 3, "width": 4}
 IMAGES = RANDOM.integers(0, 256, (8, 2, 2, 1), dtype=np.uint8)
 
 
-def gan_task(**preprocessing):
+def gan_task(**scale):
     task = tasks.get_task("generation").from_data(zoo.get_spec("gan_mlp"), dataset(IMAGES), (2, 2, 1), **GAN)
-    return dataclasses.replace(task, preprocessing=dataclasses.replace(task.preprocessing, **preprocessing))
+    return dataclasses.replace(task, preprocessing=dataclasses.replace(task.preprocessing, **scale))
 
 
 class GanReplay:
@@ -335,6 +338,25 @@ def test_steps_of_softmax_regression_are_gradient_descent_with_momentum(tmp_path
             expected[key] = expected[key] + velocity[key]
         kept[row["epoch"]] = dict(expected)
     assert_close(weights(run.model), kept[run.best_epoch])
+
+
+# --- masks -------------------------------------------------------------------------------------------------------
+
+
+def test_a_weighted_loss_of_masks_by_hand():
+    """Two objects with a gap of a pixel, and an ignored pixel."""
+    ids = np.uint8([[[1, 0, 1, IGNORED]]])
+    data = dataset(np.zeros((1, 1, 4, 1), np.uint8), ids, ("gap", "object"))
+    task = tasks.get_task("segmentation").from_data(zoo.get_spec("unet_tiny"), data)
+    options = zoo.SegmentationOptions(border=Border(weight=10.0, sigma=1.0))
+    gap = 1 + 10 * math.exp(-((1 + 1) ** 2) / 2)
+    for given, weights_of_pixels in {options: [1, gap, 1, 0], None: [1, 1, 1, 0]}.items():
+        arrays = task.examples(data.splits["train"], given)
+        _, target = task.network_batch(*map(tf.constant, arrays))
+        expected = [[0, 1, 0, 0], [1, 0, 1, 0], weights_of_pixels]  # gap, object, weight
+        np.testing.assert_allclose(np.moveaxis(target[0, 0], -1, 0), expected, rtol=1e-6)
+        loss = mask_ops.mask_loss("cross_entropy", overlapping=False)(target, tf.zeros([1, 1, 4, 2]))
+        assert float(loss) == pytest.approx(math.log(2) * sum(weights_of_pixels) / 4, rel=1e-6)
 
 
 # --- the gradient check of zoo.testing ---------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Segmentation: losses and metrics of masks, border weights, thresholds, bands of any type."""
 
+import functools
 import json
 
 import keras
@@ -253,7 +254,7 @@ def test_the_threshold_has_the_best_validation_score(tmp_path, unverified):
         true, predicted = (np.concatenate([side.ravel() for side in sides]) for sides in zip(*pairs, strict=True))
         return 1 - np.mean(jaccard_score(true, predicted, average=None, labels=[False, True]))
 
-    validation = evaluation_batches(run.task, split)
+    validation = functools.partial(evaluation_batches, run.task, split)
     for by in ("iou", "adapted_rand_error"):
         options = zoo.SegmentationOptions(threshold_by=by)
         task = run.task.calibrated(run.model, validation, options)
@@ -317,9 +318,9 @@ def test_predictions_for_ignored_pixels_join_no_objects():
     predicted[:, 8:] = 1.0
     targets[:, 8:] = 0.0  # of weight 0
     network = keras.Sequential([keras.layers.Rescaling(20.0, -10.0)])  # logits from 0 and 1
-    batches_of = [(tf.stack([1 - predicted, predicted], axis=-1), tf.constant(targets))]
+    batch = tf.stack([1 - predicted, predicted], axis=-1), tf.constant(targets)
     options = zoo.SegmentationOptions(threshold_by="adapted_rand_error")
-    assert task.dataset_metrics(network, batches_of, options) == {"adapted_rand_error": 0.0}
+    assert task.dataset_metrics(network, lambda: [batch], options) == {"adapted_rand_error": 0.0}
 
 
 def test_large_images_are_predicted_a_few_at_once(tmp_path, monkeypatch):

@@ -77,12 +77,19 @@ class Module(tf.Module):
     def spectrum(self, x):
         return {"y": tf.cast(x, tf.complex64)}
 
-    @tf.function(input_signature=[tf.TensorSpec([], tf.int32, name="steps")])
-    def slow(self, steps):
-        return {"sum": tf.while_loop(lambda i, _: i < steps, lambda i, x: (i + 1, tf.sin(x + 1.0)), (0, 0.0))[1]}
+    @tf.function(input_signature=[tf.TensorSpec([], tf.string, name="folder")])
+    def wait(self, folder):
+        """Writes a file `started`, then runs until there is a file `end`."""
+
+        def waiting(step):
+            end = tf.strings.join([folder, "/end", tf.strings.substr(tf.strings.as_string(step), 0, 0)])
+            return tf.size(tf.io.matching_files(end)) == 0  # of a name that depends on the step: looked up in each
+
+        with tf.control_dependencies([tf.io.write_file(folder + "/started", "")]):
+            return {"steps": tf.while_loop(waiting, lambda step: (step + 1,), (tf.constant(0),))[0]}
 
 
-SIGNATURES = ["serving_default", "encoded_images", "sample", "echo", "uneven", "spectrum", "slow"]
+SIGNATURES = ["serving_default", "encoded_images", "sample", "echo", "uneven", "spectrum", "wait"]
 
 
 @pytest.fixture(scope="module")
@@ -340,7 +347,7 @@ def server(directory):
         process.wait()
 
 
-def test_a_real_server_returns_the_status_during_a_long_prediction(server):
+def test_a_real_server_returns_the_status_during_a_prediction(server, tmp_path):
     def predict(body: dict) -> dict:
         with urllib.request.urlopen(f"{server}:predict", json.dumps(body).encode()) as response:
             return json.load(response)
@@ -352,13 +359,16 @@ def test_a_real_server_returns_the_status_during_a_long_prediction(server):
     assert error.value.code == 400
 
     responses = []
-    body = {"signature_name": "slow", "inputs": {"steps": 400_000}}
+    body = {"signature_name": "wait", "inputs": {"folder": str(tmp_path)}}
     thread = threading.Thread(target=lambda: responses.append(predict(body)))
     thread.start()
-    time.sleep(0.2)  # until the prediction runs
-    with urllib.request.urlopen(server) as response:
-        responses.append(json.load(response))
-    thread.join()
-    status, prediction = responses  # in this order
-    assert status["model_version_status"][0]["state"] == "AVAILABLE"
-    assert isinstance(prediction["outputs"], float)
+    try:
+        while not (tmp_path / "started").exists():
+            assert thread.is_alive(), "the prediction failed"
+            time.sleep(0.1)
+        with urllib.request.urlopen(server, timeout=60) as status:  # before the prediction ends
+            assert json.load(status)["model_version_status"][0]["state"] == "AVAILABLE"
+    finally:
+        (tmp_path / "end").touch()
+        thread.join()
+    assert responses[0]["outputs"] >= 0

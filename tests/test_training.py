@@ -751,6 +751,13 @@ def test_other_classes_get_a_fresh_head_and_frozen_layers_do_not_change(artifact
     assert tuned.task.classes == ("class0", "class1", "class2")
 
 
+def test_other_classes_get_a_fresh_head_whatever_their_number(artifact, loaded, begun, tmp_path):
+    data = dataclasses.replace(bars(), classes=("other", "classes"), fingerprint="")
+    tuned = zoo.fine_tune(artifact, data, out=tmp_path / "tuned", epochs=1)
+    assert tuned.record["loaded"] == "6 arrays loaded; reinitialized: output/kernel, output/bias"
+    assert (begun[0][0]["output/kernel"] != loaded["output/kernel"]).any()
+
+
 def test_the_same_classes_keep_their_head(artifact, loaded, begun, tmp_path):
     tuned = zoo.fine_tune(artifact, bars(train=16), out=tmp_path / "tuned", epochs=1)
     assert tuned.record["loaded"] == "8 arrays loaded"

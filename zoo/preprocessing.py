@@ -93,14 +93,15 @@ def _bands(inputs: tf.Tensor, outputs: int) -> Iterator[tuple[tf.Tensor, tf.Tens
         The first and the end of the inputs that the outputs need, and their weights, float32 [outputs, inputs].
     """
     reach = 2 * tf.maximum(inputs, outputs)
-    for start in range(0, outputs, BAND):
-        stop = min(start + BAND, outputs)
-        first = tf.maximum(((2 * start + 1) * inputs - reach) // (2 * outputs), 0)
-        end = tf.minimum(((2 * stop - 1) * inputs + reach) // (2 * outputs) + 1, inputs)
-        centers = (2 * tf.range(start, stop)[:, None] + 1) * inputs
-        distances = (2 * tf.range(first, end)[None, :] + 1) * outputs - centers
-        weights = tf.maximum(0.0, 1 - tf.cast(tf.abs(distances), tf.float32) / tf.cast(reach, tf.float32))
-        yield first, end, weights / tf.reduce_sum(weights, axis=1, keepdims=True)
+    centers = 2 * np.arange(outputs, dtype=np.int32) + 1
+    distances = (2 * tf.range(inputs) + 1) * outputs - centers[:, None] * inputs
+    weights = tf.maximum(0.0, 1 - tf.cast(tf.abs(distances), tf.float32) / tf.cast(reach, tf.float32))
+    weights /= tf.reduce_sum(weights, axis=1, keepdims=True)
+    lowest, highest = centers[::BAND], np.minimum(centers[::BAND] + 2 * (BAND - 1), centers[-1])
+    firsts = tf.unstack(tf.maximum((lowest * inputs - reach) // (2 * outputs), 0))
+    ends = tf.unstack(tf.minimum((highest * inputs + reach) // (2 * outputs) + 1, inputs))
+    for start, first, end in zip(range(0, outputs, BAND), firsts, ends, strict=True):
+        yield first, end, weights[start : start + BAND, first:end]
 
 
 def to_channels(images: tf.Tensor, channels: int) -> tf.Tensor:
@@ -112,7 +113,8 @@ def to_channels(images: tf.Tensor, channels: int) -> tf.Tensor:
     check_channels(images.shape[-1], channels)
     if images.shape[-1] == channels:
         return images
-    return tf.image.rgb_to_grayscale(images) if channels == 1 else tf.image.grayscale_to_rgb(images)
+    convert = tf.image.rgb_to_grayscale if channels == 1 else tf.image.grayscale_to_rgb
+    return convert(tf.convert_to_tensor(images))
 
 
 def check_channels(given: int, wanted: int) -> None:

@@ -50,13 +50,12 @@ def named_weights(model: keras.Model, prefix: str = "") -> dict[str, keras.Varia
     """
     named: dict[str, keras.Variable] = {}
     for layer in model.layers:
+        found: list[tuple[str, keras.Variable]]
         if isinstance(layer, keras.Model):
-            found = named_weights(layer, f"{prefix}{layer.name}/")
+            found = list(named_weights(layer, f"{prefix}{layer.name}/").items())
         else:
-            found = {prefix + variable.path: variable for variable in layer.weights}
-            if len(found) < len(layer.weights):
-                raise ZooError(f"two weights of layer {layer.name} of model {model.name} share a key")
-        for key, variable in found.items():
+            found = [(prefix + variable.path, variable) for variable in layer.weights]
+        for key, variable in found:
             if key in named:
                 raise ZooError(f"two weights of model {model.name} share the key {key!r}: give its layers other names")
             named[key] = variable

@@ -94,9 +94,9 @@ def _limits(described: Mapping[str, Any], data_name: str | None, scores: Mapping
         limits.append(f"trained on {data_name} alone: on inputs of another kind its outputs mean little")
     if classes := described["classes"]:
         limits.append(f"knows {len(classes)} classes and has no output for an input that belongs to none of them")
-    if scores["metric"] and scores["runs"] == 1:
+    if scores["runs"] == 1:
         limits.append("measured in one run: how much the score varies from run to run is unknown")
-    if not scores["metric"]:
+    if scores["test"] is None:
         limits.append("its quality was not measured")
     return limits
 

@@ -108,8 +108,9 @@ def pairs(option: str, words: list[str] | None, **flags: Any) -> dict[str, Any]:
             value = json.loads(text)
         except json.JSONDecodeError:
             value = text
-        if values.setdefault(key, value) != value:
+        if key in values and values[key] != value:
             raise ZooError(f"{key} has two values, {values[key]} and {value}: give one")
+        values[key] = value
     return values
 
 

@@ -35,7 +35,7 @@ def read_given(data: tf.data.Dataset | Mapping[str, tf.data.Dataset | Split]) ->
     if "train" not in named:
         raise ZooError(f"the given data has no train split, only {', '.join(named) or 'nothing'}: add one")
     names = _class_names(named.values())
-    splits = {name: _read(named[name], f"given data: {name}") for name in SPLITS if name in named}
+    splits = {name: _read(one, f"given data: {name}") for name, one in named.items()}
     splits, names = _with_class_ids(splits, names)
     return from_arrays(_of_one_type(splits), names, "given data")
 
