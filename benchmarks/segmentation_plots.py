@@ -113,7 +113,7 @@ def main() -> None:
 
     figure = plt.figure(figsize=(10, 2.78 * len(rows) + 0.5), layout="constrained")
     figure.get_layout_engine().set(w_pad=0.02, h_pad=0.05, wspace=0.01)
-    parts = figure.subscores(len(rows), squeeze=False, height_ratios=[1.06] + [1] * (len(rows) - 1))[:, 0]
+    parts = figure.subfigures(len(rows), squeeze=False, height_ratios=[1.06] + [1] * (len(rows) - 1))[:, 0]
     for number, (part, row) in enumerate(zip(parts, rows, strict=True)):
         draw(part, row, ("input", "truth", "prediction", "errors") if number == 0 else ())
     legend = [Patch(color=color, label=label) for label, color in (COLORS | ERRORS).items()]

@@ -13,7 +13,8 @@ class ZooError(ValueError):
 def unknown(kind: str, name: str, known: Iterable[str], hint: str = "") -> ZooError:
     """The error for a name that is not among the known ones; suggests those that look alike or contain it."""
     known = sorted(known)
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    near += [one for one in known if len(name) > 2 and name.lower() in one.lower() and one not in near]
+    parts = [one for one in known if len(name) > 2 and name.lower() in one.lower()]
+    parts.sort(key=lambda one: not one.lower().startswith(name.lower()))
+    near = [*dict.fromkeys([*parts, *difflib.get_close_matches(name, known, n=3, cutoff=0.5)])]
     advice = f"did you mean {' or '.join(near[:4])}?" if near else f"known: {', '.join(known) or 'none'}."
     return ZooError(f"unknown {kind} {name!r}: {advice}{' ' + hint if hint else ''}")

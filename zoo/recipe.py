@@ -290,6 +290,8 @@ def from_dict(cls: type[T], data: Mapping[str, Any]) -> T:
     """
     import dacite
 
+    if not isinstance(data, Mapping):
+        raise ZooError(f"{cls.__name__.lower()}: a mapping of keys is needed, not {data!r}")
     _refuse_unknown_keys(cls, data)
     try:
         return dacite.from_dict(cls, data, config=dacite.Config(cast=[tuple], type_hooks={float: _as_float}))
