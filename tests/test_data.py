@@ -185,6 +185,11 @@ def test_the_fingerprint_follows_content_alone(tmp_path):
     assert len(prints | {first.fingerprint}) == 6
     texts = [load(write(tmp_path, {"t.txt": text * 20}) / "t.txt").fingerprint for text in (b"ab", b"ba", b"ab")]
     assert texts[0] == texts[2] != texts[1]
+    # the same inputs in the same splits, and one label changed
+    labels = np.zeros((2, 4), np.int64)
+    labels[1, 3] = 1
+    splits = [dict.fromkeys(("train", "validation", "test"), Split(x[:4, ..., None], targets)) for targets in labels]
+    assert Dataset("a", splits[0]).fingerprint != Dataset("a", splits[1]).fingerprint
 
 
 @pytest.mark.parametrize("suffix", ["", ".zip"])

@@ -209,6 +209,8 @@ def test_a_language_model_reaches_the_entropy_of_its_source(tmp_path):
         "lstm_char", Dataset("chain", splits), out=tmp_path, input_shape=(20,), epochs=3, batch_size=40,
         learning_rate=0.05, arguments={"embedding": 4, "width": 8},
     )  # fmt: skip
+    losses = [row["val_loss"] for row in run.history]
+    assert losses[run.best_epoch - 1] == min(losses) < max(losses)
     for name, scores in run.metrics.items():
         text, entropy = chains[name]
         assert scores["loss"] == pytest.approx(entropy, abs=0.02), name

@@ -83,7 +83,7 @@ def test_the_graph_has_no_operation_that_other_runtimes_lack():
     graph = function.get_concrete_function(tf.TensorSpec([None, None, None, 3], tf.uint8)).graph
     assert {node.op for node in graph.as_graph_def().node} <= set(
         "Placeholder Const Identity Cast Shape StridedSlice Reshape Pack Range AddV2 Sub Mul RealDiv FloorDiv Maximum "
-        "Minimum Abs Sum BatchMatMulV2 MatMul ConcatV2 Pad".split()
+        "Minimum Abs Sum BatchMatMulV2 MatMul ConcatV2 SplitV Unpack Pad".split()
     )
 
 

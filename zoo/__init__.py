@@ -1,7 +1,9 @@
 """The classic neural networks for Keras 3 on TensorFlow: exact, trained, verified, servable."""
 
+import importlib
 import importlib.metadata
 
+import wrapt
 from etils import epy
 
 from zoo.errors import ZooError
@@ -30,6 +32,9 @@ with epy.lazy_api_imports(globals()):  # none of these is imported, TensorFlow l
     from zoo.training.runs import Run, load_run
     from zoo.training.trainer import train
     from zoo.weights import LoadReport
+
+# A .keras file names zoo's own layers, and Keras knows only those that are registered: with Keras, not before it.
+wrapt.when_imported("keras")(lambda keras: importlib.import_module("zoo.layers"))
 
 __version__ = importlib.metadata.version("zoo")
 

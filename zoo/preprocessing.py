@@ -1,6 +1,7 @@
 """From images to a network's input, in the graph: the same operations in training and in serving.
 
-Only operations that OpenVINO, LiteRT and ONNX have too, and no control flow: OpenVINO returns NaN for an `If`.
+Only operations that OpenVINO, LiteRT and ONNX have too, and no control flow: a `tf.cond` that skips the resizing of
+images of the right size makes OpenVINO 2026.4 return NaN.
 """
 
 from __future__ import annotations
@@ -100,8 +101,8 @@ def _bands(inputs: tf.Tensor, outputs: int) -> Iterator[tuple[tf.Tensor, tf.Tens
     lowest, highest = centers[::BAND], np.minimum(centers[::BAND] + 2 * (BAND - 1), centers[-1])
     firsts = tf.unstack(tf.maximum((lowest * inputs - reach) // (2 * outputs), 0))
     ends = tf.unstack(tf.minimum((highest * inputs + reach) // (2 * outputs) + 1, inputs))
-    for start, first, end in zip(range(0, outputs, BAND), firsts, ends, strict=True):
-        yield first, end, weights[start : start + BAND, first:end]
+    for first, end, band in zip(firsts, ends, tf.split(weights, list((highest - lowest) // 2 + 1)), strict=True):
+        yield first, end, band[:, first:end]
 
 
 def to_channels(images: tf.Tensor, channels: int) -> tf.Tensor:

@@ -85,7 +85,10 @@ def ensemble(
         preprocessing = from_dict(Preprocessing, member["preprocessing"]) if "preprocessing" in member else None
         x = _own_range(inputs, preprocessing or spec.preprocessing)
         probabilities = zoo_layers.probabilities(network(x), spec.outputs)
-        predictions.append(ops.one_hot(ops.argmax(probabilities, -1), classes) if method == "vote" else probabilities)
+        if method == "vote":
+            winner = ops.top_k(probabilities, 1)[1][..., 0]  # Keras' argmax casts bits, which OpenVINO does not know
+            probabilities = ops.one_hot(winner, classes)
+        predictions.append(probabilities)
     joined = layers.Average(name="joined")(predictions)
     # without the bound, a class that gets no vote would have the logarithm of 0
     return keras.Model(inputs, ops.log(ops.maximum(joined, 1e-7)), name="ensemble")
