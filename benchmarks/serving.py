@@ -1,11 +1,12 @@
-"""Prediction: an exported SavedModel in TensorFlow against `model.predict` of Keras and ONNX Runtime.
+"""Prediction: an exported SavedModel in TensorFlow against its bare network, Keras and ONNX Runtime.
 
     python benchmarks/serving.py        (needs onnx, tf2onnx and onnxruntime: the extra `onnx`)
 
-The SavedModel takes pictures (uint8, 28 x 28) and returns probabilities, class ids and class names: it scales, pads
-and normalises in its graph. `predict`, the bare call of the Keras model and ONNX Runtime take the network's numeric
-input, which was prepared before, and return its scores. Each call starts from a NumPy array and ends with one.
-The weights are fresh: the time does not depend on them.
+The SavedModel and the ONNX file take images (uint8, 28 x 28): they resize, pad and scale in their graphs, and return
+probabilities and class ids, the SavedModel class names too. The others take the network's input, prepared before, and
+return the network's output: `network` is the same network as a TensorFlow graph without preprocessing, `predict` and
+`Keras call` run the Keras model. Each call starts from a NumPy array and ends with one. The weights are the initial
+ones: the time does not depend on them.
 """
 
 from __future__ import annotations
@@ -30,11 +31,11 @@ from zoo import preprocessing
 
 MODELS = ("network3_relu", "lenet5")
 BATCH_SIZES = (1, 256)
-CONTENDERS = ("SavedModel", "predict", "Keras call", "ONNX Runtime")
+CONTENDERS = ("SavedModel", "network", "predict", "Keras call", "ONNX Runtime")
 
 
 def contenders(name: str, batch_size: int, folder: Path) -> dict[str, Callable[[], np.ndarray]]:
-    """By name a function that predicts one batch."""
+    """A function for each contender that predicts one batch."""
     spec = zoo.get_spec(name)
     model = zoo.create_model(name)
     exported = {"spec": spec, "classes": [str(digit) for digit in range(spec.classes)]}
@@ -43,24 +44,25 @@ def contenders(name: str, batch_size: int, folder: Path) -> dict[str, Callable[[
     served = tf.saved_model.load(str(artifact))
     signature = served.signatures["serving_default"]
     session = onnxruntime.InferenceSession(onnx, providers=["CPUExecutionProvider"])
-    entry = session.get_inputs()[0].name
-    pictures = np.random.default_rng(0).integers(0, 256, (batch_size, 28, 28, 1), np.uint8)
-    inputs = preprocessing.apply(tf.constant(pictures), spec.preprocessing, 1).numpy()
+    images = np.random.default_rng(0).integers(0, 256, (batch_size, 28, 28, 1), np.uint8)
+    inputs = preprocessing.apply(tf.constant(images), spec.preprocessing, 1).numpy()
+    network = tf.function(lambda inputs: model(inputs, training=False), autograph=False)
 
-    def from_pictures(served: object = served) -> np.ndarray:  # the loaded object must live as long as its signature
-        return signature(images=tf.constant(pictures))["probabilities"].numpy()
+    def from_images(served: object = served) -> np.ndarray:  # the loaded object must live as long as its signature
+        return signature(images=tf.constant(images))["probabilities"].numpy()
 
     functions = (
-        from_pictures,
+        from_images,
+        lambda: network(tf.constant(inputs)).numpy(),
         lambda: model.predict(inputs, batch_size=batch_size, verbose=0),
         lambda: model(inputs, training=False).numpy(),
-        lambda: session.run(None, {entry: inputs})[0],
+        lambda: session.run(None, {"images": images})[0],
     )
     return dict(zip(CONTENDERS, functions, strict=True))
 
 
 def milliseconds(predict: Callable[[], np.ndarray], seconds: float) -> Callable[[], float]:
-    """A function that calls `predict` for so many seconds and returns the median milliseconds of a call."""
+    """A function that calls `predict` for `seconds` and returns the median milliseconds of a call."""
 
     def measure() -> float:
         times, end = [], time.perf_counter() + seconds
@@ -90,9 +92,9 @@ def main() -> None:
             title = f"{name}, batch {batch_size}"
             results[title] = {"milliseconds_a_call": measured, "times_the_saved_model": compared}
             print(f"{title:28}{'ms a call':>11}{'images/s':>11}{'time / SavedModel':>19}")
-            for key, figures in measured.items():
+            for key, times in measured.items():
                 ratio = compared[key]["median"] if key in compared else 1.0
-                print(f"  {key:26}{figures['median']:11.2f}{1000 * batch_size / figures['median']:11,.0f}{ratio:19.2f}")
+                print(f"  {key:26}{times['median']:11.2f}{1000 * batch_size / times['median']:11,.0f}{ratio:19.2f}")
     if not options.quick:
         record = {"onnxruntime": onnxruntime.__version__, "results": results}
         path = write_results("serving", record)

@@ -249,6 +249,7 @@ BAD = {  # case: (body, part of the error)
     "pixel below 0": ({"instances": [[[[-1]]]]}, "out of the range of uint8"),
     "int32 too large": ({"signature_name": "sample", "inputs": {"count": 2**31}}, "out of the range of int32"),
     "integer past 64 bits": ({"signature_name": "sample", "inputs": {"count": 2**80}}, "out of the range of int32"),
+    "true for a float": (changed(scores=[True, 0]), "takes float32 values, not bool"),
     "float32 too large": (changed(scores=[1e39, 0]), "out of the range of float32"),
     "number for a boolean": (changed(flags=1), "takes bool values, not int"),
     "number for a text": (changed(texts=1), "takes string values, not int"),

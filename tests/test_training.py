@@ -444,6 +444,18 @@ def test_batch_normalization_is_measured_on_images_as_they_are(devices, tmp_path
     assert norm.momentum == layers.BatchNormalization().momentum
 
 
+def test_batch_normalization_inside_a_sub_model_is_measured_too():
+    images = keras.Input((12, 12, 1))
+    part = keras.Model(images, layers.BatchNormalization(name="norm")(images), name="part")
+    outputs = layers.Dense(2, name="output")(layers.Flatten(name="flatten")(part(images)))
+    model, data = keras.Model(images, outputs), bars()
+    task = get_task("classification").from_data(THROWAWAY, data)
+    trainer.measure_normalization(task, model, data.splits["train"])
+    inputs = data.splits["train"].inputs / np.float32(255)
+    np.testing.assert_allclose(part.get_layer("norm").moving_mean, inputs.mean((0, 1, 2)), rtol=1e-4)
+    np.testing.assert_allclose(part.get_layer("norm").moving_variance, inputs.var((0, 1, 2)), rtol=1e-2)
+
+
 # --- the best epoch ----------------------------------------------------------------------------------------------
 
 # two good epochs, then steps so large that all units are saturated
