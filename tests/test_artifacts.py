@@ -440,7 +440,7 @@ TAMPERED = {
     "another format": (edit(format=1), "has format 1, not 2"),
     "a path upwards": (list_outside("../../../outside"), "outside is missing"),
     "another model": (describe(spec="mlp_784_100_10"), "weights do not fit|no model|cannot be built"),
-    "a model of another shape": (describe(spec="lenet5", arguments={}), "cannot be built with input shape"),
+    "a model of another shape": (describe(spec="lenet5", arguments={}), "lenet5 takes images of 32 x 32, not 28 x 28"),
     "an unknown model": (describe(spec="nobody"), "unknown model 'nobody'"),
     "a model that is no name": (describe(spec=5), "description is incomplete"),
     "no description": (edit(model="mlp_784_30_10"), "description is incomplete"),

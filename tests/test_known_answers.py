@@ -385,6 +385,7 @@ class Stopped(layers.Layer):
         return keras.ops.stop_gradient(inputs)
 
 
+@pytest.mark.filterwarnings("ignore:Gradients do not exist")
 @pytest.mark.parametrize("fault", ["stopped", "unused", "infinite", "none"])
 def test_a_variable_without_a_gradient_is_found(fault, monkeypatch):
     def build(input_shape, classes):
