@@ -449,7 +449,7 @@ TAMPERED = {
     "another input": (describe(input_shape=[14, 14, 1]), "weights do not fit: hidden1/kernel"),
     "other units": (describe(arguments={"hidden": [31]}), "weights do not fit: hidden1/kernel"),
     "unknown arguments": (describe(arguments={"depth": 3}), "unexpected keyword argument 'depth'"),
-    "preprocessing as text": (describe(preprocessing="none"), "description is incomplete"),
+    "preprocessing as text": (describe(preprocessing="none"), "a mapping of keys is needed, not 'none'"),
     "unknown preprocessing": (describe(preprocessing={"code": "x"}), "unknown preprocessing key 'code'"),
 }  # fmt: skip
 

@@ -46,7 +46,7 @@ def restore(description: Mapping[str, Any]) -> Task:
         # a mapping, or a sequence of which JSON has made a list
         kept = {field.name: description[field.name] for field in dataclasses.fields(kind) if field.name != "spec"}
         kept = {name: dict(value) if isinstance(value, Mapping) else tuple(value) for name, value in kept.items()}
-        return kind(spec, **{**kept, "preprocessing": from_dict(Preprocessing, kept["preprocessing"])})
+        return kind(spec, **{**kept, "preprocessing": from_dict(Preprocessing, description["preprocessing"])})
     except (KeyError, TypeError, AttributeError) as error:
         raise ZooError(f"the model's description is incomplete: {error}") from None
 
