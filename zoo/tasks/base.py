@@ -160,6 +160,16 @@ class Task(abc.ABC):
             )
         return data
 
+    def order(self, examples: int, batch_size: int, seed: tf.Tensor) -> tf.Tensor:
+        """Which examples each batch of an epoch has, int32 [steps, batch_size]; shuffled, unless a task says otherwise.
+        Examples that do not fill a batch are left out.
+
+        Args:
+            seed: int32 [2], another one for each epoch.
+        """
+        order = tf.random.experimental.stateless_shuffle(tf.range(examples), seed)
+        return tf.reshape(order[: examples // batch_size * batch_size], [-1, batch_size])
+
     def augment(self, batch: tuple, seed: tf.Tensor, augmentation: Augmentation, copy: tf.Tensor) -> tuple:
         """A batch of `examples` with its random variations.
 

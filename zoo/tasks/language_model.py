@@ -11,16 +11,18 @@ from etils import epy
 
 from zoo.data import Dataset, Split
 from zoo.errors import ZooError
-from zoo.metrics import LOSS
+from zoo.metrics import ACCURACY, BITS_PER_CHARACTER, CARRIED_LOSS, LOSS, PERPLEXITY
 from zoo.recipe import Recipe, TaskOptions
 from zoo.spec import ModelSpec
-from zoo.tasks.base import Network, Signatures, TextTask, graph_function
+from zoo.tasks.base import Batches, Network, Signatures, TextTask, graph_function
 
 with epy.lazy_imports():
     import keras
     import tensorflow as tf
 
-    from zoo.tasks import losses
+    from zoo.tasks import losses, streams
+
+EVALUATED_LENGTH = 256  # characters of a window from a zero state, as nanoGPT measures its loss
 
 LOSSES: dict[str, Callable] = {
     "cross_entropy": lambda: keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -35,7 +37,7 @@ class LanguageModel(TextTask):
     the new states under the same names.
     """
 
-    metrics = (LOSS,)
+    metrics = (LOSS, PERPLEXITY, BITS_PER_CHARACTER, CARRIED_LOSS)
 
     @classmethod
     def from_data(
@@ -53,19 +55,26 @@ class LanguageModel(TextTask):
         return cls(spec, tuple(input_shape or spec.input_shape), vocabulary, vocabulary, arguments=arguments)
 
     def examples(self, split: Split, options: TaskOptions | None = None) -> tuple[np.ndarray, ...]:
-        """Windows of the text, int32 [N, T], and the same windows one character later."""
-        length = self.input_shape[0]
+        """Windows of the text in its order, int32 [N, T], the same windows one character later, and their numbers,
+        int32 [N]. T is the network's input length for training, and `EVALUATED_LENGTH` for evaluation."""
+        length = EVALUATED_LENGTH if options is None else self.input_shape[0]
         assert length is not None, "a language model trains on windows of a known length"
         numbers = {character: number for number, character in enumerate(self.vocabulary)}
         text = np.array([numbers.get(character, 0) for character in "".join(split.inputs)], dtype=np.int32)
         count = (len(text) - 1) // length
         if count < 1:
             raise ZooError(f"a text of {len(text)} characters is too short: each window takes {length + 1}")
-        return text[: count * length].reshape(count, length), text[1 : count * length + 1].reshape(count, length)
+        inputs, targets = (text[start : start + count * length].reshape(count, length) for start in (0, 1))
+        return inputs, targets, np.arange(count, dtype=np.int32)
+
+    def order(self, examples: int, batch_size: int, seed: tf.Tensor) -> tf.Tensor:
+        """As many streams as a batch has rows: row b of the batches is the b-th part of the text, in its order."""
+        steps = examples // batch_size
+        return tf.transpose(tf.reshape(tf.range(steps * batch_size), [batch_size, steps]))
 
     def network_batch(self, *batch: tf.Tensor) -> tuple[Any, Any]:
-        tokens, targets = batch
-        return tokens, targets
+        tokens, targets, window = batch
+        return {"tokens": tokens, "window": window}, targets
 
     def compile(
         self,
@@ -77,19 +86,23 @@ class LanguageModel(TextTask):
         metrics: Iterable[Any] = (),
         **options: Any,
     ) -> Any:
-        tokens = keras.Input((None,), dtype="int32", name="tokens")
-        zeros = keras.ops.zeros_like(tokens[:, :1], dtype=model.compute_dtype)
-        states = {name: zeros * keras.ops.zeros((1, width)) for name, width in state_widths(model).items()}
-        trainer = keras.Model(tokens, model({"tokens": tokens, **states})["logits"])
+        trainer = streams.StreamTrainer(model, recipe.batch_size)
         loss = loss or losses.named(LOSSES, recipe.loss, self.spec.task)()
-        metrics = [keras.metrics.SparseCategoricalAccuracy(name="accuracy"), *metrics]
+        accuracy = keras.metrics.SparseCategoricalAccuracy(name=ACCURACY.name)
+        metrics = [accuracy, streams.Perplexity(PERPLEXITY.name), streams.Bits(BITS_PER_CHARACTER.name), *metrics]
         trainer.compile(make_optimizer(), loss=loss, metrics=metrics, jit_compile=False, **options)
         trainer.optimizer.build(trainer.trainable_variables)
         return trainer
 
+    def dataset_metrics(self, model: keras.Model, batches: Batches, options: Any) -> dict[str, float]:
+        """The loss with the state carried through the split."""
+        parts = [(inputs["tokens"], targets) for inputs, targets in batches()]
+        tokens, targets = (np.concatenate([part[index] for part in parts]).ravel() for index in (0, 1))
+        return {CARRIED_LOSS.name: streams.carried_loss(model, tokens, targets)}
+
     def signatures(self, model: keras.Model, network: Network | None = None) -> Signatures:
         network = network or self.network(model)
-        widths = state_widths(model)
+        widths = streams.state_widths(model)
         pairs = tf.lookup.KeyValueTensorInitializer(
             list(self.vocabulary), list(range(len(self.vocabulary))), tf.string, tf.int32
         )
@@ -162,7 +175,3 @@ class LanguageModel(TextTask):
         settings = {"length": np.int32(8), "temperature": np.float32(0.8), "top_k": np.int32(5), "seed": np.int32(0)}
         return {"serving_default": {"texts": np.array(texts)}, "generate": {"texts": np.array(texts), **settings}}
 
-
-def state_widths(model: keras.Model) -> dict[str, int]:
-    """Units of each recurrent state by its name: all inputs but the tokens."""
-    return {name: tensor.shape[-1] for name, tensor in model.input.items() if name != "tokens"}
