@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -18,3 +19,12 @@ def unknown(kind: str, name: str, known: Iterable[str], hint: str = "") -> ZooEr
     near = [*dict.fromkeys([*parts, *difflib.get_close_matches(name, known, n=3, cutoff=0.5)])]
     advice = f"did you mean {' or '.join(near[:4])}?" if near else f"known: {', '.join(known) or 'none'}."
     return ZooError(f"unknown {kind} {name!r}: {advice}{' ' + hint if hint else ''}")
+
+
+def graph_error(message: str) -> str:
+    """The cause in a message of TensorFlow, without its trace: the first line after the list of nodes, and of a failed
+    assertion its words alone."""
+    lines = message.rpartition("<stack traces unavailable>")[2].strip().splitlines()
+    cause = next((line for line in lines if "assertion failed" in line), lines[0] if lines else "no message")
+    cause = re.sub(r"\{\{.*?\}\}|\[Op:.*", "", cause).strip()
+    return re.sub(r"^assertion failed: \[(.*)\]$", r"\1", cause)

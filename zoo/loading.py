@@ -11,7 +11,7 @@ import numpy as np
 from etils import epy
 
 from zoo import artifacts, registry, tasks
-from zoo.errors import ZooError, unknown
+from zoo.errors import ZooError, graph_error, unknown
 from zoo.recipe import Recipe
 from zoo.weights import LoadReport, assign, load_arrays, named_weights
 
@@ -134,7 +134,8 @@ class Predictor:
             inputs: the signature's inputs in order, or by name; each with its batch axis.
 
         Raises:
-            ZooError: for an unknown signature or input, and an input of another shape or type than the signature's.
+            ZooError: for an unknown signature or input, an input of another shape or type than the signature's, and
+                one that the signature refuses.
         """
         if signature not in self.signatures:
             raise unknown(f"signature of {self.task.spec.name}", signature, self.signatures)
@@ -144,7 +145,10 @@ class Predictor:
         if given.keys() != specs.keys() or len(inputs) + len(named) != len(specs):
             raise ZooError(f"the signature {signature} takes {', '.join(specs)}, not {', '.join(given) or 'nothing'}")
         tensors = {name: _tensor(given[name], spec) for name, spec in specs.items()}
-        return {name: value.numpy() for name, value in function(**tensors).items()}
+        try:
+            return {name: value.numpy() for name, value in function(**tensors).items()}
+        except tf.errors.InvalidArgumentError as error:
+            raise ZooError(f"the signature {signature} refuses its inputs: {graph_error(error.message)}") from None
 
     @property
     def predicts_classes(self) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from etils import epy
 
-from zoo.data import lookup, scenes
+from zoo.data import lookup, scenes, texts
 from zoo.data.arrays import read_npz
 from zoo.data.dataset import SPLITS, Dataset, Parts, Split, complete
 from zoo.data.decoding import PROGRESS_FROM, Size, resized, stack
@@ -30,23 +30,29 @@ def load(
     image_size: tuple[int, int] | None = None,
     seed: int = 0,
     ignored_class: str | None = None,
+    text_column: str | None = None,
+    label_column: str | None = None,
 ) -> Dataset:
     """A data set by its name or path, or from Python objects; a loaded one is returned unchanged.
 
     - `digits`: scikit-learn's 1,797 digits of 8 x 8 pixels, which need no download.
     - `mnist`: from ZOO_DATA_DIR, Keras' folder or the network; the last 10,000 images of train are for validation.
     - `scenes`: synthetic satellite scenes, see `zoo.data.scenes`.
-    - `tfds:NAME`: an image classification data set of tensorflow-datasets.
+    - `tfds:NAME`: an image or text classification data set of tensorflow-datasets, or one of texts alone.
     - a folder or `.zip` file, optionally with one folder for each of `train`, `validation` (`val`) and `test`, of
         - 8-bit image files in one folder for each class, or
         - images and their masks, see below.
     - `.npz`: `x_train`, `y_train` and optionally `x_validation` (`x_val`) and `x_test` with their `y`, and `classes`.
       Images [N, H, W] or [N, H, W, C] of uint8, uint16 or float, or texts [N]. Class ids [N]; masks [N, H, W] of class
       ids up to 254; or masks [N, H, W, K] of K > 1 overlapping classes, of 0 and 1. In uint8 masks 255 is `IGNORED`.
-    - `.tsv`: a header `label<TAB>text` and one line for each example.
-    - `.txt`: one text: the first 90 % for training, the last 10 % both for validation and for test, so that scores are
-      those of other language models on the usual texts.
-    - any other name is NAME, NAME.npz, NAME.zip, NAME.tsv or NAME.txt in ZOO_DATA_DIR.
+    - `.tsv`, `.csv`: a line of column names and one line for each text, with the columns `text` and `label`, or those
+      that `text_column` and `label_column` name, in any order; see `zoo.data.texts.read_columns`. The values of the
+      labels in ascending order are the classes.
+    - a folder of `.txt` files, one folder for each class, optionally in one folder for each split.
+    - `.txt`, or a folder of `.txt` files without further folders: a text for a language model. The first 90 % are for
+      training, the last 10 % both for validation and for test, as other language models on such texts are measured.
+      `train.txt`, `validation.txt` and `test.txt` in the folder are the splits.
+    - any other name is NAME, NAME.npz, NAME.zip, NAME.tsv, NAME.csv or NAME.txt in ZOO_DATA_DIR.
     - a finite `tf.data.Dataset`, or a mapping of `train`, `validation` and `test` to such data sets or to `Split`s, see
       below.
 
@@ -84,6 +90,8 @@ def load(
         seed: seed of the splits that are taken from train.
         ignored_class: name of one of the exclusive classes of masks. Its pixels become `IGNORED`, and it is no longer
             one of the classes.
+        text_column: name of the column of texts in a table.
+        label_column: name of the column of labels in a table.
 
     Raises:
         ZooError: for an unknown name or class, and for data that cannot be read or used, with the names of the files.
@@ -91,7 +99,8 @@ def load(
     if isinstance(data, Dataset):
         dataset = data
     elif isinstance(data, str | os.PathLike):
-        name, (splits, classes) = _read_named(os.fspath(data), image_size)
+        columns = texts.Columns(text_column, label_column)
+        name, (splits, classes) = _read_named(os.fspath(data), image_size, columns)
         dataset = Dataset(name, complete(splits, seed), classes)
     else:
         splits, classes = read_given(data)
@@ -99,16 +108,19 @@ def load(
     return dataset if ignored_class in (None, dataset.ignored_class) else dataset.without_class(ignored_class)
 
 
-def _read_named(name: str, image_size: Size) -> tuple[str, Parts]:
+def _read_named(name: str, image_size: Size, columns: texts.Columns) -> tuple[str, Parts]:
     """A data set by its name or path, and its name for runs and artifacts."""
     if name in NAMED:
         return name, NAMED[name]()
     if name.startswith("tfds:"):
         return name.replace(":", "-").replace("/", "-"), _tfds(name, image_size)
-    path = lookup.find(name, tuple(NAMED), tuple(FORMATS))
-    read = read_images if path.is_dir() else FORMATS.get(path.suffix.lower())
+    path = lookup.find(name, tuple(NAMED), (*FORMATS, *texts.DELIMITERS))
+    if (columns.text or columns.label) and path.suffix.lower() not in texts.DELIMITERS:
+        raise ZooError(f"{path} has no columns: --text-column and --label-column are for .tsv and .csv files")
+    formats = {**FORMATS, **dict.fromkeys(texts.DELIMITERS, lambda path, _: texts.read_table(path, columns))}
+    read = _read_folder if path.is_dir() else formats.get(path.suffix.lower())
     if read is None:
-        raise ZooError(f"{path} has an unknown format: give a folder or a {', '.join(FORMATS)} file")
+        raise ZooError(f"{path} has an unknown format: give a folder or a {', '.join(formats)} file")
     try:
         return path.resolve().name if path.is_dir() else path.stem, read(path, image_size)
     except OSError as error:
@@ -132,60 +144,35 @@ def _mnist() -> Parts:
 def _tfds(name: str, image_size: Size) -> Parts:
     builder = lookup.tfds_builder(name.removeprefix("tfds:"))
     features = builder.info.features
-    # `supervised_keys` first: a data set may have other images and labels too
+    # `supervised_keys` first: a data set may have other images, texts and labels too
     keys = [key for key in (*(builder.info.supervised_keys or ()), *features) if isinstance(key, str)]
-    image = next((key for key in keys if isinstance(features[key], tfds.features.Image)), None)
-    label = next((key for key in keys if isinstance(features[key], tfds.features.ClassLabel)), None)
-    if image is None or label is None or "train" not in builder.info.splits:
-        raise ZooError(f"{name} has no train split of images with class labels: choose a set for image classification")
+    kinds = tfds.features.Image, tfds.features.Text, tfds.features.ClassLabel
+    image, text, label = (next((key for key in keys if isinstance(features[key], kind)), None) for kind in kinds)
+    if (label is None or image is None) and text is None or "train" not in builder.info.splits:
+        raise ZooError(f"{name} has no train split of images with class labels or of texts: choose another set")
     splits = {}
     for split in SPLITS:
         total = builder.info.splits[split].num_examples if split in builder.info.splits else 0
         if total:
             examples = tfds.as_numpy(builder.as_dataset(split=split))
-            bar = tqdm.tqdm(examples, f"{name} {split}", total, unit=" images", disable=total <= PROGRESS_FROM)
-            pairs = [(resized(example[image], image_size), example[label]) for example in bar]
-            images, labels = zip(*pairs, strict=True)
-            splits[split] = Split(stack(images, name), np.array(labels, np.int64))
-    return splits, tuple(features[label].names)
+            bar = tqdm.tqdm(examples, f"{name} {split}", total, unit=" examples", disable=total <= PROGRESS_FROM)
+            if image is not None and label is not None:
+                pairs = [(resized(example[image], image_size), example[label]) for example in bar]
+                inputs = stack((pair[0] for pair in pairs), name)
+            else:
+                pairs = [(example[text].decode(), label and example[label]) for example in bar]
+                inputs = np.array([pair[0] for pair in pairs], object)
+            splits[split] = Split(inputs, None if label is None else np.array([pair[1] for pair in pairs], np.int64))
+    return splits, () if label is None else tuple(features[label].names)
 
 
-def _tsv(path: Path, image_size: Size) -> Parts:
-    header, *lines = _read_text(path).removesuffix("\n").split("\n")
-    if header != "label\ttext":
-        raise ZooError(f"{path}: line 1 must be the header 'label<TAB>text', not {header[:50]!r}")
-    rows = [line.split("\t") for line in lines]
-    for number, row in enumerate(rows, start=2):
-        if len(row) != 2:
-            raise ZooError(f"{path}: line {number} has {len(row)} columns: write two, label<TAB>text")
-    if not rows:
-        raise ZooError(f"{path} has no line after its header: add one for each text")
-    labels, texts = zip(*rows, strict=True)
-    classes, targets = np.unique(labels, return_inverse=True)
-    return {"train": Split(np.array(texts, object), targets.astype(np.int64))}, tuple(map(str, classes))
-
-
-def _txt(path: Path, image_size: Size) -> Parts:
-    text = _read_text(path)
-    first = int(0.9 * len(text))
-    train, rest = text[:first], text[first:]
-    if not train:
-        raise ZooError(f"{path} contains {len(text)} characters: too few for a training and a validation text")
-    parts = {"train": train, "validation": rest, "test": rest}
-    return {name: Split(np.array([part], object)) for name, part in parts.items()}, ()
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ZooError(f"{path} is not UTF-8 text (byte {error.start}): save it as UTF-8") from error
+def _read_folder(path: Path, image_size: Size) -> Parts:
+    return texts.read_text_folder(path) if texts.is_text_folder(path) else read_images(path, image_size)
 
 
 NAMED: dict[str, Callable[[], Parts]] = {"digits": _digits, "mnist": _mnist, "scenes": lambda: scenes.data()}
 FORMATS: dict[str, Callable[[Path, Size], Parts]] = {
     ".npz": read_npz,
     ".zip": read_images,
-    ".tsv": _tsv,
-    ".txt": _txt,
+    ".txt": lambda path, _: texts.read_plain_text(path),
 }

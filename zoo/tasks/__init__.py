@@ -59,6 +59,7 @@ def read_recipe(data: Mapping[str, Any], task: str) -> Recipe:
 __all__ = [
     "TASKS",
     "ImageTask",
+    "LanguageModel",
     "Signatures",
     "Task",
     "TextTask",
