@@ -158,4 +158,3 @@ def draw_scores(scores: Sequence[Score], path: str | os.PathLike) -> Path:
     with written(path, ValueError) as temporary:
         drawing.savefig(temporary, dpi=150, format=path.suffix.removeprefix(".") or "png")
     return path
-

@@ -343,6 +343,52 @@ class TokenDropout(keras.layers.Layer):
         return {**super().get_config(), "vocabulary_size": self.vocabulary_size, "rate": self.rate}
 
 
+@register
+class WordDropout(keras.layers.Layer):
+    """Token numbers, int [B, T]; in training a share of the words is replaced by the unknown word, which is trained by
+    that (Iyyer et al. 2015, "Deep Unordered Composition Rivals Syntactic Methods for Text Classification", section 3).
+
+    Args:
+        rate: the share, from 0 to below 1.
+        unknown: number of the unknown word; smaller numbers, such as padding, are kept.
+    """
+
+    def __init__(self, rate: float, unknown: int = 1, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.rate, self.unknown = rate, unknown
+        self.seed = keras.random.SeedGenerator()
+
+    def call(self, tokens: Any, training: bool = False) -> Any:
+        if not training or not self.rate:
+            return tokens
+        dropped = keras.random.uniform(ops.shape(tokens), seed=self.seed) < self.rate
+        return ops.where(ops.logical_and(dropped, tokens > self.unknown), self.unknown, tokens)
+
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "rate": self.rate, "unknown": self.unknown}
+
+
+@register
+class GlobalMaxPooling1D(keras.layers.GlobalMaxPooling1D):
+    """Keras' maximum over time, [B, T, D] to [B, D], without the masked times."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.supports_masking = True
+
+    def call(self, inputs: Any, mask: Any = None) -> Any:
+        if mask is not None:
+            lowest = -1e4  # below all activations, and within the range of every floating-point type
+            inputs = ops.where(ops.expand_dims(mask, -1), inputs, ops.cast(lowest, inputs.dtype))
+        return super().call(inputs)
+
+    def compute_mask(self, inputs: Any, mask: Any = None) -> None:
+        return None
+
+
 def probabilities(scores: Any, kind: str) -> Any:
     """A network's outputs [..., K] as probabilities that sum to 1.
 

@@ -47,7 +47,9 @@ def read_columns(path: Path) -> dict[str, list[str]]:
         rows = _rows(text, delimiter, csv.QUOTE_MINIMAL)
     except csv.Error as error:
         if delimiter == ",":
-            raise ZooError(f"{path} has misplaced quotes ({error}): write a quote within a quoted field twice") from None
+            raise ZooError(
+                f"{path} has misplaced quotes ({error}): write a quote within a quoted field twice"
+            ) from None
         rows = _rows(text, delimiter, csv.QUOTE_NONE)
     if len(rows) < 2:
         raise ZooError(f"{path} needs a line of column names and a line for each text")
@@ -148,4 +150,3 @@ def decoded(data: bytes, where: str | Path) -> str:
         return "\n".join(data.decode("utf-8-sig").replace("\r\n", "\n").split("\r"))
     except UnicodeDecodeError as error:
         raise ZooError(f"{where} is not UTF-8 text (byte {error.start}): save it as UTF-8") from error
-
