@@ -2,7 +2,6 @@
 entropy, data with one right prediction. Many other tests compare the code with itself."""
 
 import dataclasses
-import itertools
 import math
 
 import keras
@@ -19,7 +18,7 @@ from zoo.recipe import Affine, Augmentation, Border, Recipe
 from zoo.spec import ModelSpec, Stage
 from zoo.tasks import mask_ops
 from zoo.training import randomness
-from zoo.training.batches import evaluation_batches, training_batches
+from zoo.training.batches import training_batches
 from zoo.weights import named_weights
 
 RANDOM = np.random.default_rng(5)

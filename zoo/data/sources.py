@@ -148,7 +148,7 @@ def _tfds(name: str, image_size: Size) -> Parts:
     keys = [key for key in (*(builder.info.supervised_keys or ()), *features) if isinstance(key, str)]
     kinds = tfds.features.Image, tfds.features.Text, tfds.features.ClassLabel
     image, text, label = (next((key for key in keys if isinstance(features[key], kind)), None) for kind in kinds)
-    if (label is None or image is None) and text is None or "train" not in builder.info.splits:
+    if ((label is None or image is None) and text is None) or "train" not in builder.info.splits:
         raise ZooError(f"{name} has no train split of images with class labels or of texts: choose another set")
     splits = {}
     for split in SPLITS:
