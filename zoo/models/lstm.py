@@ -161,24 +161,24 @@ def lstm_mnist(input_shape: tuple, classes: int, *, width: int, dropout: float =
             "Merity, Keskar, Socher 2018, Regularizing and Optimizing LSTM Language Models (weight drop)",
             "Gal, Ghahramani 2016, A Theoretically Grounded Application of Dropout in Recurrent Neural Networks",
         ),
-        input_shape=(128,),
+        input_shape=(64,),
         classes=65,
-        # embedding 65*64; LSTM 4*(512*(64+512)+512) + 4*(512*(512+512)+512); output 512*65+65
-        params=4_160 + 1_181_696 + 2_099_200 + 33_345,
+        # embedding 65*64; LSTM 4*(384*(64+384)+384) + 4*(384*(384+384)+384); output 384*65+65
+        params=4_160 + 689_664 + 1_181_184 + 25_025,
         head=("output",),
         features=("embedding", "lstm_1"),
-        arguments={"embedding": 64, "width": 512, "layers": 2},
+        arguments={"embedding": 64, "width": 384, "layers": 2},
         recipes={
             "modern": Recipe(
                 epochs=24,
                 batch_size=64,
-                learning_rate=3e-3,
+                learning_rate=4e-3,
                 optimizer="adam",
                 optimizer_arguments={"beta_2": 0.99},
                 schedule=Schedule("cosine"),
                 ema=0.99,
                 global_clip_norm=1.0,
-                arguments={"dropout": 0.5, "weight_drop": 0.1},
+                arguments={"dropout": 0.3, "weight_drop": 0.1},
             )
         },
         stages=CHARACTERS,
