@@ -145,7 +145,7 @@ def lstm_mnist(input_shape: tuple, classes: int, *, width: int, dropout: float =
     """
     inputs = keras.Input(input_shape, name="images")
     x = keras.layers.Reshape((input_shape[0], input_shape[1] * input_shape[2]), name="rows")(inputs)
-    x = zoo_layers.LSTM(width, name="lstm")(x)
+    x = zoo_layers.LSTM(width, unroll=True, name="lstm")(x)  # without a loop, which LiteRT could not read
     x = keras.layers.Dropout(dropout, name="dropout")(x)
     return keras.Model(inputs, keras.layers.Dense(classes, name="output")(x), name="lstm_mnist")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -213,6 +214,22 @@ class Task(abc.ABC):
         if there is none."""
         return ""
 
+    def portable(self, model: keras.Model) -> keras.Model:
+        """The network with the model's weights that ONNX and LiteRT files hold."""
+        return model
+
+    def portable_function(self, model: keras.Model, network: Network | None = None) -> Any:
+        """What files of other formats than SavedModel compute: `serving_default`, unless a task says otherwise.
+
+        Args:
+            network: what it calls in place of `served(model)`.
+        """
+        return self.signatures(model, network)["serving_default"]
+
+    def portable_inputs(self, count: int) -> dict[str, Any]:
+        """The inputs of `portable_function` for `count` examples, by which a file is compared with the model."""
+        return self.golden_inputs(count)["serving_default"]
+
     def summary(self, outputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
         """The outputs of `serving_default` for one example as plain data for a user."""
         return {name: np.asarray(value).tolist() for name, value in outputs.items()}
@@ -261,6 +278,17 @@ def with_options(recipe: Recipe, kind: type[Task], name: str) -> Recipe:
 def graph_function(call: Callable, *inputs: tf.TensorSpec) -> Any:
     """`call` as a graph function of these inputs."""
     return tf.function(call, input_signature=inputs, autograph=False)
+
+
+def named(call: Callable, *names: str) -> Callable:
+    """`call`, which takes keywords, as a function of parameters with these names."""
+
+    def with_parameters(*values: Any) -> Any:
+        return call(**dict(zip(names, values, strict=True)))
+
+    parameters = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in names]
+    with_parameters.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return with_parameters
 
 
 class ImageTask(Task):

@@ -14,7 +14,7 @@ from zoo.errors import ZooError
 from zoo.metrics import ACCURACY, BITS_PER_CHARACTER, CARRIED_LOSS, LOSS, PERPLEXITY
 from zoo.recipe import Recipe, TaskOptions
 from zoo.spec import ModelSpec
-from zoo.tasks.base import Batches, Network, Signatures, TextTask, graph_function
+from zoo.tasks.base import Batches, Network, Signatures, TextTask, graph_function, named
 
 with epy.lazy_imports():
     import keras
@@ -134,6 +134,32 @@ class LanguageModel(TextTask):
             "score": graph_function(score, texts),
         }
         return Signatures(functions, resources=(texts_to.table,))
+
+    def portable(self, model: keras.Model) -> keras.Model:
+        step = self.spec.build((1,), len(self.classes), **self.arguments)
+        step.set_weights(model.get_weights())
+        return step
+
+    def portable_function(self, model: keras.Model, network: Network | None = None) -> Any:
+        """One step: `tokens` int32 [B, 1] and the states float32 [B, width] to `logits` float32 [B, 1, V] and the new
+        states, whose names begin with `next_`: in ONNX no input may share its name with an output."""
+        network = network or self.network(model)
+        states = streams.state_widths(model)
+
+        def step(**inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+            outputs = network(inputs)
+            return {"logits": outputs["logits"], **{f"next_{name}": outputs[name] for name in states}}
+
+        specs = [tf.TensorSpec([None, width], tf.float32, name) for name, width in states.items()]
+        return graph_function(named(step, "tokens", *states), tf.TensorSpec([None, 1], tf.int32, "tokens"), *specs)
+
+    def portable_inputs(self, count: int) -> dict[str, Any]:
+        random = np.random.default_rng(0)
+        tokens = random.integers(0, len(self.vocabulary), (count, 1), dtype=np.int32)
+        widths = streams.state_widths(self.build())
+        return {"tokens": tokens} | {
+            name: random.uniform(-1, 1, (count, width)).astype(np.float32) for name, width in widths.items()
+        }
 
     def summary(self, outputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
         most_probable = np.argsort(outputs["probabilities"][0])[::-1][:5]
