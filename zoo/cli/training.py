@@ -25,6 +25,7 @@ from zoo.cli.options import (
     ExportTo,
     InputShape,
     Json,
+    LabelColumn,
     LearningRate,
     Loss,
     Name,
@@ -33,6 +34,7 @@ from zoo.cli.options import (
     Seed,
     Several,
     Storage,
+    TextColumn,
     Trained,
 )
 from zoo.errors import ZooError
@@ -45,6 +47,8 @@ with epy.lazy_imports():
 def train(
     name: Name,
     data: Data = "digits",
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
     recipe: Annotated[str | None, typer.Option(help="A recipe of the model; its first one by default.")] = None,
     config: Annotated[
         Path | None,
@@ -87,8 +91,8 @@ def train(
     options.check_changes(spec, configured or spec.recipe(recipe), changed)
     given = {**changed.pop("arguments", {}), **given}
     run = zoo.train(
-        name, data, recipe=configured or recipe, out=out, devices=devices, seed=seed, deterministic=deterministic,
-        input_shape=options.shape_of(input_shape), arguments=given, **changed,
+        name, options.data_of(data, text_column, label_column), recipe=configured or recipe, out=out, devices=devices,
+        seed=seed, deterministic=deterministic, input_shape=options.shape_of(input_shape), arguments=given, **changed,
     )  # fmt: skip
     _conclude(run, export_to)
 
@@ -96,6 +100,8 @@ def train(
 def fine_tune(
     source: Trained,
     data: Data,
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
     only_class: Annotated[
         str | None, typer.Option(help="One of several overlapping classes: continue from its weights with it alone.")
     ] = None,
@@ -122,8 +128,8 @@ def fine_tune(
     if not spec.ensemble:  # which zoo.fine_tune refuses
         options.check_changes(spec, spec.recipe(), changed)
     run = zoo.fine_tune(
-        source, data, only_class=only_class, out=out, devices=devices, seed=seed, deterministic=deterministic,
-        input_shape=options.shape_of(input_shape), **changed,
+        source, options.data_of(data, text_column, label_column), only_class=only_class, out=out, devices=devices,
+        seed=seed, deterministic=deterministic, input_shape=options.shape_of(input_shape), **changed,
     )  # fmt: skip
     _conclude(run, export_to)
 
@@ -150,11 +156,13 @@ def reproduce(
 def evaluate(
     source: Trained,
     data: Data,
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
     split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
     as_json: Json = False,
 ) -> None:
     """Measure the loss and the metrics of trained weights on a data set."""
-    scores = zoo.evaluate(source, data, split=split)
+    scores = zoo.evaluate(source, options.data_of(data, text_column, label_column), split=split)
     print(json.dumps(scores) if as_json else _line(scores))
 
 

@@ -308,7 +308,8 @@ def character_network(
     x = zoo_layers.TokenDropout(classes, embedding_dropout, name="embedding_dropout")([tokens, table(tokens)])
     dropout_layer = keras.layers.SpatialDropout1D if variational else keras.layers.Dropout
     x = dropout_layer(input_dropout, name="input_dropout")(x)
-    inputs, outputs = {"tokens": tokens}, {}
+    inputs: dict[str, Any] = {"tokens": tokens}
+    outputs: dict[str, Any] = {}
     for number in range(1, layers + 1):
         units = embedding if tied and number == layers else width
         given = {f"{state}_{number}": keras.Input((units,), name=f"{state}_{number}") for state in states}
