@@ -11,6 +11,9 @@ from zoo import artifacts
 from zoo.data import Dataset, Split, scenes
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def data() -> Dataset:
     splits, classes = scenes.data()
