@@ -10,7 +10,6 @@ import zoo
 from zoo import artifacts
 from zoo.data import Dataset, Split, scenes
 
-
 pytestmark = pytest.mark.slow
 
 
