@@ -215,6 +215,7 @@ class Recipe:
             average begins at the initial weights: a run needs some 5 / (1 - ema) steps before they no longer matter.
         clip_norm: largest norm of each variable's gradient; with several devices, of each device's share of it.
         patience: epochs without a better validation score before training stops; None for never.
+        background: gray value that transparent pixels of image files show, from 0 (black) to 255 (white).
         arguments: builder arguments that matter only for training, such as `initialization`.
         options: the task's own options, one of the `TaskOptions` classes.
         targets: by data set, the validation score that a run of this recipe is expected to reach.
@@ -234,6 +235,7 @@ class Recipe:
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     augmentation: Augmentation = Augmentation()
     patience: int | None = None
+    background: int = 255
     arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     options: TaskOptions = TaskOptions()
     targets: Mapping[str, float] = dataclasses.field(default_factory=dict)
@@ -247,6 +249,8 @@ class Recipe:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ZooError(f"recipe key {name} must be at least 1, not {value}")
+        if not 0 <= self.background <= 255:
+            raise ZooError(f"recipe key background must be a gray value from 0 to 255, not {self.background}")
         if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
             raise ZooError(f"recipe key learning_rate must be above 0 and finite, not {self.learning_rate}")
 

@@ -46,7 +46,7 @@ class Preprocessing:
     Images are resized to `size` (height, width in pixels; None keeps any size) and padded with zeros to `pad_to` (None
     for no padding). Then 0..`full_scale` is mapped linearly to `low`..`high`; or, where `mean` and `std` are given (one
     number a band), the mean is subtracted and the result divided by the standard deviation. `dtype` is the type in
-    which images are served.
+    which images are served. `background` is the gray value that transparent pixels show, from 0 (black) to 255 (white).
     """
 
     size: tuple[int, int] | None = None
@@ -57,6 +57,7 @@ class Preprocessing:
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     dtype: Literal["uint8", "float32"] = "uint8"
+    background: int = 255
 
 
 @dataclasses.dataclass(frozen=True)

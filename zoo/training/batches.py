@@ -25,7 +25,9 @@ LARGEST_BATCH = 2**20  # pixels that a network is evaluated on at once
 def load_for(spec: ModelSpec, input_shape: tuple | None, recipe: Recipe, data: Any) -> Dataset:
     """A data set as a network takes it: image files resized to its input, without the class that the recipe ignores."""
     ignored_class = recipe.options.ignored_class if isinstance(recipe.options, SegmentationOptions) else None
-    return load_data(data, image_size=image_size(spec, input_shape), ignored_class=ignored_class)
+    return load_data(
+        data, image_size=image_size(spec, input_shape), ignored_class=ignored_class, background=recipe.background
+    )
 
 
 def training_batches(
