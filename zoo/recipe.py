@@ -211,8 +211,8 @@ class Recipe:
         loss: a name that the task knows.
         weight_decay: share of each kernel (not bias) subtracted at each step, times the learning rate; for plain SGD
             that is L2 regularization with this factor.
-        ema: momentum of the exponential moving average of the weights that is validated and kept; None for none. The
-            average begins at the initial weights: a run needs some 5 / (1 - ema) steps before they no longer matter.
+        ema: largest momentum of the exponential moving average of the weights that is validated and kept; None for
+            none. The momentum rises with the number of steps, so that the average is useful from the first ones on.
         clip_norm: largest norm of each variable's gradient; with several devices, of each device's share of it.
         patience: epochs without a better validation score before training stops; None for never.
         background: gray value that transparent pixels of image files show, from 0 (black) to 255 (white).
@@ -294,11 +294,14 @@ def from_dict(cls: type[T], data: Mapping[str, Any]) -> T:
     """
     import dacite
 
+    data = plain(data)
     if not isinstance(data, Mapping):
         raise ZooError(f"{cls.__name__.lower()}: a mapping of keys is needed, not {data!r}")
     _refuse_unknown_keys(cls, data)
     try:
-        return dacite.from_dict(cls, data, config=dacite.Config(cast=[tuple], type_hooks={float: _as_float}))
+        return dacite.from_dict(
+            cls, data, config=dacite.Config(cast=[tuple], type_hooks={float: _as_float, int: _as_int})
+        )
     except dacite.DaciteError as error:
         raise ZooError(f"{cls.__name__.lower()}: {error}") from None
 
@@ -312,6 +315,20 @@ def _refuse_unknown_keys(cls: Any, data: Mapping[str, Any]) -> None:
         nested = [one for one in (hints[key], *get_args(hints[key])) if dataclasses.is_dataclass(one)]
         if nested and isinstance(value, Mapping):
             _refuse_unknown_keys(nested[0], value)
+
+
+def plain(value: Any) -> Any:
+    """Python's own numbers and lists in place of NumPy's, also within lists and mappings."""
+    if type(value).__module__ == "numpy" and hasattr(value, "tolist"):
+        return value.tolist()
+    if isinstance(value, Mapping):
+        return {key: plain(one) for key, one in value.items()}
+    return type(value)(map(plain, value)) if type(value) in (list, tuple) else value
+
+
+def _as_int(value: Any) -> Any:
+    """JSON may write a whole number as 5.0."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _as_float(value: Any) -> Any:

@@ -3,14 +3,35 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
+
+from etils import epy
 
 from zoo.errors import ZooError, unknown
 from zoo.recipe import Recipe
 
+with epy.lazy_imports():
+    import keras as keras_package
+
 if TYPE_CHECKING:
     import keras
+
+
+def check_keras() -> None:
+    """Raises ZooError where Keras is set to another backend than TensorFlow, or to channels before height and width."""
+    backend = (
+        os.environ.get("KERAS_BACKEND") or "tensorflow"
+    )  # first: Keras cannot even be imported without its backend
+    if backend == "tensorflow":
+        backend = keras_package.backend.backend()
+    if backend != "tensorflow":
+        raise ZooError(f"zoo runs on Keras' TensorFlow backend, not on {backend}: unset KERAS_BACKEND")
+    if keras_package.config.image_data_format() != "channels_last":
+        raise ZooError(
+            "Keras is set to channels_first, the networks take channels_last: keras.config.set_image_data_format"
+        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -24,14 +24,14 @@ def of_images(split: Split) -> dict[str, float] | None:
     return {"mean": round(float(levels.mean()), 2), "deviation": round(float(levels.std()), 2)}
 
 
-def warning(data: Mapping[str, Any], levels: Sequence[float]) -> str:
+def warning(training: Mapping[str, Any], levels: Sequence[float]) -> str:
     """One line where images are far from those of the data set that a manifest records; empty otherwise.
 
     Args:
-        data: what the manifest records of the training data.
+        training: what the manifest records of the training.
         levels: the mean value of each image, 0 to 255.
     """
-    known = data.get("brightness") or KNOWN.get(data.get("name", ""))
+    known = training.get("brightness") or KNOWN.get(training.get("data", {}).get("name") or "")
     if not known or not len(levels):
         return ""
     distance = (np.asarray(levels) - known["mean"]) / max(known["deviation"], LEAST)

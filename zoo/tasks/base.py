@@ -23,7 +23,7 @@ from zoo.data.arrays import as_images
 from zoo.data.decoding import WHITE, Decoded, Unusable, composited, decode_image, pixels_of
 from zoo.data.images import image_files
 from zoo.data.trees import Read
-from zoo.errors import ZooError, listed
+from zoo.errors import ZooError, listed, note
 from zoo.metrics import Metric
 from zoo.recipe import Augmentation, Recipe, TaskOptions
 from zoo.spec import ModelSpec, Preprocessing
@@ -167,17 +167,22 @@ class Task(abc.ABC):
         return
 
     def select(self, data: Dataset) -> Dataset:
-        """The part of a data set that the network can be evaluated on: all of it, unless a task says otherwise.
+        """The part of a data set that the network can be evaluated on: all of it, unless a task says otherwise. Its
+        classes may be some of the network's, in any order; their ids become those of the network.
 
         Raises:
             ZooError: for other inputs or classes than the network's.
         """
         self.check_inputs(data)
-        if self.classes and data.classes and data.classes != self.classes:
+        if not self.classes or not data.classes or data.classes == self.classes:
+            return data
+        if self.overlapping or not set(data.classes) <= set(self.classes):
             raise ZooError(
                 f"data set {data.name} has the classes {data.classes[:10]}, the network has {self.classes[:10]}"
             )
-        return data
+        if lacking := [name for name in self.classes if name not in data.classes]:
+            note(f"{data.name} has no example of {listed(lacking)}, which the network knows")
+        return data.with_classes(self.classes)
 
     def augment(self, batch: tuple, seed: tf.Tensor, augmentation: Augmentation, copy: tf.Tensor) -> tuple:
         """A batch of `examples` with its random variations.
@@ -236,6 +241,11 @@ class Task(abc.ABC):
     def build(self) -> keras.Model:
         """The network with initial weights."""
         return self.spec.build(self.input_shape, len(self.classes), **self.arguments)
+
+    @property
+    def serving_notes(self) -> dict[str, Any]:
+        """What the manifest says of signatures by their names, as plain data."""
+        return {}
 
     def network(self, model: keras.Model) -> Network:
         """The served part of the model in inference mode."""

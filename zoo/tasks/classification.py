@@ -137,6 +137,13 @@ class Classification(ImageTask):
         """Whether image files, which are gray or RGB, are among its inputs."""
         return self.channels in (1, 3)
 
+    @property
+    def serving_notes(self) -> dict[str, Any]:
+        if not self.takes_files:
+            return {}
+        shown = {0: "black", 255: "white"}.get(self.preprocessing.background, f"gray {self.preprocessing.background}")
+        return {ENCODED: {**pre.ENCODED, "transparency": f"composited on {shown}"}}
+
     def summary(self, outputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
         return class_summary(self, outputs)
 
