@@ -151,7 +151,7 @@ def decode(encoded: tf.Tensor, preprocessing: Preprocessing, channels: int) -> t
     """The bytes of image files, string [B], to the network's input, float32 [B, H', W', channels].
 
     The images may have several sizes if the preprocessing has one. `ENCODED` says what the graph decodes; the pixels
-    are those of `zoo.data.decoding.decode_image` within 1, the rounding of CMYK.
+    are those of `zoo.data.decoding.decode_image`, but for the few gray values in which two decoders of JPEG differ.
     """
     height, width = preprocessing.pad_to or preprocessing.size or (None, None)
 

@@ -61,7 +61,7 @@ class LeftOut:
         """
         parts = []
         if self.kinds:
-            kinds = listed(f"{count} {kind}" for kind, count in self.kinds.most_common())
+            kinds = listed(f"{count} {kind}" for kind, count in sorted(self.kinds.items()))
             parts.append(f"{self.kinds.total()} files ({kinds})")
         parts += [f"the folder {name!r} with {count} files" for name, count in sorted(self.folders.items())]
         if parts and strict:
@@ -114,7 +114,8 @@ def _unpack(path: Path, folder: str) -> None:
         with tarfile.open(path) as archive:
             archive.extractall(folder, filter="data")  # nothing outside of the folder, no devices
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
-        raise ZooError(f"{path} is not a tar archive or is truncated ({error}): download it again") from error
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ZooError(f"{path} is not a tar archive or is truncated ({reason}): download it again") from error
 
 
 def _zip_tree(archive: zipfile.ZipFile, path: Path, left_out: LeftOut) -> Tree:
