@@ -317,6 +317,7 @@ def write_big_tiff(path, side):
             file.write(RNG.integers(0, 256, (1, 100, side), dtype=np.uint8), window=((row, row + 100), (0, side)))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads peak memory, which needs Linux")
 def test_memory_is_that_of_a_tile():
     """16 times the pixels: the probabilities alone take 30 MB more."""
