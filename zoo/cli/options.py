@@ -44,8 +44,9 @@ Several = Annotated[
 Data = Annotated[
     str,
     typer.Option(
-        help="digits, mnist, scenes, tfds:NAME, or a path: a folder or zip with one sub-folder per class, or with "
-        "images and labels; .npz, .tsv, .csv, .txt. Bare names are also looked up in the folder in ZOO_DATA_DIR."
+        help="digits, mnist, scenes, tfds:NAME, or a path: a folder, zip or tar with one sub-folder per class, or with "
+        "images and labels; .npz, .tsv, .csv, .txt. Bare names are also looked up in the folder in ZOO_DATA_DIR; "
+        "./NAME is always a path, zoo:NAME never."
     ),
 ]
 TextColumn = Annotated[
@@ -79,6 +80,10 @@ Storage = Annotated[
 ]
 InputShape = Annotated[
     str | None, typer.Option(help="Another input shape: height, width, channels, such as 32,32,3.", metavar="SHAPE")
+]
+Csv = Annotated[bool, typer.Option("--csv", help="Print a table with commas.")]
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Refuse a folder or archive with files that are not read, such as notes.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 

@@ -15,7 +15,7 @@ from zoo.data import Dataset, Split
 from zoo.errors import ZooError
 from zoo.recipe import Recipe, TaskOptions
 from zoo.spec import ModelSpec
-from zoo.tasks.base import ImageTask, Network, Signatures, Task, graph_function, image_shape
+from zoo.tasks.base import ImageTask, Item, Network, Signatures, Task, graph_function, image_shape
 
 with epy.lazy_imports():
     import tensorflow as tf
@@ -35,7 +35,7 @@ class Generation(ImageTask):
     @classmethod
     def from_data(cls, spec: ModelSpec, data: Dataset, input_shape: tuple | None = None, **arguments: Any) -> Self:
         cls.check_inputs(data)
-        shape, preprocessing = image_shape(spec, input_shape, data.shape[-1])
+        shape, preprocessing = image_shape(spec, input_shape, data.shape[-1], data.background)
         return cls(spec, shape, preprocessing=preprocessing, arguments=arguments)
 
     def examples(self, split: Split, options: TaskOptions | None = None) -> tuple[np.ndarray, ...]:
@@ -97,8 +97,8 @@ class Generation(ImageTask):
     def example(self, split: Split, directory: Path) -> str:
         return ""
 
-    def read(self, words: str) -> np.ndarray:
-        return Task.read(self, words)
+    def items(self, given: Any) -> list[Item]:
+        return Task.items(self, given)
 
     def golden_inputs(self, count: int) -> dict[str, dict[str, Any]]:
         latents = np.random.default_rng(0).standard_normal((count, self.latents)).astype(np.float32)

@@ -14,7 +14,7 @@ from zoo.metrics import ACCURACY
 from zoo.recipe import ClassificationOptions, Recipe, TaskOptions
 from zoo.spec import ModelSpec
 from zoo.tasks.base import Network, Signatures, TextTask, graph_function
-from zoo.tasks.classification import class_outputs, class_summary, compile_classifier, require_labels
+from zoo.tasks.classification import class_outputs, class_summary, compile_classifier, require_classes, require_labels
 
 with epy.lazy_imports():
     import keras
@@ -40,6 +40,7 @@ class TextClassification(TextTask):
         cls.check_inputs(data)
         train = data.splits["train"]
         require_labels(train, "a label for each text")
+        require_classes(data)
         size = {**spec.arguments, **arguments}["vocabulary_size"]
         if not vocabulary:
             counter = vectorization(max_tokens=size)
@@ -90,7 +91,7 @@ class TextClassification(TextTask):
         return Signatures({"serving_default": function}, resources=(tokenizer,))
 
     def summary(self, outputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
-        return class_summary(outputs)
+        return class_summary(self, outputs)
 
     def golden_inputs(self, count: int) -> dict[str, dict[str, Any]]:
         words = [*self.vocabulary[: 40 - 3], "unseenword", "AND,", "12"]

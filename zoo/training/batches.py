@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
 from etils import epy
 
+from zoo import registry
 from zoo.data import Dataset, Split
 from zoo.data import load as load_data
+from zoo.data.sources import NAMED
 from zoo.errors import ZooError
 from zoo.recipe import Recipe, SegmentationOptions
 from zoo.spec import ModelSpec
@@ -22,10 +25,25 @@ with epy.lazy_imports():
 LARGEST_BATCH = 2**20  # pixels that a network is evaluated on at once
 
 
-def load_for(spec: ModelSpec, input_shape: tuple | None, recipe: Recipe, data: Any) -> Dataset:
-    """A data set as a network takes it: image files resized to its input, without the class that the recipe ignores."""
+def load_for(spec: ModelSpec, input_shape: tuple | None, recipe: Recipe, data: Any, **options: Any) -> Dataset:
+    """A data set as a network takes it: image files resized to its input, without the class that the recipe ignores.
+
+    A user's own data set with the name of one that references report on gets another name: their scores do not compare.
+
+    Args:
+        options: further ones of `zoo.data.load`.
+    """
     ignored_class = recipe.options.ignored_class if isinstance(recipe.options, SegmentationOptions) else None
-    return load_data(data, image_size=image_size(spec, input_shape), ignored_class=ignored_class)
+    dataset = load_data(
+        data,
+        image_size=image_size(spec, input_shape),
+        ignored_class=ignored_class,
+        background=recipe.background,
+        **options,
+    )
+    if dataset.own and dataset.name in {*NAMED, *registry.reported_datasets()}:
+        return dataclasses.replace(dataset, name=f"{dataset.name}-own")
+    return dataset
 
 
 def training_batches(
