@@ -27,11 +27,11 @@ ARGUMENTS = {
     "list": "pattern task dataset pretrained max-params min-metric sort json",
     "info": "name recipe json",
     "train": "name data recipe config epochs lr batch-size optimizer loss set arg devices seed deterministic "
-    "input-shape out export",
+    "input-shape out export strict",
     "fine-tune": "source data only-class epochs lr batch-size optimizer loss set devices seed deterministic "
-    "input-shape out export",
-    "evaluate": "source data split json",
-    "predict": "source inputs json",
+    "input-shape out export strict",
+    "evaluate": "source data split errors json csv strict",
+    "predict": "source inputs top json csv",
     "segment": "image output model tile overlap tta overlay",
     "export": "sources path format storage",
     "ensemble": "members data method name storage export",
