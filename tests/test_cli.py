@@ -365,7 +365,8 @@ def test_builder_arguments(run_line, unverified):
     run_line(f"{TRAIN} --arg hidden=[7] --arg initialization=glorot")
     assert record_of()["model"]["arguments"] == {"hidden": [7], "initialization": "glorot"}
     assert zoo.load_run("run").model.get_layer("hidden1").units == 7
-    assert zoo.create_model("mlp_784_30_10", weights=Path("saved_models/mlp_784_30_10.digits")).layers[2].units == 7
+    exported = "saved_models/mlp_784_30_10.digits-hidden7-initializationglorot"  # its name tells it from the spec
+    assert zoo.create_model("mlp_784_30_10", weights=Path(exported)).layers[2].units == 7
 
 
 def test_config_is_a_recipe_that_info_printed(run_line, unexported):
