@@ -23,6 +23,7 @@ with epy.lazy_api_imports(globals()):  # none of these is imported, TensorFlow l
     from zoo.artifacts.verification import verify
     from zoo.exporting.ensembles import create_ensemble
     from zoo.exporting.saved_model import export
+    from zoo.language import Score, draw_scores, generate, score
     from zoo.loading import Predictor, create_model, load, load_weights, predict
     from zoo.tiling.segmenting import Segmented, segment
     from zoo.tiling.tiles import predict_tiled
@@ -51,15 +52,18 @@ __all__ = [
     "ReportedScore",
     "Reproduction",
     "Run",
+    "Score",
     "SegmentationOptions",
     "Segmented",
     "Stage",
     "ZooError",
     "create_ensemble",
     "create_model",
+    "draw_scores",
     "evaluate",
     "export",
     "fine_tune",
+    "generate",
     "get_spec",
     "list_models",
     "load",
@@ -69,6 +73,7 @@ __all__ = [
     "predict_tiled",
     "register",
     "reproduce",
+    "score",
     "segment",
     "train",
     "verify",

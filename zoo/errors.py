@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import sys
 from collections.abc import Iterable
 
@@ -30,3 +31,12 @@ def listed(names: Iterable[str], most: int = 10) -> str:
     """The first names, and the number of those that follow."""
     names = [*names]
     return ", ".join(names[:most]) + (f", and {len(names) - most} more" if len(names) > most else "")
+
+
+def graph_error(message: str) -> str:
+    """The cause in a message of TensorFlow, without its trace: the first line after the list of nodes, and of a failed
+    assertion its words alone."""
+    lines = message.rpartition("<stack traces unavailable>")[2].strip().splitlines()
+    cause = next((line for line in lines if "assertion failed" in line), lines[0] if lines else "no message")
+    cause = re.sub(r"\{\{.*?\}\}|\[Op:.*", "", cause).strip()
+    return re.sub(r"^assertion failed: \[(.*)\]$", r"\1", cause)

@@ -15,7 +15,7 @@ from etils import epy
 from zoo import artifacts, registry, tasks
 from zoo.data import brightness
 from zoo.data.decoding import UNREADABLE, Unusable
-from zoo.errors import ZooError, listed, note, unknown
+from zoo.errors import ZooError, graph_error, listed, note, unknown
 from zoo.recipe import Recipe
 from zoo.spec import check_keras
 from zoo.weights import LoadReport, assign, load_arrays, named_weights
@@ -147,7 +147,8 @@ class Predictor:
             inputs: the signature's inputs in order, or by name; each with its batch axis.
 
         Raises:
-            ZooError: for an unknown signature or input, and an input of another shape or type than the signature's.
+            ZooError: for an unknown signature or input, an input of another shape or type than the signature's, and
+                one that the signature refuses.
         """
         if signature not in self.signatures:
             raise unknown(f"signature of {self.task.spec.name}", signature, self.signatures)
@@ -157,7 +158,10 @@ class Predictor:
         if given.keys() != specs.keys() or len(inputs) + len(named) != len(specs):
             raise ZooError(f"the signature {signature} takes {', '.join(specs)}, not {', '.join(given) or 'nothing'}")
         tensors = {name: _tensor(given[name], spec) for name, spec in specs.items()}
-        return {name: value.numpy() for name, value in function(**tensors).items()}
+        try:
+            return {name: value.numpy() for name, value in function(**tensors).items()}
+        except tf.errors.InvalidArgumentError as error:
+            raise ZooError(f"the signature {signature} refuses its inputs: {graph_error(error.message)}") from None
 
     def brightness_warning(self, levels: Sequence[float]) -> str:
         """What to say where images are much brighter or darker than those that the network was trained on.

@@ -40,12 +40,28 @@ class Metric:
 
 ACCURACY = Metric("accuracy", is_share=True)
 LOSS = Metric("loss", lower_is_better=True)
+PERPLEXITY = Metric("perplexity", lower_is_better=True)
+BITS_PER_CHARACTER = Metric("bits_per_character", lower_is_better=True)
+CARRIED_LOSS = Metric("carried_loss", lower_is_better=True, scope="dataset")
 MEAN_IOU = Metric("mean_iou")
 MEAN_DICE = Metric("mean_dice")
 PIXEL_ACCURACY = Metric("pixel_accuracy")
 ADAPTED_RAND_ERROR = Metric("adapted_rand_error", lower_is_better=True, scope="dataset")
 
-METRICS = {metric.name: metric for metric in (ACCURACY, LOSS, MEAN_IOU, MEAN_DICE, PIXEL_ACCURACY, ADAPTED_RAND_ERROR)}
+METRICS = {
+    metric.name: metric
+    for metric in (
+        ACCURACY,
+        LOSS,
+        PERPLEXITY,
+        BITS_PER_CHARACTER,
+        CARRIED_LOSS,
+        MEAN_IOU,
+        MEAN_DICE,
+        PIXEL_ACCURACY,
+        ADAPTED_RAND_ERROR,
+    )
+}
 
 
 def get_metric(name: str) -> Metric:

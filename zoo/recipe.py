@@ -214,6 +214,7 @@ class Recipe:
         ema: largest momentum of the exponential moving average of the weights that is validated and kept; None for
             none. The momentum rises with the number of steps, so that the average is useful from the first ones on.
         clip_norm: largest norm of each variable's gradient; with several devices, of each device's share of it.
+        global_clip_norm: largest norm of all gradients together; with several devices, of each device's share of them.
         patience: epochs without a better validation score before training stops; None for never.
         background: gray value that transparent pixels of image files show, from 0 (black) to 255 (white).
         arguments: builder arguments that matter only for training, such as `initialization`.
@@ -232,6 +233,7 @@ class Recipe:
     weight_decay: float = 0.0
     ema: float | None = None
     clip_norm: float | None = None
+    global_clip_norm: float | None = None
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     augmentation: Augmentation = Augmentation()
     patience: int | None = None

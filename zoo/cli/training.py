@@ -27,6 +27,7 @@ from zoo.cli.options import (
     ExportTo,
     InputShape,
     Json,
+    LabelColumn,
     LearningRate,
     Loss,
     Name,
@@ -36,6 +37,7 @@ from zoo.cli.options import (
     Several,
     Storage,
     Strict,
+    TextColumn,
     Trained,
 )
 from zoo.errors import ZooError
@@ -52,6 +54,8 @@ WIDE = 120  # columns that it gets at least
 def train(
     name: Name,
     data: Data = "digits",
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
     recipe: Annotated[str | None, typer.Option(help="A recipe of the model; its first one by default.")] = None,
     config: Annotated[
         Path | None,
@@ -95,8 +99,8 @@ def train(
     options.check_changes(spec, configured or spec.recipe(recipe), changed)
     given = {**changed.pop("arguments", {}), **given}
     run = zoo.train(
-        name, data, recipe=configured or recipe, out=out, devices=devices, seed=seed, deterministic=deterministic,
-        input_shape=options.shape_of(input_shape), arguments=given,
+        name, options.data_of(data, text_column, label_column), recipe=configured or recipe, out=out, devices=devices,
+        seed=seed, deterministic=deterministic, input_shape=options.shape_of(input_shape), arguments=given,
         strict=strict, **changed,
     )  # fmt: skip
     _conclude(run, export_to)
@@ -105,6 +109,8 @@ def train(
 def fine_tune(
     source: Trained,
     data: Data,
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
     only_class: Annotated[
         str | None, typer.Option(help="One of several overlapping classes: continue from its weights with it alone.")
     ] = None,
@@ -132,8 +138,8 @@ def fine_tune(
     if not spec.ensemble:  # which zoo.fine_tune refuses
         options.check_changes(spec, spec.recipe(), changed)
     run = zoo.fine_tune(
-        source, data, only_class=only_class, out=out, devices=devices, seed=seed, deterministic=deterministic,
-        input_shape=options.shape_of(input_shape), strict=strict, **changed,
+        source, options.data_of(data, text_column, label_column), only_class=only_class, out=out, devices=devices,
+        seed=seed, deterministic=deterministic, input_shape=options.shape_of(input_shape), strict=strict, **changed,
     )  # fmt: skip
     _conclude(run, export_to)
 
@@ -160,6 +166,8 @@ def reproduce(
 def evaluate(
     source: Trained,
     data: Data,
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
     split: Annotated[
         str | None,
         typer.Option(help="train, validation or test; by default test, or all examples of a source without splits."),
@@ -172,7 +180,7 @@ def evaluate(
     strict: Strict = False,
 ) -> None:
     """Measure trained weights on a data set: loss, metrics, and for classifiers the errors by class."""
-    found = evaluation.examine(source, data, split=split, strict=strict)
+    found = evaluation.examine(source, options.data_of(data, text_column, label_column), split=split, strict=strict)
     if found.classified is None and (errors or as_csv):
         raise ZooError("--errors and --csv are for networks that predict one class an example")
     if errors is not None and found.classified is not None:

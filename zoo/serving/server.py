@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import base64
 import json
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +28,7 @@ from etils import epy
 from zoo import preprocessing
 from zoo.artifacts.manifest import MANIFEST, parse_manifest
 from zoo.data.decoding import IMAGE_FORMATS, UNREADABLE, WHITE, Unusable, decode_image
-from zoo.errors import ZooError, listed, unknown
+from zoo.errors import ZooError, graph_error, listed, unknown
 
 
 def _needs_fastapi(error: Exception) -> None:
@@ -153,7 +152,7 @@ def _load(directory: Path) -> _Served:
         module = tf.saved_model.load(str(directory), tags=["serve"])
         saved = saved_model_pb2.SavedModel.FromString((directory / "saved_model.pb").read_bytes())
     except Exception as error:  # a damaged file makes TensorFlow raise errors of many kinds
-        raise ZooError(f"{directory} does not load as a SavedModel: {_first_line(str(error))}") from error
+        raise ZooError(f"{directory} does not load as a SavedModel: {graph_error(str(error))}") from error
     (graph,) = (graph for graph in saved.meta_graphs if set(graph.meta_info_def.tags) == {"serve"})
     definitions = {name: graph.signature_def[name] for name in sorted(module.signatures)}
     manifest = parse_manifest(directory) if (directory / MANIFEST).is_file() else {}
@@ -187,7 +186,7 @@ def _predict(model: _Served, body: bytes) -> dict[str, Any]:
     try:
         outputs = model.module.signatures[signature](**tensors)
     except (tf.errors.InvalidArgumentError, tf.errors.ResourceExhaustedError) as error:  # the latter by large sizes
-        raise ZooError(f"signature {signature!r}: {_first_line(error.message)}") from error
+        raise ZooError(f"signature {signature!r}: {graph_error(error.message)}") from error
 
     values = {name: _to_json(name, tensor) for name, tensor in outputs.items()}
     only = next(iter(values)) if len(values) == 1 else None
@@ -292,7 +291,7 @@ def _to_bytes(value: str | dict[str, Any]) -> bytes:
     try:
         return base64.b64decode(value["b64"], validate=True) if isinstance(value, dict) else value.encode()
     except (TypeError, ValueError) as error:  # base64 that is no string or has wrong letters; half a surrogate pair
-        raise ZooError(f"a string is not valid: {_first_line(str(error))}") from error
+        raise ZooError(f"a string is not valid: {graph_error(str(error))}") from error
 
 
 def _to_json(name: str, tensor: tf.Tensor) -> Any:
@@ -314,9 +313,3 @@ def _to_json(name: str, tensor: tf.Tensor) -> Any:
 def _each(function: Callable[[Any], Any], array: np.ndarray) -> np.ndarray:
     """`function` of each element, as an object array of the same shape."""
     return np.asarray(np.frompyfunc(function, 1, 1)(array), dtype=object)
-
-
-def _first_line(message: str) -> str:
-    """The cause in a message of TensorFlow, without its trace: the first line after the list of nodes."""
-    lines = message.rpartition("<stack traces unavailable>")[2].strip().splitlines()
-    return re.sub(r"\{\{.*?\}\}|\[Op:.*", "", lines[0]).strip() if lines else "no message"

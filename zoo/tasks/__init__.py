@@ -60,6 +60,7 @@ __all__ = [
     "TASKS",
     "ImageTask",
     "Item",
+    "LanguageModel",
     "Signatures",
     "Task",
     "TextTask",

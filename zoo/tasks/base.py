@@ -9,6 +9,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import functools
+import inspect
 import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -184,6 +185,16 @@ class Task(abc.ABC):
             note(f"{data.name} has no example of {listed(lacking)}, which the network knows")
         return data.with_classes(self.classes)
 
+    def order(self, examples: int, batch_size: int, seed: tf.Tensor) -> tf.Tensor:
+        """Which examples each batch of an epoch has, int32 [steps, batch_size]; shuffled, unless a task says otherwise.
+        Examples that do not fill a batch are left out.
+
+        Args:
+            seed: int32 [2], another one for each epoch.
+        """
+        order = tf.random.experimental.stateless_shuffle(tf.range(examples), seed)
+        return tf.reshape(order[: examples // batch_size * batch_size], [-1, batch_size])
+
     def augment(self, batch: tuple, seed: tf.Tensor, augmentation: Augmentation, copy: tf.Tensor) -> tuple:
         """A batch of `examples` with its random variations.
 
@@ -226,6 +237,22 @@ class Task(abc.ABC):
         """An input of the split as a user would type it for `items`, written to the directory if it is a file; empty
         if there is none."""
         return ""
+
+    def portable(self, model: keras.Model) -> keras.Model:
+        """The network with the model's weights that ONNX and LiteRT files hold."""
+        return model
+
+    def portable_function(self, model: keras.Model, network: Network | None = None) -> Any:
+        """What files of other formats than SavedModel compute: `serving_default`, unless a task says otherwise.
+
+        Args:
+            network: what it calls in place of `served(model)`.
+        """
+        return self.signatures(model, network)["serving_default"]
+
+    def portable_inputs(self, count: int) -> dict[str, Any]:
+        """The inputs of `portable_function` for `count` examples, by which a file is compared with the model."""
+        return self.golden_inputs(count)["serving_default"]
 
     def summary(self, outputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
         """The outputs of `serving_default` for one example as plain data for a user."""
@@ -280,6 +307,17 @@ def with_options(recipe: Recipe, kind: type[Task], name: str) -> Recipe:
 def graph_function(call: Callable, *inputs: tf.TensorSpec) -> Any:
     """`call` as a graph function of these inputs."""
     return tf.function(call, input_signature=inputs, autograph=False)
+
+
+def named(call: Callable, *names: str) -> Callable:
+    """`call`, which takes keywords, as a function of parameters with these names."""
+
+    def with_parameters(*values: Any) -> Any:
+        return call(**dict(zip(names, values, strict=True)))
+
+    parameters = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in names]
+    with_parameters.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return with_parameters
 
 
 class ImageTask(Task):

@@ -72,8 +72,7 @@ def training_batches(
     varied = recipe.augmentation != type(recipe.augmentation)(fill=recipe.augmentation.fill, patches=patches)
 
     def epoch_batches(epoch: tf.Tensor) -> tf.data.Dataset:
-        order = tf.random.experimental.stateless_shuffle(tf.range(examples * copies), tf.stack([seed, epoch]))
-        batches = tf.reshape(order[: steps * batch_size], [steps, batch_size])
+        batches = task.order(examples * copies, batch_size, tf.stack([seed, epoch]))
         return tf.data.Dataset.from_tensor_slices((tf.fill([steps], epoch), tf.range(steps), batches))
 
     @tf.autograph.experimental.do_not_convert  # which would change the type of our errors

@@ -268,7 +268,11 @@ def make_optimizer(recipe: Recipe) -> keras.optimizers.Optimizer:
         ZooError: for an optimizer that Keras does not know, or arguments that it does not take.
     """
     config = {"learning_rate": recipe.learning_rate, "clipnorm": recipe.clip_norm}
-    config |= {"weight_decay": recipe.weight_decay, **recipe.optimizer_arguments}
+    config |= {
+        "global_clipnorm": recipe.global_clip_norm,
+        "weight_decay": recipe.weight_decay,
+        **recipe.optimizer_arguments,
+    }
     try:
         kind = type(keras.optimizers.get(recipe.optimizer))
         if recipe.ema:
