@@ -1,4 +1,4 @@
-"""Files and folders that are written completely or not at all, JSON files, offline mode, the cache folder and the package's own."""
+"""Files and folders that are written completely or not at all, JSON files, offline mode, and folders of artifacts."""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ with epy.lazy_imports():
 
 SPLITS = ("train", "validation", "test")
 HELD_OUT = 0.15  # share of train for each split that a data set lacks
+UNLABELED = -1  # in class ids: examples without a label
 IGNORED = 255  # in masks: pixels that count neither in the loss nor in a metric
 
 
@@ -27,8 +28,9 @@ class Split:
 
     Args:
         inputs: images [N, H, W, C] of uint8, uint16 or float32, or texts [N].
-        targets: class ids int64 [N]; masks of exclusive classes, uint8 [N, H, W], each pixel a class id or `IGNORED`;
-            masks of overlapping classes, uint8 [N, H, W, K], each value 0, 1 or `IGNORED`; or None.
+        targets: class ids int64 [N], `UNLABELED` for an example without a label; masks of exclusive classes, uint8
+            [N, H, W], each pixel a class id or `IGNORED`; masks of overlapping classes, uint8 [N, H, W, K], each value
+            0, 1 or `IGNORED`; or None.
     """
 
     inputs: np.ndarray
@@ -48,6 +50,12 @@ class Split:
     def take(self, index: slice | np.ndarray) -> Split:
         """The examples that a slice, an array of positions or a boolean array [N] selects."""
         return Split(self.inputs[index], None if self.targets is None else self.targets[index])
+
+    def labeled(self) -> Split:
+        """The examples that have a label: all where there are no class ids."""
+        if self.targets is None or self.targets.ndim != 1 or UNLABELED not in self.targets:
+            return self
+        return self.take(self.targets != UNLABELED)
 
     def as_tf(self) -> tf.data.Dataset:
         """Single examples as pairs (input, target), or as (input,) if there are no targets."""
@@ -136,6 +144,23 @@ class Dataset:
         needed = "masks of overlapping classes, the only ones from which classes can be selected"
         numbers = [self._class_number(name, 4, needed) for name in names]
         return self._changed(lambda masks: masks[..., numbers], names)
+
+    def with_labels(self, per_class: int, seed: int = 0) -> Dataset:
+        """This data set with the labels of at most `per_class` training examples of each class, drawn by the seed; the
+        others become `UNLABELED`. Validation and test keep theirs. The result has its own fingerprint.
+
+        Raises:
+            ZooError: for targets that are not class ids.
+        """
+        train = self.splits["train"]
+        if train.targets is None or train.targets.ndim != 1:
+            raise ZooError(f"data set {self.name} has no class ids, the only targets that labels_per_class removes")
+        order, targets = np.random.default_rng(seed).permutation(len(train)), np.full_like(train.targets, UNLABELED)
+        for label in range(len(self.classes)):
+            kept = order[train.targets[order] == label][:per_class]
+            targets[kept] = label
+        splits = {**self.splits, "train": Split(train.inputs, targets)}
+        return Dataset(self.name, splits, self.classes, given=self.given)
 
     def _class_number(self, name: str, axes: int, needed: str) -> int:
         targets = self.splits["train"].targets

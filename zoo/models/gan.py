@@ -110,12 +110,12 @@ def joined(generator: keras.Model, discriminator: keras.Model, name: str) -> ker
 
 
 RECIPE = Recipe(
-    epochs=60,
+    epochs=40,
     batch_size=128,
     learning_rate=2e-4,
     optimizer="adam",
     optimizer_arguments={"beta_1": 0.5},  # Radford et al. 2016, section 4
-    schedule=Schedule("table", table=((0, 1.0), (40, 0.5), (50, 0.25))),
+    schedule=Schedule("table", table=((0, 1.0), (25, 0.5), (33, 0.25))),
     loss="non_saturating",
     ema=0.999,
     options=GenerationOptions(r1=1.0, discriminator_rate=2.0),
@@ -137,12 +137,12 @@ DCGAN_SMALL = ModelSpec(
     references=(f"{RADFORD}, section 3: the kind of architecture",),
     input_shape=(28, 28, 1),
     classes=0,
-    # generator 100*6272 + 2*128 + 25*128*64 + 2*64 + 25*64+1 = 833,985
-    # discriminator 25*64+64 + 25*64*128+128 + 6272+1 = 212,865
-    params=1_046_850,
+    # generator 100*6272 + 2*128 + 16*128*64 + 2*64 + 16*64+1 = 759,681
+    # discriminator 16*64+64 + 16*64*128+128 + 6272+1 = 138,561
+    params=898_242,
     features=("generator", "discriminator"),
     preprocessing=CENTERED,
-    arguments={"latents": 100, "widths": (128, 64), "spectral": False},
+    arguments={"latents": 100, "widths": (128, 64), "kernel": 4, "spectral": False},
     recipes={"stable": RECIPE},
     stages=(Stage("all", ("*",), 1e-4, 10),),
     notes=(
@@ -153,7 +153,14 @@ DCGAN_SMALL = ModelSpec(
 
 
 def deconvolved(
-    input_shape: tuple, latents: int, labels: int, widths: tuple[int, ...], dense: int = 0, first: int = 0
+    input_shape: tuple,
+    latents: int,
+    labels: int,
+    widths: tuple[int, ...],
+    kernel: int,
+    *,
+    dense: int = 0,
+    first: int = 0,
 ) -> keras.Model:
     """A generator (Radford et al. 2016, section 3): a dense layer, then transposed convolutions of stride 2, each after
     the first with batch normalization and ReLU; tanh at the end.
@@ -185,13 +192,15 @@ def deconvolved(
     x = layers.ReLU(name="maps_relu")(layers.BatchNormalization(name="maps_norm")(x))
     for number, maps in enumerate(widths[1:], start=1):
         name = f"deconv{number}"
-        x = layers.Conv2DTranspose(maps, 5, strides=2, padding="same", use_bias=False, name=name)(x)
+        x = layers.Conv2DTranspose(maps, kernel, strides=2, padding="same", use_bias=False, name=name)(x)
         x = layers.ReLU(name=f"{name}_relu")(layers.BatchNormalization(name=f"{name}_norm")(x))
-    x = layers.Conv2DTranspose(channels, 5, strides=2, padding="same", name="pixels")(x)
+    x = layers.Conv2DTranspose(channels, kernel, strides=2, padding="same", name="pixels")(x)
     return keras.Model(inputs, layers.Activation("tanh", dtype="float32", name="images")(x), name="generator")
 
 
-def convolved(images: Any, widths: tuple[int, ...], *, spectral: bool = False, normalized: bool = False) -> Any:
+def convolved(
+    images: Any, widths: tuple[int, ...], kernel: int, *, spectral: bool = False, normalized: bool = False
+) -> Any:
     """The feature maps of a discriminator: convolutions of stride 2 with leaky ReLU.
 
     Args:
@@ -202,7 +211,7 @@ def convolved(images: Any, widths: tuple[int, ...], *, spectral: bool = False, n
     for number, maps in enumerate(widths, start=1):
         name = f"conv{number}"
         with_bias = not spectral and not (normalized and number > 1)
-        layer = layers.Conv2D(maps, 5, strides=2, padding="same", use_bias=with_bias, name=name)
+        layer = layers.Conv2D(maps, kernel, strides=2, padding="same", use_bias=with_bias, name=name)
         x = zoo_layers.SpectralNormalization(layer, name=f"{name}_spectral")(x) if spectral else layer(x)
         if normalized and number > 1:
             x = layers.BatchNormalization(name=f"{name}_norm")(x)
@@ -222,14 +231,14 @@ def convolved(images: Any, widths: tuple[int, ...], *, spectral: bool = False, n
         # discriminator 25*3*128+128 + 25*(128*256 + 256*512 + 512*1024) + 2*(256+512+1024) + 16384+1 = 17,232,897
         params=36_087_940,
         preprocessing=Preprocessing(size=(64, 64), low=-1.0, high=1.0),
-        arguments={"latents": 100, "widths": (1024, 512, 256, 128), "spectral": False, "normalized": True},
+        arguments={"latents": 100, "widths": (1024, 512, 256, 128), "kernel": 5, "normalized": True},
         recipes={
             "paper": dataclasses.replace(
                 PAPER, deviations=("latents are standard normal, not uniform", "initial weights are Keras' default")
             )
         },
         notes=("the paper does not draw the discriminator: it mirrors the generator here",),
-    )
+    ),
 )
 def dcgan(
     input_shape: tuple,
@@ -237,6 +246,7 @@ def dcgan(
     *,
     latents: int,
     widths: tuple[int, ...],
+    kernel: int,
     spectral: bool = False,
     normalized: bool = False,
 ) -> keras.Model:
@@ -248,12 +258,13 @@ def dcgan(
     Args:
         latents: Z.
         widths: channels of the generator's feature maps, from the first; the discriminator has the reverse.
+        kernel: height and width of all kernels.
         spectral: whether the discriminator has spectral normalization.
         normalized: whether it has batch normalization.
     """
-    generator = deconvolved(input_shape, latents, 0, widths)
+    generator = deconvolved(input_shape, latents, 0, widths, kernel)
     images = keras.Input(input_shape, name="images")
-    x = convolved(images, widths[::-1], spectral=spectral, normalized=normalized)
+    x = convolved(images, widths[::-1], kernel, spectral=spectral, normalized=normalized)
     discriminator = keras.Model(images, scored(x, spectral), name="discriminator")
     return joined(generator, discriminator, "dcgan")
 
@@ -277,14 +288,14 @@ def scored(features: Any, spectral: bool) -> Any:
         year=2018,
         classes=10,
         # dcgan_small's, and 10 * 6272 for each network
-        params=1_046_850 + 2 * 62_720,
+        params=898_242 + 2 * 62_720,
         head=("class_dense", "class_features"),
         stages=(Stage("classes", ("class_*",), 1e-4, 5), Stage("all", ("*",), 1e-4, 10)),
         notes=(*DCGAN_SMALL.notes, "a new class begins as a copy of no other: its weights are new in both networks"),
     )
 )
 def dcgan_conditional(
-    input_shape: tuple, classes: int, *, latents: int, widths: tuple[int, ...], spectral: bool
+    input_shape: tuple, classes: int, *, latents: int, widths: tuple[int, ...], kernel: int, spectral: bool
 ) -> keras.Model:
     """Latents [B, Z], standard normal, and one-hot labels [B, classes] to the logits [B, 1] of the images.
 
@@ -292,11 +303,11 @@ def dcgan_conditional(
     logits: a linear function of its features, plus their product with a vector of the class.
 
     Args:
-        latents, widths, spectral: as for `dcgan`.
+        latents, widths, kernel, spectral: as for `dcgan`.
     """
-    generator = deconvolved(input_shape, latents, classes, widths)
+    generator = deconvolved(input_shape, latents, classes, widths, kernel)
     images, labels = keras.Input(input_shape, name="images"), keras.Input((classes,), name="labels")
-    x = convolved(images, widths[::-1], spectral=spectral)
+    x = convolved(images, widths[::-1], kernel, spectral=spectral)
     of_class = layers.Dense(x.shape[-1], use_bias=False, name="class_features")(labels)
     logits = layers.Add(name="logits")([scored(x, spectral), layers.Dot(1, name="projection")([x, of_class])])
     return joined(generator, keras.Model([images, labels], logits, name="discriminator"), "dcgan_conditional")
@@ -311,13 +322,13 @@ def dcgan_conditional(
         references=(f"{CHEN}, section 7.2 and appendix C.1",),
         input_shape=(28, 28, 1),
         classes=0,
-        # generator (64+10)*1024 + 2*1024 + 1024*6272 + 2*128 + 25*128*64 + 2*64 + 25*64+1 = 6,707,137
-        # discriminator 25*64+64 + 25*64*128 + 2*128 + 6272*1024 + 2*1024 + 1024*128 + 2*128 + 1024+1 + 128*12+12
-        # = 6,765,197
-        params=13_472_334,
+        # generator (64+10)*1024 + 2*1024 + 1024*6272 + 2*128 + 16*128*64 + 2*64 + 16*64+1 = 6,632,833
+        # discriminator 16*64+64 + 16*64*128 + 2*128 + 6272*1024 + 2*1024 + 1024*128 + 2*128 + 1024+1 + 128*12+12
+        # = 6,690,893
+        params=13_323_726,
         features=("generator", "discriminator"),
         preprocessing=CENTERED,
-        arguments={"latents": 64, "categories": 10, "values": 2, "widths": (128, 64), "dense": 1024},
+        arguments={"latents": 64, "categories": 10, "values": 2, "widths": (128, 64), "kernel": 4, "dense": 1024},
         recipes={
             "paper": Recipe(
                 epochs=50,
@@ -329,7 +340,6 @@ def dcgan_conditional(
                 ema=0.999,
                 options=GenerationOptions(discriminator_rate=0.2),
                 deviations=(
-                    "kernels are 5 x 5, not 4 x 4",
                     "62 of the 64 latents are normal, as in the paper's 62 noise variables; its values are uniform too",
                     "the discriminator's optimizer, too, follows the information loss",
                     "the samples are of a moving average of the generator",
@@ -348,6 +358,7 @@ def infogan(
     categories: int,
     values: int,
     widths: tuple[int, ...],
+    kernel: int,
     dense: int,
 ) -> keras.Model:
     """Latents [B, Z], standard normal, and one-hot codes [B, categories] to the discriminator's outputs.
@@ -359,12 +370,12 @@ def infogan(
         latents: Z.
         categories: values of the categorical code.
         values: how many of the latents are codes.
-        widths: as for `dcgan`.
+        widths, kernel: as for `dcgan`.
         dense: units of a dense layer in each network.
     """
-    generator = deconvolved(input_shape, latents, categories, widths, dense, first=values)
+    generator = deconvolved(input_shape, latents, categories, widths, kernel, dense=dense, first=values)
     images = keras.Input(input_shape, name="images")
-    x = layers.Dense(dense, use_bias=False, name="dense")(convolved(images, widths[::-1], normalized=True))
+    x = layers.Dense(dense, use_bias=False, name="dense")(convolved(images, widths[::-1], kernel, normalized=True))
     x = layers.LeakyReLU(0.2, name="dense_relu")(layers.BatchNormalization(name="dense_norm")(x))
     q = layers.BatchNormalization(name="code_norm")(layers.Dense(128, use_bias=False, name="code_dense")(x))
     q = layers.LeakyReLU(0.2, name="code_relu")(q)

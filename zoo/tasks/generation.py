@@ -62,9 +62,7 @@ class Generation(ImageTask):
         if spec.classes:
             require_labels(data.splits["train"], "a label for each image")
         shape, preprocessing = image_shape(spec, input_shape, data.shape[-1])
-        return cls(
-            spec, shape, data.classes if spec.classes else (), preprocessing=preprocessing, arguments=arguments
-        )
+        return cls(spec, shape, data.classes if spec.classes else (), preprocessing=preprocessing, arguments=arguments)
 
     def examples(self, split: Split, options: TaskOptions | None = None) -> tuple[np.ndarray, ...]:
         if not self.classes:
@@ -92,9 +90,9 @@ class Generation(ImageTask):
             raise ZooError(f"{self.spec.name} has no loss scaling, which mixed_float16 needs: use mixed_bfloat16")
         own = recipe.options
         assert isinstance(own, GenerationOptions)
-        if own.real_target != 1 and not losses.named(adversarial.LOSSES, recipe.loss, self.spec.task).smooths:
-            raise ZooError(f"the loss {recipe.loss} has no target of real images: leave real_target out")
         losses.named(adversarial.LOSSES, recipe.loss, self.spec.task)
+        if own.real_target != 1 and not adversarial.LOSSES[recipe.loss].smooths:
+            raise ZooError(f"the loss {recipe.loss} has no target of real images: leave real_target out")
         if recipe.batch_size % own.discriminator_steps:
             raise ZooError(f"a batch of {recipe.batch_size} has no {own.discriminator_steps} equal parts")
         trainer = adversarial.AdversarialTrainer(
@@ -227,4 +225,3 @@ class Generation(ImageTask):
             "serving_default": {"latents": latents, **labels},
             "sample": {"count": np.int32(count), "seed": np.int32(0), **labels},
         }
-

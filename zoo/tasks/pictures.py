@@ -24,7 +24,9 @@ def grid(images: np.ndarray, columns: int | None = None) -> np.ndarray:
     height, width = height + MARGIN, width + MARGIN
     canvas = np.full((rows * height + MARGIN, columns * width + MARGIN, channels), 255, np.uint8)
     for number, image in enumerate(images):
-        top, left = (MARGIN + place * side for place, side in zip(divmod(number, columns), (height, width), strict=True))
+        top, left = (
+            MARGIN + place * side for place, side in zip(divmod(number, columns), (height, width), strict=True)
+        )
         canvas[top : top + image.shape[0], left : left + image.shape[1]] = image
     return canvas
 

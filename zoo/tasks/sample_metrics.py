@@ -101,7 +101,9 @@ class FrechetDistance(keras.metrics.Metric):
             products.assign(products + tf.matmul(features, features, transpose_a=True))
 
     def result(self) -> tf.Tensor:
-        return tf.cast(frechet(*(part for moments in self.moments for part in _mean_and_covariance(*moments))), "float32")
+        return tf.cast(
+            frechet(*(part for moments in self.moments for part in _mean_and_covariance(*moments))), "float32"
+        )
 
 
 def _mean_and_covariance(count: Any, total: Any, products: Any) -> tuple[tf.Tensor, tf.Tensor]:
@@ -185,8 +187,8 @@ def matched_accuracy(codes: np.ndarray, classes: np.ndarray, count: int) -> floa
 
 
 def nearest(images: np.ndarray, training: np.ndarray) -> np.ndarray:
-    """For each image [N, H, W, C] the index [N] of the training image [M, H, W, C] that is nearest by its pixels: beside
-    it a copy shows."""
+    """For each image [N, H, W, C] the index [N] of the training image [M, H, W, C] that is nearest by its pixels:
+    beside it a copy shows."""
     rows, others = (array.reshape(len(array), -1).astype(np.float32) / 255 for array in (images, training))
     found = [squared_distances(rows, others[start : start + 10 * BLOCK]) for start in range(0, len(others), 10 * BLOCK)]
     return np.concatenate(found, axis=1).argmin(1)

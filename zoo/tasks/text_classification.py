@@ -54,6 +54,7 @@ class TextClassification(TextTask):
         )
 
     def examples(self, split: Split, options: TaskOptions | None = None) -> tuple[np.ndarray, ...]:
+        split = split.labeled()
         labels = require_labels(split, "a label for each text")
         return tokenized(self.tokenizer(), tf.constant(split.inputs.astype(str))).numpy(), labels
 

@@ -10,7 +10,7 @@ from etils import epy
 from zoo.data import Dataset, Split
 from zoo.data import load as load_data
 from zoo.errors import ZooError
-from zoo.recipe import Recipe, SegmentationOptions
+from zoo.recipe import ClassificationOptions, Recipe, SegmentationOptions
 from zoo.spec import ModelSpec
 from zoo.tasks import ImageTask, Task, image_size
 
@@ -23,9 +23,13 @@ LARGEST_BATCH = 2**20  # pixels that a network is evaluated on at once
 
 
 def load_for(spec: ModelSpec, input_shape: tuple | None, recipe: Recipe, data: Any) -> Dataset:
-    """A data set as a network takes it: image files resized to its input, without the class that the recipe ignores."""
+    """A data set as a network takes it: image files resized to its input, without the class that the recipe ignores and
+    the labels that it leaves out."""
     ignored_class = recipe.options.ignored_class if isinstance(recipe.options, SegmentationOptions) else None
-    return load_data(data, image_size=image_size(spec, input_shape), ignored_class=ignored_class)
+    dataset = load_data(data, image_size=image_size(spec, input_shape), ignored_class=ignored_class)
+    if isinstance(recipe.options, ClassificationOptions) and recipe.options.labels_per_class is not None:
+        return dataset.with_labels(recipe.options.labels_per_class, recipe.options.labels_seed)
+    return dataset
 
 
 def training_batches(
