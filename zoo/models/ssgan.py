@@ -103,16 +103,16 @@ def ssgan(input_shape: tuple, classes: int, *, hidden: tuple[int, ...], latents:
         reported=(),
         recipes={
             "labels": Recipe(
-                epochs=300,
-                batch_size=100,
+                epochs=60,
+                batch_size=20,
                 learning_rate=1e-3,
                 optimizer="adam",
                 ema=0.99,
                 options=ClassificationOptions(),
             ),
             "augmented": Recipe(
-                epochs=3_000,
-                batch_size=100,
+                epochs=300,
+                batch_size=20,
                 learning_rate=1e-3,
                 optimizer="adam",
                 ema=0.99,
