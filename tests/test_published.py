@@ -126,7 +126,8 @@ def test_the_table_of_models_is_that_of_the_manifests(tmp_path):
         assert 0 < float(row["milliseconds"]) < 1000
 
 
-@pytest.mark.parametrize("name", ["quickstart", pytest.param("gan", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["quickstart", "gan"])
 def test_notebook_runs(name, tmp_path):
     """Its cells, in order, as one script."""
     notebook = json.loads((ROOT / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8"))
