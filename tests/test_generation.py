@@ -179,7 +179,8 @@ def test_animations_and_rows(words, frames, size, artifacts, command):
     code, _, err = command(f"sample {artifacts['dcgan_small']} {words}")
     assert code == 0, err
     with Image.open(words.split()[-1]) as picture:
-        assert getattr(picture, "n_frames", 1) == frames
+        shown = getattr(picture, "n_frames", 1)
+        assert shown == frames or (picture.format == "WEBP" and 1 < shown < frames)  # which joins equal ones
         assert picture.size == size
 
 
@@ -197,6 +198,7 @@ def test_samples_that_cannot_be_drawn(name, words, message, artifacts, refused):
     refused(f"sample {artifacts[name]} {words}", message)
 
 
+@pytest.mark.slow
 def test_each_epoch_is_pictured(tmp_path):
     data = testing.example_data("generation")
     run = zoo.train("dcgan_small", data, out=tmp_path / "run", epochs=2, batch_size=8, arguments=SMALL, ema=0.5)

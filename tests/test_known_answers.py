@@ -294,6 +294,7 @@ def test_the_discriminator_takes_a_step_on_each_part_of_the_batch():
     assert [int(optimizer.iterations) for optimizer in trainer.optimizers] == [1, 2]
 
 
+@pytest.mark.slow
 def test_a_generator_learns_a_distribution_of_two_points(tmp_path):
     """Images are dark or bright, three to one; nothing lies between, and no point is lost."""
     values = np.uint8([40, 40, 40, 220] * 800)

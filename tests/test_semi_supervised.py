@@ -66,6 +66,7 @@ def test_images_without_a_label_are_trained_on_beside_those_with_one():
     assert len(task.examples(train)[0]) == 4  # those that can be evaluated
 
 
+@pytest.mark.slow
 def test_four_labels_and_many_images_are_enough(tmp_path):
     run = zoo.train(
         "ssgan", data(), out=tmp_path, input_shape=(4, 4, 1), arguments=SMALL, labels_per_class=2, epochs=15,
@@ -122,6 +123,7 @@ def test_weights_are_normalized_by_the_first_batch():
     assert found == 6
 
 
+@pytest.mark.slow
 def test_a_network_learns_from_few_labels_by_the_command_line(command):
     arguments = "--arg hidden=[8,8,8,8,8] --arg latents=4 --arg width=8 --epochs 1 --out run --export out/ssgan.few"
     code, _, err = command(f"train ssgan --data digits {arguments} --set labels_per_class=5 --set labels_seed=3")

@@ -52,6 +52,7 @@ def write(path: Path, frames: Sequence[np.ndarray], *, milliseconds: int = 100) 
     check_suffix(path, animated=len(frames) > 1)
     first, *others = map(as_image, frames)
     animation = {"save_all": True, "append_images": others, "duration": milliseconds, "loop": 0} if others else {}
+    exact = {"lossless": True} if path.suffix.lower() == ".webp" else {}
     with written(path) as temporary:
         kind = {".jpg": "JPEG"}.get(path.suffix.lower(), path.suffix[1:].upper())
-        first.save(temporary, kind, **animation)
+        first.save(temporary, kind, **animation, **exact)
