@@ -66,7 +66,8 @@ class TwoNetworks(keras.Model):
     def compile(self, generator_optimizer: Any, discriminator_optimizer: Any, **options: Any) -> None:
         super().compile(jit_compile=False, **options)
         self.optimizers = [generator_optimizer, discriminator_optimizer]
-        self.optimizer = types.SimpleNamespace(optimizers=self.optimizers)  # as keras.callbacks.SwapEMAWeights reads it
+        # what keras.callbacks.SwapEMAWeights and, under a strategy, Keras itself read
+        self.optimizer = types.SimpleNamespace(optimizers=self.optimizers, built=True)
         for optimizer, network in zip(self.optimizers, self.networks, strict=True):
             optimizer.build(network.trainable_variables)
 
