@@ -2,7 +2,6 @@
 entropy, data with one right prediction. Many other tests compare the code with itself."""
 
 import dataclasses
-import itertools
 import math
 
 import keras
@@ -19,7 +18,7 @@ from zoo.recipe import Affine, Augmentation, Border, Recipe
 from zoo.spec import ModelSpec, Preprocessing, Stage
 from zoo.tasks import adversarial, mask_ops
 from zoo.training import randomness
-from zoo.training.batches import evaluation_batches, training_batches
+from zoo.training.batches import training_batches
 from zoo.weights import named_weights
 
 RANDOM = np.random.default_rng(5)
@@ -327,74 +326,6 @@ def test_the_discriminator_sees_images_of_the_generators_scale(high):
     task = gan_task(low=-1.0, high=high)
     inputs, _ = task.network_batch(tf.reshape(tf.constant([0, 255, 0, 255], tf.uint8), [1, 2, 2, 1]))
     assert inputs.numpy().ravel().tolist() == [-1.0, high] * 2
-
-
-# --- texts -------------------------------------------------------------------------------------------------------
-
-FOLLOWS = [0, 0.9, 0.05, 0.05]  # probabilities that 0 to 3 letters later in the alphabet a, b, c, d, a... comes next
-
-
-def chain(length: int, seed: int) -> tuple[str, float]:
-    """A text of a source that draws each letter by the last one, and its nats a letter under these probabilities: no
-    model can do better but by chance. No letter follows itself, so that a model whose targets were its inputs would be
-    right each time."""
-    steps = np.random.default_rng(seed).choice(4, size=length, p=FOLLOWS)
-    return "".join("abcd"[number] for number in np.cumsum(steps) % 4), -np.log(np.take(FOLLOWS, steps)).mean()
-
-
-def test_a_language_model_reaches_the_entropy_of_its_source(tmp_path):
-    lengths = {"train": 16_000, "validation": 8_000, "test": 8_000}
-    chains = {name: chain(length, seed) for seed, (name, length) in enumerate(lengths.items())}
-    splits = {name: Split(np.array([text], object)) for name, (text, _) in chains.items()}
-    run = zoo.train(
-        "lstm_char", Dataset("chain", splits), out=tmp_path, input_shape=(20,), epochs=3, batch_size=40,
-        learning_rate=0.05, arguments={"embedding": 4, "width": 8},
-    )  # fmt: skip
-    losses = [row["val_loss"] for row in run.history]
-    assert losses[run.best_epoch - 1] == min(losses) < max(losses)
-    for name, scores in run.metrics.items():
-        text, entropy = chains[name]
-        assert scores["loss"] == pytest.approx(entropy, abs=0.02), name
-        follows = np.mean([pair in ("ab", "bc", "cd", "da") for pair in map("".join, itertools.pairwise(text))])
-        assert scores["accuracy"] == pytest.approx(follows, abs=0.005), name
-    outputs = zoo.load(run)(["a", "dabcabc", "abcd"])["probabilities"]
-    expected = [[0, 0.9, 0.05, 0.05], [0.05, 0.05, 0, 0.9], [0.9, 0.05, 0.05, 0]]
-    np.testing.assert_allclose(outputs, expected, atol=0.03)
-
-
-def test_the_targets_of_a_language_model_are_the_next_characters():
-    data = dataset(np.array(["abcdabca"], object))
-    task = tasks.get_task("language_model").from_data(zoo.get_spec("lstm_char"), data, (3,))
-    assert task.vocabulary == tuple("abcd")
-    ((tokens, targets),) = evaluation_batches(task, data.splits["test"])
-    assert tokens.numpy().tolist() == [[0, 1, 2], [3, 0, 1]]
-    assert targets.numpy().tolist() == [[1, 2, 3], [0, 1, 2]]
-
-
-@pytest.mark.slow
-def test_a_text_classifier_learns_which_word_a_text_contains(tmp_path):
-    """`yes`, `no` or `maybe` among words without a meaning."""
-    random, classes = np.random.default_rng(0), ("yes", "no", "maybe")
-    labels = np.arange(300, dtype=np.int64) % 3
-    texts = []
-    for label in labels:
-        words = list(random.choice(["of", "the", "and"], 3))
-        words.insert(random.integers(4), classes[label])
-        texts.append(" ".join(words))
-    whole = Split(np.array(texts, object), labels)
-    parts = {"train": slice(0, 120), "validation": slice(120, 210), "test": slice(210, 300)}
-    data = Dataset("words", {name: whole.take(part) for name, part in parts.items()}, classes)
-    run = zoo.train(
-        "lstm_text", data, out=tmp_path, input_shape=(5,), epochs=8, batch_size=20,
-        learning_rate=0.1, patience=None, arguments={"vocabulary_size": 20, "width": 8},
-    )  # fmt: skip
-    assert run.metrics["validation"]["accuracy"] == run.metrics["test"]["accuracy"] == 1.0
-    for number, name in enumerate(classes):
-        outputs = zoo.load(run)([f"of {name} the", f"the of and {name}", f"{name.upper()}!"])
-        assert outputs["class_names"].tolist() == [name.encode()] * 3
-        assert outputs["class_ids"].tolist() == [number] * 3
-        assert (outputs["probabilities"][:, number] > 0.5).all()
-    assert [row["class"] for row in zoo.predict(run, ["the yes", "maybe of the"])] == ["yes", "maybe"]
 
 
 # --- batches -----------------------------------------------------------------------------------------------------

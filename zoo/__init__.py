@@ -24,6 +24,7 @@ with epy.lazy_api_imports(globals()):  # none of these is imported, TensorFlow l
     from zoo.artifacts.verification import verify
     from zoo.exporting.ensembles import create_ensemble
     from zoo.exporting.saved_model import export
+    from zoo.language import Score, draw_scores, generate, score
     from zoo.loading import Predictor, create_model, load, load_weights, predict
     from zoo.sampling import sample
     from zoo.tiling.segmenting import Segmented, segment
@@ -54,15 +55,18 @@ __all__ = [
     "ReportedScore",
     "Reproduction",
     "Run",
+    "Score",
     "SegmentationOptions",
     "Segmented",
     "Stage",
     "ZooError",
     "create_ensemble",
     "create_model",
+    "draw_scores",
     "evaluate",
     "export",
     "fine_tune",
+    "generate",
     "get_spec",
     "list_models",
     "load",
@@ -73,6 +77,7 @@ __all__ = [
     "register",
     "reproduce",
     "sample",
+    "score",
     "segment",
     "train",
     "verify",

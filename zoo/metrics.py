@@ -40,6 +40,9 @@ class Metric:
 
 ACCURACY = Metric("accuracy", is_share=True)
 LOSS = Metric("loss", lower_is_better=True)
+PERPLEXITY = Metric("perplexity", lower_is_better=True)
+BITS_PER_CHARACTER = Metric("bits_per_character", lower_is_better=True)
+CARRIED_LOSS = Metric("carried_loss", lower_is_better=True, scope="dataset")
 MEAN_IOU = Metric("mean_iou")
 MEAN_DICE = Metric("mean_dice")
 PIXEL_ACCURACY = Metric("pixel_accuracy")
@@ -58,7 +61,8 @@ CODE_ACCURACY = Metric("code_accuracy", scope="dataset", is_share=True)
 METRICS = {
     metric.name: metric
     for metric in (
-        *(ACCURACY, LOSS, MEAN_IOU, MEAN_DICE, PIXEL_ACCURACY, ADAPTED_RAND_ERROR),
+        *(ACCURACY, LOSS, PERPLEXITY, BITS_PER_CHARACTER, CARRIED_LOSS),
+        *(MEAN_IOU, MEAN_DICE, PIXEL_ACCURACY, ADAPTED_RAND_ERROR),
         *(FRECHET_DISTANCE, FRECHET_FLOOR, PRECISION, RECALL, DENSITY, COVERAGE),
         *(CLASS_DIVERGENCE, LABEL_ACCURACY, CODE_ACCURACY),
     )

@@ -254,10 +254,12 @@ class Recipe:
         loss: a name that the task knows.
         weight_decay: share of each kernel (not bias) subtracted at each step, times the learning rate; for plain SGD
             that is L2 regularization with this factor.
-        ema: momentum of the exponential moving average of the weights that is validated and kept; None for none. The
-            average begins at the initial weights: a run needs some 5 / (1 - ema) steps before they no longer matter.
+        ema: largest momentum of the exponential moving average of the weights that is validated and kept; None for
+            none. The momentum rises with the number of steps, so that the average is useful from the first ones on.
         clip_norm: largest norm of each variable's gradient; with several devices, of each device's share of it.
+        global_clip_norm: largest norm of all gradients together; with several devices, of each device's share of them.
         patience: epochs without a better validation score before training stops; None for never.
+        background: gray value that transparent pixels of image files show, from 0 (black) to 255 (white).
         arguments: builder arguments that matter only for training, such as `initialization`.
         options: the task's own options, one of the `TaskOptions` classes.
         targets: by data set, the validation score that a run of this recipe is expected to reach.
@@ -274,9 +276,11 @@ class Recipe:
     weight_decay: float = 0.0
     ema: float | None = None
     clip_norm: float | None = None
+    global_clip_norm: float | None = None
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     augmentation: Augmentation = Augmentation()
     patience: int | None = None
+    background: int = 255
     arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     options: TaskOptions = TaskOptions()
     targets: Mapping[str, float] = dataclasses.field(default_factory=dict)
@@ -290,6 +294,8 @@ class Recipe:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ZooError(f"recipe key {name} must be at least 1, not {value}")
+        if not 0 <= self.background <= 255:
+            raise ZooError(f"recipe key background must be a gray value from 0 to 255, not {self.background}")
         if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
             raise ZooError(f"recipe key learning_rate must be above 0 and finite, not {self.learning_rate}")
 
@@ -333,11 +339,14 @@ def from_dict(cls: type[T], data: Mapping[str, Any]) -> T:
     """
     import dacite
 
+    data = plain(data)
     if not isinstance(data, Mapping):
         raise ZooError(f"{cls.__name__.lower()}: a mapping of keys is needed, not {data!r}")
     _refuse_unknown_keys(cls, data)
     try:
-        return dacite.from_dict(cls, data, config=dacite.Config(cast=[tuple], type_hooks={float: _as_float}))
+        return dacite.from_dict(
+            cls, data, config=dacite.Config(cast=[tuple], type_hooks={float: _as_float, int: _as_int})
+        )
     except dacite.DaciteError as error:
         raise ZooError(f"{cls.__name__.lower()}: {error}") from None
 
@@ -351,6 +360,20 @@ def _refuse_unknown_keys(cls: Any, data: Mapping[str, Any]) -> None:
         nested = [one for one in (hints[key], *get_args(hints[key])) if dataclasses.is_dataclass(one)]
         if nested and isinstance(value, Mapping):
             _refuse_unknown_keys(nested[0], value)
+
+
+def plain(value: Any) -> Any:
+    """Python's own numbers and lists in place of NumPy's, also within lists and mappings."""
+    if type(value).__module__ == "numpy" and hasattr(value, "tolist"):
+        return value.tolist()
+    if isinstance(value, Mapping):
+        return {key: plain(one) for key, one in value.items()}
+    return type(value)(map(plain, value)) if type(value) in (list, tuple) else value
+
+
+def _as_int(value: Any) -> Any:
+    """JSON may write a whole number as 5.0."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _as_float(value: Any) -> Any:

@@ -10,7 +10,7 @@ from zoo import registry
 from zoo.errors import ZooError, unknown
 from zoo.recipe import Recipe, from_dict, recipe_from_dict
 from zoo.spec import Preprocessing
-from zoo.tasks.base import ImageTask, Signatures, Task, TextTask, image_size, with_options
+from zoo.tasks.base import ImageTask, Item, Signatures, Task, TextTask, image_size, with_options
 from zoo.tasks.classification import Classification
 from zoo.tasks.generation import Generation
 from zoo.tasks.language_model import LanguageModel
@@ -61,6 +61,8 @@ def read_recipe(data: Mapping[str, Any], task: str) -> Recipe:
 __all__ = [
     "TASKS",
     "ImageTask",
+    "Item",
+    "LanguageModel",
     "Signatures",
     "Task",
     "TextTask",

@@ -26,7 +26,7 @@ from zoo.metrics import (
 )
 from zoo.recipe import GenerationOptions, Recipe, TaskOptions
 from zoo.spec import ModelSpec
-from zoo.tasks.base import Batches, ImageTask, Network, Signatures, Task, graph_function, image_shape
+from zoo.tasks.base import Batches, ImageTask, Item, Network, Signatures, Task, graph_function, image_shape
 from zoo.tasks.classification import require_labels
 
 with epy.lazy_imports():
@@ -60,8 +60,8 @@ class Generation(ImageTask):
     def from_data(cls, spec: ModelSpec, data: Dataset, input_shape: tuple | None = None, **arguments: Any) -> Self:
         cls.check_inputs(data)
         if spec.classes:
-            require_labels(data.splits["train"], "a label for each image")
-        shape, preprocessing = image_shape(spec, input_shape, data.shape[-1])
+            require_labels(data.first, "a label for each image")
+        shape, preprocessing = image_shape(spec, input_shape, data.shape[-1], data.background)
         return cls(spec, shape, data.classes if spec.classes else (), preprocessing=preprocessing, arguments=arguments)
 
     def examples(self, split: Split, options: TaskOptions | None = None) -> tuple[np.ndarray, ...]:
@@ -215,8 +215,8 @@ class Generation(ImageTask):
     def example(self, split: Split, directory: Path) -> str:
         return ""
 
-    def read(self, words: str) -> np.ndarray:
-        return Task.read(self, words)
+    def items(self, given: Any) -> list[Item]:
+        return Task.items(self, given)
 
     def golden_inputs(self, count: int) -> dict[str, dict[str, Any]]:
         latents = np.random.default_rng(0).standard_normal((count, self.latents)).astype(np.float32)
