@@ -114,16 +114,21 @@ MUTANTS = (
     # --- adversarial training and generation ---
     mutant(
         "the generator's target reversed", "tasks/adversarial.py",
-        "return self.cross_entropy(ones, fake), ", "return self.cross_entropy(zeros, fake), ", GAN,
+        "lambda x: tf.nn.softplus(-x)", "lambda x: tf.nn.softplus(x)", GAN,
     ),
     mutant(
         "GAN losses swapped", "tasks/adversarial.py",
-        "zip(self.networks, self.optimizers, losses, strict=True)",
-        "zip(self.networks, self.optimizers, losses[::-1], strict=True)", GAN,
+        "generator_loss, discriminator_loss = map(shared, losses)",
+        "discriminator_loss, generator_loss = map(shared, losses)", GAN,
     ),
     mutant(
         "the discriminator sees no generated images", "tasks/adversarial.py",
-        "self.cross_entropy(ones, real) + self.cross_entropy(zeros, fake)", "self.cross_entropy(ones, real)", GAN,
+        "real_loss + tf.reduce_mean(self.adversarial.generated(fake))", "real_loss", GAN,
+    ),
+    mutant(
+        "the average of the other network", "tasks/generation.py",
+        "of_discriminator.use_ema = False", "of_generator.use_ema = False",
+        f"{KNOWN}::test_the_average_of_a_gan_is_that_of_its_generator",
     ),
     mutant(
         "the same noise in every step", "tasks/adversarial.py",
@@ -132,7 +137,7 @@ MUTANTS = (
     ),
     mutant(
         "the schedule on the first optimizer only", "training/callbacks.py",
-        "for optimizer in optimizers:", "for optimizer in optimizers[:1]:",
+        "in zip(optimizers, rates, strict=True):", "in zip(optimizers[:1], rates[:1], strict=True):",
         f"{KNOWN}::test_the_schedule_sets_the_learning_rate_of_both_optimizers",
     ),
     mutant(
@@ -142,8 +147,7 @@ MUTANTS = (
     ),
     mutant(
         "generated images cut off, not rounded", "tasks/generation.py",
-        "images = tf.round((network(latents) - self.preprocessing.low) * scale)",
-        "images = tf.floor((network(latents) - self.preprocessing.low) * scale)", SCALE,
+        "images = tf.round((tf.cast(images, tf.float32)", "images = tf.floor((tf.cast(images, tf.float32)", SCALE,
     ),
     mutant(
         "the seed of generated images ignored", "tasks/generation.py",

@@ -9,7 +9,8 @@ ONE_OF_EACH_KIND = {
     "lenet5": {},
     "unet_tiny": {"depth": 1},
     "unet_satellite": {"width": 4, "depth": 1},
-    "gan_mlp": {"width": 16},
+    "gan_mlp": {"width": 16, "maxout": 8},
+    "ssgan": {"hidden": [8, 8, 8, 8, 8], "latents": 4, "width": 8},
     "lstm_text": {"vocabulary_size": 100, "embedding": 8, "width": 8},
     "lstm_char": {"embedding": 8, "width": 16},
 }

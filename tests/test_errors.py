@@ -123,7 +123,7 @@ WRONG = {
     f"{TUNE} digits --input-shape 8,8,1": "weights do not fit: hidden1/kernel",
     # images
     "predict mlp_784_30_10.ex nowhere.png": "no file nowhere.png",
-    "predict mlp_784_30_10.ex image.txt file": "2 of 2 inputs cannot be read: image.txt (unreadable or truncated), file",
+    "predict mlp_784_30_10.ex image.txt file": "2 of 2 inputs cannot be read: image.txt (unreadable or truncated)",
     "predict mlp_784_30_10.ex image.png nowhere list.json": "no file nowhere",
     # artifacts
     "verify broken/mlp_784_30_10.ex": "variables.data-00000-of-00001 has 99 bytes, not",

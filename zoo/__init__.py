@@ -12,6 +12,7 @@ from zoo.metrics import Metric
 from zoo.recipe import (
     Augmentation,
     ClassificationOptions,
+    GenerationOptions,
     MultilabelOptions,
     Recipe,
     SegmentationOptions,
@@ -25,6 +26,7 @@ with epy.lazy_api_imports(globals()):  # none of these is imported, TensorFlow l
     from zoo.exporting.saved_model import export
     from zoo.language import Score, draw_scores, generate, score
     from zoo.loading import Predictor, create_model, load, load_weights, predict
+    from zoo.sampling import sample
     from zoo.tiling.segmenting import Segmented, segment
     from zoo.tiling.tiles import predict_tiled
     from zoo.training.evaluation import evaluate
@@ -42,6 +44,7 @@ __version__ = importlib.metadata.version("zoo")
 __all__ = [
     "Augmentation",
     "ClassificationOptions",
+    "GenerationOptions",
     "LoadReport",
     "Metric",
     "ModelSpec",
@@ -73,6 +76,7 @@ __all__ = [
     "predict_tiled",
     "register",
     "reproduce",
+    "sample",
     "score",
     "segment",
     "train",

@@ -166,9 +166,52 @@ class ClassificationOptions(TaskOptions):
 
     Args:
         label_smoothing: share of each target that is spread evenly over all classes, for cross-entropy losses.
+        labels_per_class: the training data keep the labels of at most so many examples of each class; None for all.
+        labels_seed: seed by which these examples are drawn.
     """
 
     label_smoothing: float = 0.0
+    labels_per_class: int | None = None
+    labels_seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.labels_per_class is not None and self.labels_per_class < 1:
+            raise ZooError(f"labels_per_class must be at least 1, not {self.labels_per_class}")
+
+
+@dataclasses.dataclass(frozen=True)
+class GenerationOptions(TaskOptions):
+    """Options of generators that are trained against a discriminator. The recipe's `ema` averages the generator.
+
+    Args:
+        real_target: target of real images, below 1 for one-sided label smoothing (Salimans et al. 2016, section 3.4).
+        r1: weight of the R1 gradient penalty (Mescheder et al. 2018); 0 for none.
+        r1_every: steps from one penalty to the next (Karras et al. 2020, section 3.1).
+        discriminator_steps: updates of the discriminator for each of the generator, on as many parts of the batch.
+        discriminator_rate: the discriminator's learning rate as a multiple of the recipe's.
+        information, information_continuous: weights of the mutual information of the images with categorical and with
+            continuous codes, for networks that have codes (Chen et al. 2016, section 5).
+    """
+
+    real_target: float = 1.0
+    r1: float = 0.0
+    r1_every: int = 16
+    discriminator_steps: int = 1
+    discriminator_rate: float = 1.0
+    information: float = 1.0
+    information_continuous: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name in ("r1_every", "discriminator_steps"):
+            if getattr(self, name) < 1:
+                raise ZooError(f"{name} must be at least 1, not {getattr(self, name)}")
+        for name in ("r1", "information", "information_continuous"):
+            if getattr(self, name) < 0:
+                raise ZooError(f"{name} must be at least 0, not {getattr(self, name)}")
+        if not 0 < self.real_target <= 1:
+            raise ZooError(f"real_target must be above 0 and at most 1, not {self.real_target}")
+        if not self.discriminator_rate > 0:
+            raise ZooError(f"discriminator_rate must be above 0, not {self.discriminator_rate}")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,17 +12,10 @@ from typing import Any
 from zoo import registry
 from zoo.artifacts.manifest import MANIFEST, Artifact, newest_version, parse_manifest, sha256
 from zoo.errors import ZooError
-from zoo.files import cache_folder, write_json
+from zoo.files import cache_folder, package_folder, write_json
 from zoo.metrics import get_metric
 
 INDEX = "published.json"
-
-
-def package_folder() -> Path:
-    """The package's own `saved_models`: inside an installed package, beside it in a checkout."""
-    package = Path(__file__).parent.parent
-    inside = package / "saved_models"
-    return inside if inside.is_dir() else package.parent / "saved_models"
 
 
 def roots() -> list[Path]:

@@ -50,8 +50,10 @@ def _find_named(name: str) -> Path | None:
         actual = entry.get("aliases", {}).get(tag or "default", tag)
         full = f"{plain}.{actual}"
         if (root / full).is_dir():
-            if found is None and listed is None:
+            if found is None and (listed is None or _is_listed(root, *listed)):
                 found = root / full
+            elif found is None and root == cache_folder():
+                pass  # shared with other releases of zoo: of what is listed only the listed version counts there
             elif root != cache_folder():
                 note(f"{name} is published; the one in {root.name} is used where its path is given: {root.name}/{full}")
         if found:
@@ -59,8 +61,13 @@ def _find_named(name: str) -> Path | None:
         version = entry.get("tags", {}).get(actual, {}).get("version")
         if manifest_sha256 := content.get("sha256", {}).get(f"{full}/{version}"):
             listed = listed or (full, version, manifest_sha256)
-    # the cache is shared with other releases of zoo: of what is listed only the listed version counts there
     return found or (hub.fetch(*listed) if listed else None)
+
+
+def _is_listed(root: Path, name_tag: str, version: str, manifest_sha256: str) -> bool:
+    """Whether a folder holds the listed version itself, and no later one."""
+    manifest = newest_version(root / name_tag) / MANIFEST
+    return manifest.parent.parent.name == version and manifest.is_file() and sha256(manifest) == manifest_sha256
 
 
 def open_artifact(name: str | os.PathLike) -> Artifact:

@@ -89,3 +89,25 @@ def segment(
     for name, share in done.shares.items():
         print(f"{name}  {share:.4f}")
     print(f"mask: {done.mask}; overlay: {done.overlay}")
+
+
+def sample(
+    source: Trained,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The picture: .png, .jpg, .webp or .gif.")],
+    count: Annotated[int, typer.Option(help="How many images, 1 to 1024.")] = 64,
+    seed: Annotated[int, typer.Option(help="Seed of the latents.")] = 0,
+    labels: Annotated[
+        str | None,
+        typer.Option(help="Class names with commas, such as 3,1,4, repeated until there are enough; all by default."),
+    ] = None,
+    interpolate: Annotated[
+        bool,
+        typer.Option(
+            "--interpolate", help="The images between each sample and the next: rows, or a .gif or .webp film."
+        ),
+    ] = False,
+) -> None:
+    """Draw images from a trained generator as a grid or an animation."""
+    names = None if labels is None else labels.split(",")
+    images = zoo.sample(source, count, seed=seed, labels=names, interpolate=interpolate, path=output)
+    print(f"{len(images)} images of {images.shape[1]} x {images.shape[2]}: {output}")

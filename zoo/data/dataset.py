@@ -19,6 +19,7 @@ with epy.lazy_imports():
 
 SPLITS = ("train", "validation", "test")
 HELD_OUT = 0.15  # share of train for each split that a data set lacks
+UNLABELED = -1  # in class ids: examples without a label
 IGNORED = 255  # in masks: pixels that count neither in the loss nor in a metric
 
 
@@ -28,8 +29,9 @@ class Split:
 
     Args:
         inputs: images [N, H, W, C] of uint8, uint16 or float32, or texts [N].
-        targets: class ids int64 [N]; masks of exclusive classes, uint8 [N, H, W], each pixel a class id or `IGNORED`;
-            masks of overlapping classes, uint8 [N, H, W, K], each value 0, 1 or `IGNORED`; or None.
+        targets: class ids int64 [N], `UNLABELED` for an example without a label; masks of exclusive classes, uint8
+            [N, H, W], each pixel a class id or `IGNORED`; masks of overlapping classes, uint8 [N, H, W, K], each value
+            0, 1 or `IGNORED`; or None.
         names: the names of the files that the inputs were read from, [N]; None where they have none.
     """
 
@@ -52,6 +54,12 @@ class Split:
         """The examples that a slice, an array of positions or a boolean array [N] selects."""
         arrays = (None if array is None else array[index] for array in (self.targets, self.names))
         return Split(self.inputs[index], *arrays)
+
+    def labeled(self) -> Split:
+        """The examples that have a label: all where there are no class ids."""
+        if self.targets is None or self.targets.ndim != 1 or UNLABELED not in self.targets:
+            return self
+        return self.take(self.targets != UNLABELED)
 
     def as_tf(self) -> tf.data.Dataset:
         """Single examples as pairs (input, target), or as (input,) if there are no targets."""
@@ -152,6 +160,25 @@ class Dataset:
         numbers = [self._class_number(name, 4, needed) for name in names]
         return self._changed(lambda masks: masks[..., numbers], names)
 
+    def with_labels(self, per_class: int, seed: int = 0) -> Dataset:
+        """This data set with the labels of at most `per_class` training examples of each class, drawn by the seed; the
+        others become `UNLABELED`. Validation and test keep theirs. The result has its own fingerprint.
+
+        Raises:
+            ZooError: for targets that are not class ids.
+        """
+        if "train" not in self.splits:
+            return self
+        train = self.splits["train"]
+        if train.targets is None or train.targets.ndim != 1:
+            raise ZooError(f"data set {self.name} has no class ids, the only targets that labels_per_class removes")
+        order, targets = np.random.default_rng(seed).permutation(len(train)), np.full_like(train.targets, UNLABELED)
+        for label in range(len(self.classes)):
+            kept = order[train.targets[order] == label][:per_class]
+            targets[kept] = label
+        splits = {**self.splits, "train": dataclasses.replace(train, targets=targets)}
+        return dataclasses.replace(self, splits=splits, fingerprint="")
+
     def with_classes(self, classes: tuple[str, ...]) -> Dataset:
         """This data set with class ids that count in other classes, of which its own are some: in any order, and some
         may be missing. The result has its own fingerprint. Not for overlapping classes."""
@@ -159,7 +186,7 @@ class Dataset:
 
         def change(targets: np.ndarray) -> np.ndarray:
             if targets.ndim == 1:
-                return ids[targets]
+                return np.where(targets == UNLABELED, UNLABELED, ids[targets])
             return np.where(targets == IGNORED, IGNORED, ids[np.where(targets == IGNORED, 0, targets)]).astype(np.uint8)
 
         return self._changed(change, classes)

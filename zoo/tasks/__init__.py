@@ -15,6 +15,7 @@ from zoo.tasks.classification import Classification
 from zoo.tasks.generation import Generation
 from zoo.tasks.language_model import LanguageModel
 from zoo.tasks.segmentation import MultilabelSegmentation, Segmentation
+from zoo.tasks.semi_supervised import SemiSupervisedClassification
 from zoo.tasks.text_classification import TextClassification
 
 TASKS: dict[str, type[Task]] = {
@@ -22,6 +23,7 @@ TASKS: dict[str, type[Task]] = {
     "segmentation": Segmentation,
     "multilabel_segmentation": MultilabelSegmentation,
     "generation": Generation,
+    "semi_supervised": SemiSupervisedClassification,
     "text_classification": TextClassification,
     "language_model": LanguageModel,
 }

@@ -204,6 +204,11 @@ class Task(abc.ABC):
         """
         raise ZooError(f"{self.spec.task} takes no augmentation: leave the recipe key augmentation out")
 
+    def callbacks(self, model: keras.Model, directory: Path) -> list[Any]:
+        """Keras callbacks of a training of `model`, which may write pictures to the run's directory. At `on_test_end`
+        the model has the weights that were validated."""
+        return []
+
     def served(self, model: keras.Model) -> keras.Model:
         """The part of the model that prediction runs."""
         return model

@@ -99,6 +99,7 @@ class Classification(ImageTask):
         return cls(spec, shape, data.classes, preprocessing=preprocessing, arguments=arguments)
 
     def examples(self, split: Split, options: TaskOptions | None = None) -> tuple[np.ndarray, ...]:
+        split = split.labeled()
         return split.inputs, require_labels(split, "a label for each image")
 
     def network_batch(self, *batch: tf.Tensor) -> tuple[Any, Any]:

@@ -60,6 +60,7 @@ class TextClassification(TextTask):
         return tf.concat([tf.maximum(tokens[:, :1], 1), tokens[:, 1:]], axis=1)
 
     def examples(self, split: Split, options: TaskOptions | None = None) -> tuple[np.ndarray, ...]:
+        split = split.labeled()
         labels = require_labels(split, "a label for each text")
         return self.tokens(self.tokenizer(), tf.constant(split.inputs.astype(str))).numpy(), labels
 

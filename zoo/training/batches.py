@@ -13,7 +13,7 @@ from zoo.data import Dataset, Split
 from zoo.data import load as load_data
 from zoo.data.sources import NAMED
 from zoo.errors import ZooError
-from zoo.recipe import Recipe, SegmentationOptions
+from zoo.recipe import ClassificationOptions, Recipe, SegmentationOptions
 from zoo.spec import ModelSpec
 from zoo.tasks import ImageTask, Task, image_size
 
@@ -26,7 +26,8 @@ LARGEST_BATCH = 2**20  # pixels that a network is evaluated on at once
 
 
 def load_for(spec: ModelSpec, input_shape: tuple | None, recipe: Recipe, data: Any, **options: Any) -> Dataset:
-    """A data set as a network takes it: image files resized to its input, without the class that the recipe ignores.
+    """A data set as a network takes it: image files resized to its input, without the class that the recipe ignores and
+    the labels that it leaves out.
 
     A user's own data set with the name of one that references report on gets another name: their scores do not compare.
 
@@ -41,6 +42,8 @@ def load_for(spec: ModelSpec, input_shape: tuple | None, recipe: Recipe, data: A
         background=recipe.background,
         **options,
     )
+    if isinstance(recipe.options, ClassificationOptions) and recipe.options.labels_per_class is not None:
+        dataset = dataset.with_labels(recipe.options.labels_per_class, recipe.options.labels_seed)
     if dataset.own and dataset.name in {*NAMED, *registry.reported_datasets()}:
         return dataclasses.replace(dataset, name=f"{dataset.name}-own")
     return dataset

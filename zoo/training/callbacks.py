@@ -24,11 +24,13 @@ STATE_FILE = "state.npz"
 
 
 def learning_rate_by_epoch(optimizers: list, recipe: Recipe) -> keras.callbacks.Callback:
-    """Sets each optimizer's learning rate to the recipe's for the epoch that begins."""
+    """Sets each optimizer's learning rate, by the recipe's schedule, for the epoch that begins. Each optimizer has the
+    rate that it was made with, before a resumed run restores a later one."""
+    rates = [float(keras.ops.convert_to_numpy(optimizer.learning_rate)) for optimizer in optimizers]
 
     def set_rate(epoch: int, logs: dict | None = None) -> None:
-        for optimizer in optimizers:
-            optimizer.learning_rate = recipe.learning_rate * recipe.schedule.factor(epoch, recipe.epochs)
+        for optimizer, rate in zip(optimizers, rates, strict=True):
+            optimizer.learning_rate = rate * recipe.schedule.factor(epoch, recipe.epochs)
 
     return keras.callbacks.LambdaCallback(on_epoch_begin=set_rate)
 

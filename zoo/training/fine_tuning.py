@@ -15,7 +15,7 @@ from etils import epy
 from zoo import artifacts, tasks
 from zoo.artifacts.manifest import MANIFEST, sha256
 from zoo.errors import ZooError, unknown
-from zoo.recipe import Recipe, plain
+from zoo.recipe import ClassificationOptions, Recipe, plain
 from zoo.spec import Stage, check_keras
 from zoo.training.batches import load_for
 from zoo.training.devices import strategy
@@ -167,6 +167,8 @@ def stage_recipe(recipe: Recipe, stage: Stage, **changes: Any) -> Recipe:
     """The spec's recipe at the stage's learning rate and epochs, without what is made for a long training: its
     schedule, and the moving average, which would still hold the head's initial weights after a few steps."""
     own = {"learning_rate": stage.learning_rate, "epochs": stage.epochs, "schedule": {}, "ema": None, "targets": {}}
+    if isinstance(recipe.options, ClassificationOptions):
+        own["labels_per_class"] = None  # the user's data have the labels that they have
     return recipe.replace(**{**own, **changes})
 
 

@@ -179,12 +179,9 @@ def rehearsed(
         raise ZooError(f"patience needs a validation score, which {task.spec.task} has not: leave patience out")
     with devices_strategy.scope(), dtype_policy(recipe.precision):
         model = task.build()
-        trainer = task.compile(
+        task.compile(
             model, recipe, optimizer_maker(recipe, given), loss=given.loss, metrics=copy.deepcopy(given.metrics)
         )
-        optimizers = callbacks.optimizers_of(trainer)
-        if len(optimizers) > 1 and any(map(callbacks.keeps_average, optimizers)):
-            raise ZooError(f"ema averages the weights of one optimizer, {task.spec.name} has several: leave ema out")
     replicas = devices_strategy.num_replicas_in_sync
     few = dataset.splits["train"].head(recipe.batch_size + replicas)
     training_batches(task, few, recipe, seed=0, replicas=replicas)
@@ -225,6 +222,7 @@ def fit(
             steps_per_execution=fused,
         )
         optimizers = callbacks.optimizers_of(trainer)
+        schedule = callbacks.learning_rate_by_epoch(optimizers, recipe)
         history.watch(trainer, [*trainer.variables, *(v for one in optimizers for v in one.variables)])
         history.restore_state()
         if not history.is_over(recipe.epochs):
@@ -237,9 +235,10 @@ def fit(
                 validation_data=validation,
                 verbose="auto" if _is_interactive() else 2,
                 callbacks=[
-                    callbacks.learning_rate_by_epoch(optimizers, recipe),
+                    schedule,
                     history,  # before the swap, so that it sees the averaged weights when validation ends
-                    *([keras.callbacks.SwapEMAWeights()] if callbacks.keeps_average(optimizers[0]) else []),
+                    *task.callbacks(model, directory),
+                    *([keras.callbacks.SwapEMAWeights()] if any(map(callbacks.keeps_average, optimizers)) else []),
                     keras.callbacks.TensorBoard(directory / "tensorboard", write_graph=False),
                     *given.callbacks,
                 ],
