@@ -442,7 +442,7 @@ class TextTask(Task):
         return [Item(text, functools.partial(_as_array, text)) for text in plain]
 
     def example(self, split: Split, directory: Path) -> str:
-        return str(split.inputs[0])[:40]
+        return str(split.inputs[0]).strip().partition("\n")[0][:40]
 
 
 def _as_array(text: str) -> tuple[np.ndarray, tuple[str, ...]]:
