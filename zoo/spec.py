@@ -11,6 +11,7 @@ from zoo.recipe import Recipe
 
 if TYPE_CHECKING:
     import keras
+    import numpy as np
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +81,8 @@ class ModelSpec:
         arguments: the builder's further arguments for this variant.
         notes: what a reader should know about this variant, such as an error in the paper and how it is resolved.
         ensemble: whether the network joins trained networks and is not trained itself.
+        prepare: called once before training from scratch, with the network and 5,000 inputs of it from the training
+            data, float32 [N, H, W, C]: it sets initial weights that depend on the data.
     """
 
     name: str
@@ -100,6 +103,7 @@ class ModelSpec:
     arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
     ensemble: bool = False
+    prepare: Callable[[keras.Model, np.ndarray], None] | None = None
     builder: Callable[..., keras.Model] | None = None
 
     def recipe(self, name: str | None = None) -> Recipe:

@@ -160,12 +160,15 @@ class Task(abc.ABC):
             )
         return data
 
-    def augment(self, batch: tuple, seed: tf.Tensor, augmentation: Augmentation, copy: tf.Tensor) -> tuple:
+    def augment(
+        self, batch: tuple, seed: tf.Tensor, augmentation: Augmentation, copy: tf.Tensor, turn: tf.Tensor
+    ) -> tuple:
         """A batch of `examples` with its random variations.
 
         Args:
             seed: int32 [2], another one for each batch of each epoch.
             copy: int32 [B], which copy of its example a row is where the augmentation expands the data.
+            turn: int32 [B], the number of the epoch, plus 0 or 1 by example, for what alternates from epoch to epoch.
         """
         raise ZooError(f"{self.spec.task} takes no augmentation: leave the recipe key augmentation out")
 
@@ -277,7 +280,9 @@ class ImageTask(Task):
     def serving_inputs(self, split: Split) -> np.ndarray:
         return np.asarray(pre.to_channels(split.inputs, self.channels)).astype(self.preprocessing.dtype, copy=False)
 
-    def augment(self, batch: tuple, seed: tf.Tensor, augmentation: Augmentation, copy: tf.Tensor) -> tuple:
+    def augment(
+        self, batch: tuple, seed: tf.Tensor, augmentation: Augmentation, copy: tf.Tensor, turn: tf.Tensor
+    ) -> tuple:
         if augmentation.expand_shift:
             batch = self._moved(batch, lambda images, masks: augmentation_ops.shift_expansion(images, masks, copy))
         images, *rest = batch
@@ -285,7 +290,7 @@ class ImageTask(Task):
         if augmentation.color_jitter:
             images = augmentation_ops.color_jitter(images, seed, augmentation.color_jitter)
         return self._moved(
-            (images, *rest), lambda images, masks: augmentation_ops.augment(images, masks, seed, augmentation)
+            (images, *rest), lambda images, masks: augmentation_ops.augment(images, masks, seed, augmentation, turn)
         )
 
     def _moved(self, batch: tuple, move: Move) -> tuple:
@@ -316,7 +321,7 @@ class ImageTask(Task):
         """Random images [count, H, W, C] of the type and size that the preprocessing produces."""
         size = self.preprocessing.size or (20, 28)  # no multiple of 8: odd feature maps are compared too
         shape, generator = (count, *size, self.channels), np.random.default_rng(0)
-        if self.preprocessing.mean:
+        if self.preprocessing.dtype == "float32":
             return generator.normal(self.preprocessing.mean, self.preprocessing.std, shape).astype(np.float32)
         return generator.integers(0, 256, shape, dtype=np.uint8)
 

@@ -53,6 +53,8 @@ def training_batches(
     steps = examples * copies // batch_size  # a shorter last batch would weigh more, and starve a replica
     varied = recipe.augmentation != type(recipe.augmentation)(fill=recipe.augmentation.fill, patches=patches)
 
+    side = tf.random.stateless_uniform([examples], [seed, 1], 0, 2, tf.int32)  # on which an image is shown first
+
     def epoch_batches(epoch: tf.Tensor) -> tf.data.Dataset:
         order = tf.random.experimental.stateless_shuffle(tf.range(examples * copies), tf.stack([seed, epoch]))
         batches = tf.reshape(order[: steps * batch_size], [steps, batch_size])
@@ -66,7 +68,9 @@ def training_batches(
         else:
             batch = tuple(tf.gather(array, index % examples) for array in arrays)
         if varied:
-            batch = task.augment(batch, key, recipe.augmentation, index // examples)
+            batch = task.augment(
+                batch, key, recipe.augmentation, index // examples, tf.gather(side, index % examples) + epoch
+            )
         return task.network_batch(*batch)
 
     epochs = tf.data.Dataset.range(first_epoch, recipe.epochs, output_type=tf.int32)
