@@ -181,6 +181,50 @@ class FixedKernelConv2D(keras.layers.Layer):
 
 
 @register
+class LocallyConnected2D(keras.layers.Layer):
+    """Convolution with zero padding whose kernel and bias differ from place to place: [B, H, W, C] to
+    [B, H, W, filters] (the "local" layers of cuda-convnet).
+
+    Args:
+        filters: number of output channels.
+        kernel_size: k, odd, in pixels.
+    """
+
+    def __init__(
+        self, filters: int, kernel_size: int, kernel_initializer: Any = "glorot_uniform", **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.filters, self.kernel_size = filters, kernel_size
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+
+    def build(self, input_shape: tuple) -> None:
+        _, height, width, channels = input_shape
+        shape = (height * width, self.kernel_size**2 * channels, self.filters)
+        self.kernel = self.add_weight(shape=shape, initializer=self.kernel_initializer, name="kernel")
+        self.bias = self.add_weight(shape=(height, width, self.filters), initializer="zeros", name="bias")
+
+    def call(self, inputs: Any) -> Any:
+        _, height, width, channels = inputs.shape
+        margin = self.kernel_size // 2
+        padded = ops.pad(inputs, ((0, 0), (margin, margin), (margin, margin), (0, 0)))
+        shifts = range(self.kernel_size)
+        windows = ops.concatenate(
+            [padded[:, down : down + height, right : right + width] for down in shifts for right in shifts], axis=-1
+        )
+        windows = ops.reshape(windows, (-1, height * width, self.kernel_size**2 * channels))
+        places = ops.matmul(ops.transpose(windows, (1, 0, 2)), self.kernel)  # a matrix product for each place
+        return ops.reshape(ops.transpose(places, (1, 0, 2)), (-1, height, width, self.filters)) + self.bias
+
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
+        return *input_shape[:3], self.filters
+
+    def get_config(self) -> dict[str, Any]:
+        initializer = keras.initializers.serialize(self.kernel_initializer)
+        own = {"filters": self.filters, "kernel_size": self.kernel_size, "kernel_initializer": initializer}
+        return {**super().get_config(), **own}
+
+
+@register
 class EuclideanRBF(keras.layers.Layer):
     """Squared distances [B, K] of inputs [B, D] to K fixed codes (LeCun et al. 1998, equation (7)).
 

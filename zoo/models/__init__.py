@@ -1,5 +1,5 @@
 """The model families: importing this package registers all of them."""
 
-from zoo.models import airbench, ciresan, ensemble, gan, lenet5, lstm, mlp, network3, simard, unet
+from zoo.models import airbench, alexnet, ciresan, ensemble, gan, lenet5, lstm, mlp, network3, simard, unet
 
-__all__ = ["airbench", "ciresan", "ensemble", "gan", "lenet5", "lstm", "mlp", "network3", "simard", "unet"]
+__all__ = ["airbench", "alexnet", "ciresan", "ensemble", "gan", "lenet5", "lstm", "mlp", "network3", "simard", "unet"]
