@@ -203,9 +203,14 @@ class ClassificationOptions(TaskOptions):
 
     Args:
         label_smoothing: share of each target that is spread evenly over all classes, for cross-entropy losses.
+        loss_weights: weight of the loss of each of the network's outputs; all learn the same classes, and the first
+            one alone is measured and served.
+        class_weight: `balanced` weighs each training example by the inverse of its class's share.
     """
 
     label_smoothing: float = 0.0
+    loss_weights: tuple[float, ...] = (1.0,)
+    class_weight: Literal["balanced"] | None = None
 
 
 @dataclasses.dataclass(frozen=True)

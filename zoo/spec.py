@@ -45,9 +45,9 @@ class Preprocessing:
     """From images to a network's input, inside the graph.
 
     Images are resized to `size` (height, width in pixels; None keeps any size), their center is cut to `crop_to` (None
-    for no cropping), and they are padded with zeros to `pad_to` (None for no padding). Then 0..`full_scale` is mapped linearly to `low`..`high`; or, where `mean` and `std` are given (one
-    number a band), the mean is subtracted and the result divided by the standard deviation. `dtype` is the type in
-    which images are served.
+    for no cropping), and they are padded with zeros to `pad_to` (None for no padding). Then 0..`full_scale` is mapped
+    linearly to `low`..`high`; or, where `mean` and `std` are given (one number a band), the mean is subtracted and the
+    result divided by the standard deviation. `dtype` is the type in which images are served.
     """
 
     size: tuple[int, int] | None = None

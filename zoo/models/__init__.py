@@ -1,5 +1,33 @@
 """The model families: importing this package registers all of them."""
 
-from zoo.models import airbench, alexnet, ciresan, ensemble, gan, lenet5, lstm, mlp, network3, simard, unet
+from zoo.models import (
+    airbench,
+    alexnet,
+    catdog,
+    ciresan,
+    ensemble,
+    gan,
+    googlenet,
+    lenet5,
+    lstm,
+    mlp,
+    network3,
+    simard,
+    unet,
+)
 
-__all__ = ["airbench", "alexnet", "ciresan", "ensemble", "gan", "lenet5", "lstm", "mlp", "network3", "simard", "unet"]
+__all__ = [
+    "airbench",
+    "alexnet",
+    "catdog",
+    "ciresan",
+    "ensemble",
+    "gan",
+    "googlenet",
+    "lenet5",
+    "lstm",
+    "mlp",
+    "network3",
+    "simard",
+    "unet",
+]

@@ -77,9 +77,7 @@ def whiten(model: keras.Model, images: npt.NDArray[np.float32]) -> None:
     layer.kernel.assign(np.concatenate([whitening, -whitening], axis=-1))
 
 
-def _airbench(
-    name: str, widths: tuple[int, int, int], *, params: int, reported: float, reference: str
-) -> ModelSpec:
+def _airbench(name: str, widths: tuple[int, int, int], *, params: int, reported: float, reference: str) -> ModelSpec:
     """The spec of a variant.
 
     Trainable parameters: 24 biases of the whitening layer; for each group from c to w channels the kernels 9cw and 9ww
@@ -97,9 +95,7 @@ def _airbench(
         head=("output",),
         features=("group1", "group2", "group3", "flatten"),
         # means and standard deviations of CIFAR-10, 0.4914 to 0.2616 in the program, times 255
-        preprocessing=Preprocessing(
-            size=(32, 32), mean=(125.307, 122.961, 113.8575), std=(62.985, 62.0925, 66.708)
-        ),
+        preprocessing=Preprocessing(size=(32, 32), mean=(125.307, 122.961, 113.8575), std=(62.985, 62.0925, 66.708)),
         recipes={"paper": PAPER_RECIPE},
         reported=(ReportedScore("cifar10", "accuracy", reported, f"{PROGRAM}, {reference}, averaged over six views"),),
         stages=(Stage("head", ("output",), 0.1, 5), Stage("all", ("*",), 0.01, 15)),
@@ -149,9 +145,7 @@ def airbench(input_shape: tuple, classes: int, widths: tuple[int, int, int]) -> 
 
 
 def _conv(width: int, name: str) -> keras.layers.Layer:
-    return layers.Conv2D(
-        width, 3, padding="same", use_bias=False, kernel_initializer=zoo_layers.Dirac(), name=name
-    )
+    return layers.Conv2D(width, 3, padding="same", use_bias=False, kernel_initializer=zoo_layers.Dirac(), name=name)
 
 
 def _normalization(name: str) -> keras.layers.Layer:

@@ -100,8 +100,9 @@ class Task(abc.ABC):
         """
 
     @abc.abstractmethod
-    def network_batch(self, *batch: tf.Tensor) -> tuple[Any, Any]:
-        """A batch of `examples` [B, ...] to the network's input and the loss's target, in the graph."""
+    def network_batch(self, *batch: tf.Tensor) -> tuple[Any, ...]:
+        """A batch of `examples` [B, ...] to the network's input, the loss's target and, if the options weigh examples,
+        their weights, in the graph."""
 
     @abc.abstractmethod
     def compile(

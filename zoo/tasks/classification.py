@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 from etils import epy
@@ -18,13 +18,11 @@ from zoo.spec import ModelSpec
 from zoo.tasks.base import ImageTask, Network, Signatures, Task, graph_function, image_shape
 
 with epy.lazy_imports():
+    import keras
     import tensorflow as tf
 
     from zoo import layers as zoo_layers
     from zoo.tasks import losses
-
-if TYPE_CHECKING:
-    import keras
 
 
 def require_labels(split: Split, what: str) -> np.ndarray:
@@ -54,13 +52,32 @@ def compile_classifier(
     metrics: Iterable[Any],
     options: Mapping[str, Any],
 ) -> keras.Model:
-    """`model` compiled with the recipe's loss and the accuracy of its probabilities."""
-    accuracy = losses.accuracy(task.spec.outputs)
+    """`model` compiled with the recipe's loss and the accuracy of its probabilities; a network with several outputs
+    within a model that stacks them.
+
+    Raises:
+        ZooError: for another number of `loss_weights` than of outputs.
+    """
     assert isinstance(recipe.options, ClassificationOptions)
+    weights, outputs = recipe.options.loss_weights, len(model.outputs)
+    if len(weights) != outputs:
+        raise ZooError(
+            f"{task.spec.name} has {outputs} outputs, the recipe key loss_weights has {len(weights)} weights"
+        )
+    accuracy = losses.accuracy(task.spec.outputs, several=outputs > 1)
     loss = loss or losses.classification_loss(recipe.loss, recipe.options.label_smoothing)
+    if outputs > 1:
+        loss = losses.SeveralOutputs(loss, weights)
+        model = keras.Model(model.inputs, keras.ops.stack(model.outputs, axis=1), name=model.name)
     model.compile(make_optimizer(), loss=loss, metrics=[accuracy, *metrics], jit_compile=False, **options)
     model.optimizer.build(model.trainable_variables)
     return model
+
+
+def class_weights(labels: np.ndarray, classes: int) -> np.ndarray:
+    """The weight of each example, float32 [N], of mean 1: every class that occurs weighs the same in all."""
+    counts = np.bincount(labels, minlength=classes)
+    return (len(labels) / np.count_nonzero(counts) / counts[labels]).astype(np.float32)
 
 
 def class_summary(outputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
@@ -88,11 +105,19 @@ class Classification(ImageTask):
         return cls(spec, shape, data.classes, preprocessing=preprocessing, arguments=arguments)
 
     def examples(self, split: Split, options: TaskOptions | None = None) -> tuple[np.ndarray, ...]:
-        return split.inputs, require_labels(split, "a label for each image")
+        labels = require_labels(split, "a label for each image")
+        if isinstance(options, ClassificationOptions) and options.class_weight == "balanced":
+            return split.inputs, labels, class_weights(labels, len(self.classes))
+        return split.inputs, labels
 
-    def network_batch(self, *batch: tf.Tensor) -> tuple[Any, Any]:
-        images, labels = batch
-        return pre.apply(images, self.preprocessing, self.channels), tf.one_hot(labels, len(self.classes))
+    def network_batch(self, *batch: tf.Tensor) -> tuple[Any, ...]:
+        """The third array of a batch, if there is one, weighs its examples."""
+        images, labels, *weights = batch
+        targets = tf.one_hot(labels, len(self.classes))
+        return pre.apply(images, self.preprocessing, self.channels), targets, *weights
+
+    def served(self, model: keras.Model) -> keras.Model:
+        return model if len(model.outputs) == 1 else keras.Model(model.inputs, model.outputs[0], name=model.name)
 
     def compile(
         self,
