@@ -490,7 +490,7 @@ def copy_of_checkout(folder: Path) -> Path:
 
 def run_tests(copy: Path, nodes: list[str]) -> tuple[int, str]:
     """Pytest's exit code and output for tests in a copy, which end with the first failure."""
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-n", "0", "-p", "no:cacheprovider", *nodes]
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-n", "0", "-p", "no:cacheprovider", "-m", "", *nodes]
     # no bytecode: it would be taken for that of the next mutant of a file, which may be as long and as old
     environment = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
     try:

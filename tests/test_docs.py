@@ -52,6 +52,7 @@ def test_each_page_is_in_the_navigation():
     assert sorted(listed) == sorted(page.name for page in ROOT.glob("docs/*.md"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", ["add-a-model.md", "add-a-task.md", "add-a-data-format.md", "artifacts.md"])
 def test_examples_of_a_page_run(page, tmp_path):
     """All Python of a page, in order, in a fresh process."""

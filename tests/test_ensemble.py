@@ -18,6 +18,8 @@ from zoo.artifacts.manifest import MANIFEST
 from zoo.data import Dataset, Split
 from zoo.weights import named_weights
 
+pytestmark = pytest.mark.slow
+
 NAMES = ("network3_shallow", "mlp_784_30_10", "lenet5")  # logits, sigmoid, distances with a margin and a range
 DIGITS = tuple("0123456789")
 

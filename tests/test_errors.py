@@ -54,7 +54,7 @@ TUNE = "fine-tune mlp_784_30_10.ex --epochs 1 --data"
 WRONG = {
     # names
     "info mlp_784_30_10.exx": "unknown artifact 'mlp_784_30_10.exx': did you mean mlp_784_30_10.ex",
-    "train mlp": "did you mean gan_mlp or ciresan_mlp or mlp_784_10 or mlp_784_100_10?",
+    "train mlp": "did you mean mlp_784_10 or mlp_784_100_10 or mlp_784_30_10 or ciresan_mlp?",
     "list --sort size": "unknown order 'size'",
     "info lenet_5": "unknown model 'lenet_5': did you mean lenet5",
     "train lenet_5": "unknown model 'lenet_5': did you mean lenet5",

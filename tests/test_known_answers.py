@@ -230,6 +230,7 @@ def test_the_targets_of_a_language_model_are_the_next_characters():
     assert targets.numpy().tolist() == [[1, 2, 3], [0, 1, 2]]
 
 
+@pytest.mark.slow
 def test_a_text_classifier_learns_which_word_a_text_contains(tmp_path):
     """`yes`, `no` or `maybe` among words without a meaning."""
     random, classes = np.random.default_rng(0), ("yes", "no", "maybe")

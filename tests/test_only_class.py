@@ -20,6 +20,8 @@ from zoo.training import fine_tuning, plots, trainer
 from zoo.training.runs import data_of
 from zoo.weights import named_weights
 
+pytestmark = pytest.mark.slow
+
 CLASSES = ("roads", "tall trees", "water")
 TINY = {"arguments": {"width": 2, "depth": 1}, "precision": "float32", "augmentation": {}, "batch_size": 4}
 ONE_EPOCH = {"epochs": 1, "batch_size": 4, "precision": "float32"}

@@ -126,6 +126,7 @@ def test_the_table_of_models_is_that_of_the_manifests(tmp_path):
         assert 0 < float(row["milliseconds"]) < 1000
 
 
+@pytest.mark.slow
 def test_notebook_runs(tmp_path):
     """Its cells, in order, as one script."""
     notebook = json.loads((ROOT / "notebooks" / "quickstart.ipynb").read_text(encoding="utf-8"))

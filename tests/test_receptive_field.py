@@ -95,6 +95,7 @@ def measured_radius(model, stride):
     return radius
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_radius_is_that_of_the_outputs(name):
     model = NETWORKS[name]()

@@ -204,6 +204,7 @@ def plugin(folder, name, code):
     (info / "entry_points.txt").write_text(f"[zoo.models]\n{name} = {name}\n")
 
 
+@pytest.mark.slow
 def test_a_plugin_adds_a_model_that_keeps_the_contract(tmp_path):
     plugin(tmp_path / "site", "plugged", PLUGIN)
     code = (

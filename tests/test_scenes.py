@@ -10,6 +10,8 @@ import zoo
 from zoo import artifacts
 from zoo.data import Dataset, Split, scenes
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def data() -> Dataset:

@@ -79,6 +79,7 @@ def imports(module):
 IMPORTS = {module: imports(module) for module in MODULES}
 
 
+@pytest.mark.slow
 def test_each_module_imports_alone():
     """Each in a process of its own, forked from one that has loaded nothing of zoo."""
     command = [sys.executable, "-c", EACH_ALONE, *sorted(MODULES.keys() - SCRIPTS)]

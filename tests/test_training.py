@@ -178,6 +178,7 @@ def test_a_batch_larger_than_the_data_is_all_of_it_that_splits_evenly(tmp_path):
     assert iterations(run) == 1
 
 
+@pytest.mark.slow
 def test_a_gan_trains_on_two_devices(tmp_path):
     run = zoo.train(
         "gan_mlp", digits(32, 16), out=tmp_path / "run", epochs=2, batch_size=8, devices="cpu:2", arguments={"width": 8}
@@ -295,6 +296,7 @@ def test_the_same_seed_gives_the_same_bytes(never_killed):
 KILLS = [(0, 0.0), (1, 0.0), (3, 0.05)]  # rows that are saved, seconds after that
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_as_if_it_had_not_been(processes, never_killed, tmp_path):
     root, data = never_killed
     kept = {}

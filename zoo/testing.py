@@ -22,7 +22,7 @@ from zoo.data import Dataset, Split
 from zoo.training.trainer import flat_layers
 from zoo.weights import named_weights
 
-WORDS = {"bad": "dull grey poor weak flat", "good": "bright warm rich fine sharp"}
+WORDS = {"bad": "dull gray poor weak flat", "good": "bright warm rich fine sharp"}
 
 
 def check_spec(name: str) -> keras.Model:
