@@ -100,6 +100,7 @@ class Predictor:
 
     Args:
         source: `name.tag`, an exported directory, or a run.
+        tta: names of test-time augmentations, over which it averages: `mirror`, `shift`, `crops`.
 
     Attributes:
         task: classes, preprocessing and everything else that gives the network's numbers a meaning.
@@ -108,10 +109,10 @@ class Predictor:
         artifact: the artifact that it was read from; None for a run.
 
     Raises:
-        ZooError: for an artifact that is missing or damaged.
+        ZooError: for an artifact that is missing or damaged, and test-time augmentations that the task does not have.
     """
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, tta: Iterable[str] = ()) -> None:
         self.artifact: artifacts.Artifact | None = None
         if isinstance(source, str | os.PathLike):
             self.artifact = artifacts.open_artifact(source)
@@ -125,6 +126,8 @@ class Predictor:
                 self.recipe = self.task.with_options(self.task.spec.recipe())
         else:
             self.task, self.model, self.recipe = source.task, source.model, source.recipe
+        if tta := tuple(tta):
+            self.task = self.task.with_views(tta)
         self.signatures = self.task.signatures(self.model)
 
     def __call__(self, *inputs: Any, signature: str = "serving_default", **named: Any) -> dict[str, np.ndarray]:
@@ -164,9 +167,9 @@ def _tensor(value: Any, spec: tf.TensorSpec) -> tf.Tensor:
     return tf.constant(array)
 
 
-def load(source: Source) -> Predictor:
-    """A trained network, by `name.tag`, directory or run, ready to predict."""
-    return Predictor(source)
+def load(source: Source, tta: Iterable[str] = ()) -> Predictor:
+    """A trained network, by `name.tag`, directory or run, ready to predict; see `Predictor` for `tta`."""
+    return Predictor(source, tta)
 
 
 def predict(source: Source, inputs: str | os.PathLike | Iterable[str | os.PathLike]) -> list[dict[str, Any]]:

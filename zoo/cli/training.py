@@ -16,6 +16,7 @@ from zoo import artifacts
 from zoo.artifacts.manifest import check_name
 from zoo.cli import options
 from zoo.cli.options import (
+    Averaged,
     BatchSize,
     Changes,
     Data,
@@ -151,10 +152,11 @@ def evaluate(
     source: Trained,
     data: Data,
     split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
+    tta: Averaged = "",
     as_json: Json = False,
 ) -> None:
     """Measure the loss and the metrics of trained weights on a data set."""
-    scores = zoo.evaluate(source, data, split=split)
+    scores = zoo.evaluate(source, data, split=split, tta=options.words(tta))
     print(json.dumps(scores) if as_json else _line(scores))
 
 

@@ -187,7 +187,7 @@ def alexnet(input_shape: tuple, classes: int, width: int = 4096) -> keras.Model:
         stages=FINE_TUNING,
         notes=(
             "the first layer is padded by 2 pixels, so that it has 55 x 55 outputs",
-            "the definition's file has 8,192 units in the second hidden layer, which it calls fc4096b; here it has 4,096",
+            "the definition has 8,192 units in the second hidden layer, which it calls fc4096b; here it has 4,096",
         ),
     )
 )

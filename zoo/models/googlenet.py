@@ -57,8 +57,8 @@ AUXILIARY = {"4a": "auxiliary1", "4d": "auxiliary2"}  # modules whose outputs th
         preprocessing=Preprocessing(
             size=(256, 256), crop_to=(224, 224), mean=(123.675, 116.28, 103.53), std=(1.0, 1.0, 1.0)
         ),
-        # Section 6: momentum 0.9, the rate falls by 4 % every 8 epochs; section 5: the loss of each auxiliary classifier
-        # counts 0.3.
+        # Section 6: momentum 0.9, the rate falls by 4 % every 8 epochs; section 5: the loss of each auxiliary
+        # classifier counts 0.3.
         recipes={
             "paper": Recipe(
                 epochs=250,

@@ -190,6 +190,14 @@ class Task(abc.ABC):
         """The task with what the options choose on the batches of the validation split after training."""
         return self
 
+    def with_views(self, names: Iterable[str]) -> Self:
+        """The task with test-time augmentations, over which prediction and serving average the probabilities.
+
+        Raises:
+            ZooError: for unknown names, and for tasks that average nothing.
+        """
+        raise ZooError(f"{self.spec.task} has no test-time augmentation")
+
     def serving_inputs(self, split: Split) -> np.ndarray:
         """The split's inputs as `serving_default` takes them."""
         return split.inputs

@@ -15,6 +15,7 @@ from zoo.errors import ZooError
 from zoo.metrics import ACCURACY
 from zoo.recipe import ClassificationOptions, Recipe, TaskOptions
 from zoo.spec import ModelSpec
+from zoo.tasks import views
 from zoo.tasks.base import ImageTask, Network, Signatures, Task, graph_function, image_shape
 
 with epy.lazy_imports():
@@ -32,9 +33,8 @@ def require_labels(split: Split, what: str) -> np.ndarray:
     return split.targets
 
 
-def class_outputs(task: Task, scores: tf.Tensor) -> dict[str, tf.Tensor]:
-    """The network's outputs [B, K] to `probabilities` [B, K], `class_ids` [B] and `class_names` [B]."""
-    probabilities = zoo_layers.probabilities(scores, task.spec.outputs)
+def class_outputs(task: Task, probabilities: tf.Tensor) -> dict[str, tf.Tensor]:
+    """`probabilities` [B, K] with their `class_ids` [B] and `class_names` [B]."""
     class_ids = tf.argmax(probabilities, -1, output_type=tf.int64)
     return {
         "probabilities": probabilities,
@@ -92,7 +92,13 @@ def class_summary(outputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
 
 @dataclasses.dataclass(frozen=True)
 class Classification(ImageTask):
-    """Images [B, H, W, C] to one of K classes."""
+    """Images [B, H, W, C] to one of K classes.
+
+    Args:
+        views: names of test-time augmentations, over which serving averages the probabilities; see `zoo.tasks.views`.
+    """
+
+    views: tuple[str, ...] = ()
 
     Options = ClassificationOptions
     metrics = (ACCURACY,)
@@ -134,11 +140,22 @@ class Classification(ImageTask):
     def signatures(self, model: keras.Model, network: Network | None = None) -> Signatures:
         network = network or self.network(model)
 
+        def outputs(read: Callable, source: tf.Tensor) -> dict[str, tf.Tensor]:
+            def probabilities(inputs: tf.Tensor) -> tf.Tensor:
+                return zoo_layers.probabilities(network(inputs), self.spec.outputs)
+
+            if not self.views:
+                return class_outputs(self, probabilities(read(source, self.preprocessing, self.channels)))
+            whole = dataclasses.replace(self.preprocessing, crop_to=None)
+            images = read(source, whole, self.channels)
+            crop_to = self.preprocessing.crop_to
+            return class_outputs(self, views.averaged(probabilities, images, self.views, crop_to))
+
         def from_images(images: tf.Tensor) -> dict[str, tf.Tensor]:
-            return class_outputs(self, network(pre.apply(images, self.preprocessing, self.channels)))
+            return outputs(pre.apply, images)
 
         def from_encoded(encoded: tf.Tensor) -> dict[str, tf.Tensor]:
-            return class_outputs(self, network(pre.decode(encoded, self.preprocessing, self.channels)))
+            return outputs(pre.decode, encoded)
 
         images = tf.TensorSpec([None, None, None, self.channels], tf.uint8, "images")
         return Signatures(
@@ -147,6 +164,9 @@ class Classification(ImageTask):
                 "encoded_images": graph_function(from_encoded, tf.TensorSpec([None], tf.string, "encoded")),
             }
         )
+
+    def with_views(self, names: Iterable[str]) -> Self:
+        return dataclasses.replace(self, views=views.check(names, self.preprocessing.crop_to))
 
     def summary(self, outputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
         return class_summary(outputs)

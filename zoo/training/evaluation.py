@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -20,23 +20,31 @@ with epy.lazy_imports():
     import keras
 
 
-def evaluate(source: Source, data: Any, *, split: str = "test") -> dict[str, float]:
+def evaluate(source: Source, data: Any, *, split: str = "test", tta: Iterable[str] = ()) -> dict[str, float]:
     """Loss and metrics of a trained network on a split of a data set.
 
     Args:
         source: `name.tag`, an exported directory, or a run.
         data: a data set's name or path, see `zoo.data.load`.
         split: `train`, `validation` or `test`.
+        tta: names of test-time augmentations (`mirror`, `shift`, `crops`): the accuracy of the mean over them is
+            measured too, as `averaged_accuracy`.
 
     Raises:
-        ZooError: for data with other classes than the network's, and an unknown split.
+        ZooError: for data with other classes than the network's, an unknown split, and test-time augmentations that the
+            task does not have.
     """
     predictor = source if isinstance(source, Predictor) else Predictor(source)
     task = predictor.task
     dataset = task.select(load_for(task.spec, task.input_shape, predictor.recipe, data))
     if split not in dataset.splits:
         raise unknown("split", split, dataset.splits)
-    return evaluate_splits(task, predictor.model, {split: dataset.splits[split]}, predictor.recipe)[split]
+    averaged = Predictor(predictor, tta) if (tta := tuple(tta)) else None  # refuses unknown names before the work
+    scores = evaluate_splits(task, predictor.model, {split: dataset.splits[split]}, predictor.recipe)[split]
+    if averaged is not None:
+        right = predicted_class_ids(averaged, dataset.splits[split]) == dataset.splits[split].targets
+        scores["averaged_accuracy"] = float(np.mean(right))
+    return scores
 
 
 def evaluate_splits(

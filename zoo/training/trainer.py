@@ -279,10 +279,13 @@ def make_optimizer(recipe: Recipe) -> keras.optimizers.Optimizer:
     if optimizer.weight_decay:
         optimizer.exclude_from_weight_decay(var_names=["bias", "beta", "gamma"])
     if recipe.rate_factors:
-        plain = optimizer.update_step
-        optimizer.update_step = lambda gradient, variable, rate: plain(
-            gradient, variable, rate * recipe.rate_factors.get(variable.name.split(":")[0], 1.0)
-        )
+        update = optimizer.update_step
+
+        def scaled_update(gradient: tf.Tensor, variable: tf.Variable, rate: tf.Tensor) -> None:
+            name = variable.name.split("/")[-1].split(":")[0]  # of "layer/name:0"
+            update(gradient, variable, rate * recipe.rate_factors.get(name, 1.0))
+
+        optimizer.update_step = scaled_update
     return optimizer
 
 
