@@ -68,7 +68,7 @@ def compile_classifier(
     loss = loss or losses.classification_loss(recipe.loss, recipe.options.label_smoothing)
     if outputs > 1:
         loss = losses.SeveralOutputs(loss, weights)
-        model = keras.Model(model.inputs, keras.ops.stack(model.outputs, axis=1), name=model.name)
+        model = keras.Model(model.input, keras.ops.stack(model.outputs, axis=1), name=model.name)
     model.compile(make_optimizer(), loss=loss, metrics=[accuracy, *metrics], jit_compile=False, **options)
     model.optimizer.build(model.trainable_variables)
     return model
@@ -123,7 +123,7 @@ class Classification(ImageTask):
         return pre.apply(images, self.preprocessing, self.channels), targets, *weights
 
     def served(self, model: keras.Model) -> keras.Model:
-        return model if len(model.outputs) == 1 else keras.Model(model.inputs, model.outputs[0], name=model.name)
+        return model if len(model.outputs) == 1 else keras.Model(model.input, model.outputs[0], name=model.name)
 
     def compile(
         self,
