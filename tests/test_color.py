@@ -283,3 +283,43 @@ def test_the_loss_weighs_all_outputs_and_the_first_is_measured_and_served():
     assert not any("auxiliary" in layer.name for layer in served.layers)
     with pytest.raises(zoo.ZooError, match="googlenet has 3 outputs, the recipe key loss_weights has 1 weights"):
         task.compile(model, SMALL, keras.optimizers.SGD)
+
+
+# --- features and adversarial images --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory):
+    """A classifier of red and green images that is always right."""
+    recipe = dataclasses.replace(SMALL, epochs=30, learning_rate=0.005, optimizer="adam")
+    out = tmp_path_factory.mktemp("run")
+    return zoo.train("catdog_cnn", color_data(side=16), recipe=recipe, out=out, input_shape=(16, 16, 3))
+
+
+def test_features_are_the_outputs_of_inner_layers(classifier):
+    images = color_data(side=16).splits["test"].inputs
+    found = zoo.features(classifier, images)
+    assert {name: array.shape[1:] for name, array in found.items()} == {
+        "relu1": (8, 8, 32),
+        "relu2": (4, 4, 32),
+        "relu3": (2, 2, 64),
+        "hidden": (128,),
+    }
+    logits = classifier.model.get_layer("output")(found["hidden"])
+    np.testing.assert_allclose(logits, classifier.model(images.astype(np.float32) / 255), atol=1e-4)
+    with pytest.raises(zoo.ZooError, match="unknown layer of catdog_cnn 'relu4'"):
+        zoo.features(classifier, images, ["relu4"])
+
+
+@pytest.mark.parametrize("steps", [1, 5])
+def test_adversarial_images_keep_within_epsilon_and_fool_the_classifier(classifier, steps):
+    data = color_data(side=16)
+    images, labels = data.splits["test"].inputs, data.splits["test"].targets
+    near = zoo.adversarial(classifier, images, labels, epsilon=0.02, steps=steps)
+    assert 0 < np.abs(near.astype(int) - images).max() <= 5
+    rows = zoo.adversarial_accuracy(classifier, data, [0.0, 0.5], steps=steps)
+    assert [row["epsilon"] for row in rows] == [0.0, 0.5]
+    assert rows[0]["accuracy"] == 1.0
+    assert rows[1]["accuracy"] < 0.5
+    with pytest.raises(zoo.ZooError, match="epsilon must be from 0 to 1"):
+        zoo.adversarial(classifier, images, epsilon=2)

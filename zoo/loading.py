@@ -5,21 +5,20 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from etils import epy
 
 from zoo import artifacts, registry, tasks
+from zoo import preprocessing as pre
 from zoo.errors import ZooError, unknown
 from zoo.recipe import Recipe
 from zoo.weights import LoadReport, assign, load_arrays, named_weights
 
 with epy.lazy_imports():
-    import tensorflow as tf
-
-if TYPE_CHECKING:
     import keras
+    import tensorflow as tf
 
 
 class Trained(Protocol):
@@ -170,6 +169,37 @@ def _tensor(value: Any, spec: tf.TensorSpec) -> tf.Tensor:
 def load(source: Source, tta: Iterable[str] = ()) -> Predictor:
     """A trained network, by `name.tag`, directory or run, ready to predict; see `Predictor` for `tta`."""
     return Predictor(source, tta)
+
+
+def features(source: Source, images: np.ndarray, layers: Iterable[str] | None = None) -> dict[str, np.ndarray]:
+    """The outputs of layers within a trained network, such as vectors for a search among images.
+
+    Args:
+        source: `name.tag`, an exported directory, or a run; a network of images.
+        images: [N, H, W, C] as the network is served.
+        layers: names of layers; the spec's `features` by default.
+
+    Returns:
+        By layer float32 [N, ...].
+
+    Raises:
+        ZooError: for a layer that the network does not have, and networks of texts.
+    """
+    predictor = source if isinstance(source, Predictor) else Predictor(source)
+    task, served = predictor.task, predictor.task.served(predictor.model)
+    if not isinstance(task, tasks.ImageTask):
+        raise ZooError(f"{task.spec.name} takes no images: features are those of networks of images")
+    known = [layer.name for layer in served.layers]
+    names = tuple(layers or task.spec.features)
+    for name in names:
+        if name not in known:
+            raise unknown(f"layer of {task.spec.name}", name, known)
+    inner = keras.Model(served.input, {name: served.get_layer(name).output for name in names})
+    call = tf.function(
+        lambda batch: inner(pre.apply(batch, task.preprocessing, task.channels), training=False), autograph=False
+    )
+    parts = [call(tf.constant(images[first : first + 256])) for first in range(0, len(images), 256)]
+    return {name: np.concatenate([part[name].numpy() for part in parts]) for name in names}
 
 
 def predict(source: Source, inputs: str | os.PathLike | Iterable[str | os.PathLike]) -> list[dict[str, Any]]:
