@@ -87,6 +87,11 @@ def test_a_locally_connected_layer_has_a_kernel_for_each_place():
     np.testing.assert_allclose(layer(images).numpy(), expected + layer.bias.numpy(), atol=1e-5)
 
 
+def test_gelu_is_that_of_keras():
+    inputs = np.linspace(-6, 6, 101, dtype=np.float32)
+    np.testing.assert_allclose(zoo_layers.Gelu()(inputs), keras.ops.gelu(inputs, approximate=False), atol=2e-6)
+
+
 def test_a_fixed_kernel_stays_fixed_when_its_layer_is_unfrozen():
     layer = zoo_layers.FixedKernelConv2D(4, 2)
     layer.build((None, 5, 5, 3))
@@ -283,6 +288,16 @@ def test_the_loss_weighs_all_outputs_and_the_first_is_measured_and_served():
     assert not any("auxiliary" in layer.name for layer in served.layers)
     with pytest.raises(zoo.ZooError, match="googlenet has 3 outputs, the recipe key loss_weights has 1 weights"):
         task.compile(model, SMALL, keras.optimizers.SGD)
+
+
+@pytest.mark.slow
+def test_color_networks_go_through_the_whole_workflow(making, subtests):
+    """What they export is verified in one process for all."""
+    with making as folder:
+        for name in ("airbench93", "alexnet_small"):
+            with subtests.test(name):
+                testing.check_workflow(name, folder / name)
+    zoo.verify(*sorted(folder.glob("*/*.example")))
 
 
 # --- features and adversarial images --------------------------------------------------------------------------------

@@ -138,6 +138,18 @@ def _uniform_within(limits: np.ndarray) -> Any:
 
 
 @register
+class Gelu(keras.layers.Layer):
+    """x times the standard normal distribution function at x, written with `erf`: Keras' own form needs `erfc`, which
+    few of the formats have that networks are exported to."""
+
+    def call(self, inputs: Any) -> Any:
+        return inputs * (0.5 * (1.0 + ops.erf(inputs * 0.5**0.5)))
+
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
+        return input_shape
+
+
+@register
 class Dirac(keras.initializers.Initializer):
     """Kernels [k, k, C, F] whose first C filters pass a channel each on unchanged; the others are uniform within
     +- 1 / sqrt(fan-in) (Jordan 2024, section 3.1, and PyTorch's initialization of convolutions)."""

@@ -126,15 +126,15 @@ def airbench(input_shape: tuple, classes: int, widths: tuple[int, int, int]) -> 
     """Images [B, H, W, C], normalized, to logits [B, classes]; H and W are at least 29 pixels."""
     inputs = keras.Input(input_shape, name="images")
     x = zoo_layers.FixedKernelConv2D(2 * 4 * input_shape[-1], 2, name="whiten")(inputs)
-    x = layers.Activation("gelu", name="whiten_gelu")(x)
+    x = zoo_layers.Gelu(name="whiten_gelu")(x)
     for number, width in enumerate(widths, start=1):
         x = _conv(width, f"conv{number}a")(x)
         x = layers.MaxPooling2D(2, name=f"pool{number}")(x)
         x = _normalization(f"norm{number}a")(x)
-        x = layers.Activation("gelu", name=f"gelu{number}a")(x)
+        x = zoo_layers.Gelu(name=f"gelu{number}a")(x)
         x = _conv(width, f"conv{number}b")(x)
         x = _normalization(f"norm{number}b")(x)
-        x = layers.Activation("gelu", name=f"group{number}")(x)
+        x = zoo_layers.Gelu(name=f"group{number}")(x)
     x = layers.MaxPooling2D(3, name="pool4")(x)
     x = layers.Flatten(name="flatten")(x)
     # PyTorch's initialization of linear layers; the logits are scaled by 1/9
