@@ -62,6 +62,7 @@ def mutant(name: str, file: str, old: str, new: str, *tests: str) -> Mutant:
     return Mutant(name, file, old, new, tests)
 
 
+SEQUENCES = "test_sequences.py"
 KNOWN = "test_known_answers.py"
 EPOCHS = f"{KNOWN}::test_each_epoch_has_every_example_once_in_an_order_of_its_own"
 AUGMENTED = f"{KNOWN}::test_each_image_is_augmented_anew_in_each_batch_and_epoch"
@@ -113,16 +114,21 @@ MUTANTS = (
     # --- adversarial training and generation ---
     mutant(
         "the generator's target reversed", "tasks/adversarial.py",
-        "return self.cross_entropy(ones, fake), ", "return self.cross_entropy(zeros, fake), ", GAN,
+        "lambda x: tf.nn.softplus(-x)", "lambda x: tf.nn.softplus(x)", GAN,
     ),
     mutant(
         "GAN losses swapped", "tasks/adversarial.py",
-        "zip(self.networks, self.optimizers, losses, strict=True)",
-        "zip(self.networks, self.optimizers, losses[::-1], strict=True)", GAN,
+        "generator_loss, discriminator_loss = map(shared, losses)",
+        "discriminator_loss, generator_loss = map(shared, losses)", GAN,
     ),
     mutant(
         "the discriminator sees no generated images", "tasks/adversarial.py",
-        "self.cross_entropy(ones, real) + self.cross_entropy(zeros, fake)", "self.cross_entropy(ones, real)", GAN,
+        "real_loss + tf.reduce_mean(self.adversarial.generated(fake))", "real_loss", GAN,
+    ),
+    mutant(
+        "the average of the other network", "tasks/generation.py",
+        "of_discriminator.use_ema = False", "of_generator.use_ema = False",
+        f"{KNOWN}::test_the_average_of_a_gan_is_that_of_its_generator",
     ),
     mutant(
         "the same noise in every step", "tasks/adversarial.py",
@@ -131,7 +137,7 @@ MUTANTS = (
     ),
     mutant(
         "the schedule on the first optimizer only", "training/callbacks.py",
-        "for optimizer in optimizers:", "for optimizer in optimizers[:1]:",
+        "in zip(optimizers, rates, strict=True):", "in zip(optimizers[:1], rates[:1], strict=True):",
         f"{KNOWN}::test_the_schedule_sets_the_learning_rate_of_both_optimizers",
     ),
     mutant(
@@ -141,8 +147,7 @@ MUTANTS = (
     ),
     mutant(
         "generated images cut off, not rounded", "tasks/generation.py",
-        "images = tf.round((network(latents) - self.preprocessing.low) * scale)",
-        "images = tf.floor((network(latents) - self.preprocessing.low) * scale)", SCALE,
+        "images = tf.round((tf.cast(images, tf.float32)", "images = tf.floor((tf.cast(images, tf.float32)", SCALE,
     ),
     mutant(
         "the seed of generated images ignored", "tasks/generation.py",
@@ -151,34 +156,67 @@ MUTANTS = (
     # --- texts ---
     mutant(
         "language-model targets not shifted", "tasks/language_model.py",
-        "text[1 : count * length + 1]", "text[0 : count * length]",
-        f"{KNOWN}::test_a_language_model_reaches_the_entropy_of_its_source",
+        "for start in (0, 1))", "for start in (0, 0))",
+        f"{SEQUENCES}::test_windows_are_consecutive_and_their_targets_are_the_next_characters",
     ),
     mutant(
-        "the next character predicted from the padded end of a text", "tasks/language_model.py",
+        "the carried state never used", "tasks/streams.py",
+        "ops.where(follows, state[:rows], 0.0)", "ops.zeros_like(state[:rows])",
+        f"{SEQUENCES}::test_the_state_is_carried_from_window_to_window_and_reset_where_a_stream_begins",
+    ),
+    mutant(
+        "the carried state never reset", "tasks/streams.py",
+        "window == self.last[:rows] + 1", "window >= 0",
+        f"{SEQUENCES}::test_the_state_is_carried_from_window_to_window_and_reset_where_a_stream_begins",
+    ),
+    mutant(
+        "windows of a stream in another order", "tasks/language_model.py",
+        "tf.transpose(tf.reshape(tf.range(steps * batch_size), [batch_size, steps]))",
+        "tf.reshape(tf.range(steps * batch_size), [steps, batch_size])",
+        f"{SEQUENCES}::test_windows_are_consecutive_and_their_targets_are_the_next_characters",
+    ),
+    mutant(
+        "padding among the maxima over time", "layers.py",
+        "inputs = ops.where(ops.expand_dims(mask, -1), inputs, ops.cast(lowest, inputs.dtype))", "pass",
+        f"{SEQUENCES}::test_padding_changes_neither_a_classifier_nor_its_gradient",
+    ),
+    mutant(
+        "the next character predicted from the padded end of a text", "tasks/characters.py",
         "tf.gather(logits, lengths - 1, batch_dims=1)", "logits[:, -1]",
-        f"{KNOWN}::test_a_language_model_reaches_the_entropy_of_its_source",
+        f"{SEQUENCES}::test_a_text_has_the_same_outputs_beside_longer_ones",
     ),
     mutant(
-        "the temperature ignored", "tasks/language_model.py",
-        "logits.dtype.min) / tf.maximum(temperature, 1e-6)", "logits.dtype.min)", "test_generation.py",
+        "padding counts in a score", "tasks/characters.py",
+        "tf.where(tf.sequence_mask(lengths - 1, tf.shape(targets)[1]), nats, 0.0)", "nats",
+        f"{SEQUENCES}::test_a_text_has_the_same_outputs_beside_longer_ones",
     ),
     mutant(
-        "top_k ignored", "tasks/language_model.py",
-        "tf.where(top_k > 0, tf.minimum(top_k, len(self.vocabulary)), len(self.vocabulary))",
-        "tf.constant(len(self.vocabulary))", "test_generation.py",
+        "the temperature ignored", "tasks/characters.py",
+        "/ tf.maximum(temperature, 1e-6)", "", "test_generation.py",
+    ),
+    mutant(
+        "top_k ignored", "tasks/characters.py",
+        "allowed = (top_k == 0) | (tf.range(logits.shape[-1]) < top_k)", "allowed = top_k >= 0", "test_generation.py",
+    ),
+    mutant(
+        "top_p ignored", "tasks/characters.py",
+        "allowed &= tf.cumsum(shares, axis=-1, exclusive=True) < top_p", "pass", "test_generation.py",
+    ),
+    mutant(
+        "weight drop ignored", "layers.py",
+        "kernel = keras.random.dropout(kernel, self.weight_drop, seed=self.weight_drop_seed)", "pass",
+        f"{SEQUENCES}::test_dropout_in_training_alone",
     ),
     mutant(
         "text labels rolled by one", "tasks/text_classification.py",
-        "return tokens, tf.one_hot(labels, len(self.classes))",
-        "return tokens, tf.one_hot((labels + 1) % len(self.classes), len(self.classes))",
-        f"{KNOWN}::test_a_text_classifier_learns_which_word_a_text_contains",
+        "tf.one_hot(labels, len(self.classes))", "tf.one_hot((labels + 1) % len(self.classes), len(self.classes))",
+        f"{SEQUENCES}::test_a_text_classifier_learns_which_of_two_words_a_text_contains",
     ),
     # --- classification ---
     mutant(
         "class names in alphabetical order", "tasks/classification.py",
         "tf.constant(task.classes)", "tf.constant(sorted(task.classes))",
-        f"{KNOWN}::test_a_text_classifier_learns_which_word_a_text_contains",
+        f"{SEQUENCES}::test_a_text_classifier_learns_which_of_two_words_a_text_contains",
     ),
     mutant(
         "probabilities without a softmax", "layers.py",
@@ -400,7 +438,7 @@ MUTANTS = (
     mutant(
         "lower_is_better ignored", "metrics.py",
         "return -value if self.lower_is_better else value", "return value",
-        f"{KNOWN}::test_a_language_model_reaches_the_entropy_of_its_source",
+        f"{SEQUENCES}::test_a_language_model_reaches_the_entropy_of_its_source",
     ),
     # --- export and reproduction ---
     mutant(

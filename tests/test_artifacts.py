@@ -118,10 +118,10 @@ def test_sub_models_with_the_same_layer_names_are_both_kept(unverified, tmp_path
     path = zoo.export(model, "gan_mlp.ex", spec=zoo.get_spec("gan_mlp"), arguments={"width": 4})
     arrays = artifacts.open_artifact(path).arrays()
     for part in ("generator", "discriminator"):
-        for layer in ("hidden", "output"):
+        for layer in ("hidden1", "hidden2"):
             kernel = model.get_layer(part).get_layer(layer).kernel
             np.testing.assert_array_equal(arrays[f"{part}/{layer}/kernel"], kernel.numpy())
-    assert len(arrays) == 8
+    assert len(arrays) == 12
 
 
 def test_weights_that_share_a_key_raise():

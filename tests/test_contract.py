@@ -9,9 +9,10 @@ ONE_OF_EACH_KIND = {
     "lenet5": {},
     "unet_tiny": {"depth": 1},
     "unet_satellite": {"width": 4, "depth": 1},
-    "gan_mlp": {"width": 16},
-    "lstm_text": {"vocabulary_size": 100, "width": 8},
-    "lstm_char": {"width": 16},
+    "gan_mlp": {"width": 16, "maxout": 8},
+    "ssgan": {"hidden": [8, 8, 8, 8, 8], "latents": 4, "width": 8},
+    "lstm_text": {"vocabulary_size": 100, "embedding": 8, "width": 8},
+    "lstm_char": {"embedding": 8, "width": 16},
 }
 
 
@@ -47,7 +48,7 @@ def test_one_of_each_task_goes_through_the_whole_workflow():
 
 
 def test_a_text_without_a_word_has_probabilities(tmp_path):
-    arguments = {"vocabulary_size": 50, "width": 4}
+    arguments = {"vocabulary_size": 50, "embedding": 4, "width": 4}
     data = testing.example_data("text_classification")
     run = zoo.train("lstm_text", data, out=tmp_path / "run", epochs=1, batch_size=8, arguments=arguments)
     assert zoo.load(run)(["", "?!"])["probabilities"].sum(-1).tolist() == pytest.approx([1.0, 1.0])

@@ -26,7 +26,7 @@ def made(making):
         Path("unfinished/run.json").write_text("{}")
         images = random.integers(0, 256, (12, 28, 28, 1), dtype=np.uint8)
         np.savez("unlabeled.npz", x_train=images)
-        np.savez("floats.npz", x_train=images / np.float32(255), y_train=np.arange(len(images)) % 2)
+        np.savez("floats.npz", x_train=images / np.float32(128) - 1, y_train=np.arange(len(images)) % 2)
         np.savez("masks.npz", x_train=images, y_train=(images[..., 0] > 100).astype(np.int64))
         np.savez("channels.npz", x_train=images.repeat(2, -1), y_train=np.arange(12) % 2)
         for name in ("images/cat", "images/dog"):
@@ -123,8 +123,8 @@ WRONG = {
     f"{TUNE} digits --input-shape 8,8,1": "weights do not fit: hidden1/kernel",
     # images
     "predict mlp_784_30_10.ex nowhere.png": "no file nowhere.png",
-    "predict mlp_784_30_10.ex image.txt": "image.txt is not a readable image: give a PNG or JPEG file",
-    "predict mlp_784_30_10.ex image.png images": "images is not a readable image: give a PNG or JPEG file",
+    "predict mlp_784_30_10.ex image.txt file": "2 of 2 inputs cannot be read: image.txt (unreadable or truncated)",
+    "predict mlp_784_30_10.ex image.png nowhere list.json": "no file nowhere",
     # artifacts
     "verify broken/mlp_784_30_10.ex": "variables.data-00000-of-00001 has 99 bytes, not",
     "predict broken/mlp_784_30_10.ex image.png": "is damaged: variables/variables.data-00000-of-00001 has 99 bytes",

@@ -2,7 +2,6 @@
 entropy, data with one right prediction. Many other tests compare the code with itself."""
 
 import dataclasses
-import itertools
 import math
 
 import keras
@@ -16,10 +15,10 @@ from zoo import registry, tasks, testing
 from zoo.data import Dataset, Split
 from zoo.data.dataset import IGNORED
 from zoo.recipe import Affine, Augmentation, Border, Recipe
-from zoo.spec import ModelSpec, Stage
-from zoo.tasks import mask_ops
+from zoo.spec import ModelSpec, Preprocessing, Stage
+from zoo.tasks import adversarial, mask_ops
 from zoo.training import randomness
-from zoo.training.batches import evaluation_batches, training_batches
+from zoo.training.batches import training_batches
 from zoo.weights import named_weights
 
 RANDOM = np.random.default_rng(5)
@@ -61,8 +60,44 @@ GAN = {"latents": 3, "width": 4}
 IMAGES = RANDOM.integers(0, 256, (8, 2, 2, 1), dtype=np.uint8)
 
 
+def build_plain_gan(input_shape, classes, *, latents, width):
+    """Networks with one hidden layer each, small enough to be replayed by hand."""
+    noise = keras.Input((latents,), name="latents")
+    x = layers.Dense(width, activation="relu", name="hidden")(noise)
+    x = layers.Dense(math.prod(input_shape), activation="sigmoid", name="output")(x)
+    generator = keras.Model(noise, layers.Reshape(input_shape, name="images")(x), name="generator")
+    images = keras.Input(input_shape, name="images")
+    x = layers.LeakyReLU(0.2, name="activation")(layers.Dense(width, name="hidden")(layers.Flatten()(images)))
+    discriminator = keras.Model(images, layers.Dense(1, name="output")(x), name="discriminator")
+    return keras.Model(noise, discriminator(generator(noise)), name="plain_gan")
+
+
+PLAIN_GAN = ModelSpec(
+    name="plain_gan",
+    task="generation",
+    summary="",
+    year=2026,
+    references=("these tests",),
+    input_shape=(28, 28, 1),
+    classes=0,
+    params=0,
+    preprocessing=Preprocessing(size=(28, 28)),
+    arguments={"latents": 100, "width": 128},
+    recipes={"own": Recipe(epochs=1, batch_size=8, learning_rate=0.1, loss="non_saturating")},
+    builder=build_plain_gan,
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _plain_gan():
+    zoo.list_models()  # registers the zoo's own
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(registry._specs, "plain_gan", PLAIN_GAN)
+        yield
+
+
 def gan_task(**scale):
-    task = tasks.get_task("generation").from_data(zoo.get_spec("gan_mlp"), dataset(IMAGES), (2, 2, 1), **GAN)
+    task = tasks.get_task("generation").from_data(PLAIN_GAN, dataset(IMAGES), (2, 2, 1), **GAN)
     return dataclasses.replace(task, preprocessing=dataclasses.replace(task.preprocessing, **scale))
 
 
@@ -104,7 +139,7 @@ class GanReplay:
         }
         return gradients, hidden @ w["discriminator/hidden/kernel"].T
 
-    def step(self, rate):
+    def step(self, rate, discriminator_rate=None):
         w, fakes, count = self.weights, self.generated(), len(self.noise)
         (real, _), (fake, _) = self.judged(self.images), self.judged(fakes)
         of_real, _ = self.discriminator_gradients(self.images, -sigmoid(-real) / count)
@@ -118,7 +153,8 @@ class GanReplay:
             "generator/output/kernel": self.units.T @ output,
             "generator/output/bias": output.sum(0),
         }
-        self.weights = {key: value - rate * gradients[key] for key, value in w.items()}
+        rates = {"generator": rate, "discriminator": rate if discriminator_rate is None else discriminator_rate}
+        self.weights = {key: value - rates[key.partition("/")[0]] * gradients[key] for key, value in w.items()}
 
 
 class Rates(keras.callbacks.Callback):
@@ -132,42 +168,146 @@ class Rates(keras.callbacks.Callback):
         self.rates.append([float(one.learning_rate) for one in self.model.optimizers])
 
 
-@pytest.fixture(scope="module")
-def gan(tmp_path_factory):
+def trained_gan(directory, **changes):
     """A run of two epochs with one step each, and the learning rates that a callback read."""
     rates = Rates()
     run = zoo.train(
-        "gan_mlp", dataset(IMAGES), out=tmp_path_factory.mktemp("gan") / "run", input_shape=(2, 2, 1), arguments=GAN,
-        epochs=2, batch_size=8, optimizer="sgd", optimizer_arguments={}, learning_rate=0.8,
-        schedule={"kind": "step", "decay": 0.5, "every": 1}, callbacks=[rates],
+        "plain_gan", dataset(IMAGES), out=directory, input_shape=(2, 2, 1), arguments=GAN, epochs=2, batch_size=8,
+        learning_rate=0.8, schedule={"kind": "step", "decay": 0.5, "every": 1}, callbacks=[rates], **changes,
     )  # fmt: skip
     return run, rates.rates
 
 
-def test_the_schedule_sets_the_learning_rate_of_both_optimizers(gan):
+@pytest.fixture(scope="module")
+def gan(tmp_path_factory):
+    return trained_gan(tmp_path_factory.mktemp("gan") / "run")
+
+
+@pytest.fixture(scope="module")
+def averaged_gan(tmp_path_factory):
+    """The same with a moving average of the generator, and another rate for the discriminator."""
+    return trained_gan(tmp_path_factory.mktemp("gan") / "averaged", ema=0.75, discriminator_rate=0.5)
+
+
+def test_the_schedule_sets_the_learning_rate_of_both_optimizers(gan, averaged_gan):
     np.testing.assert_allclose(gan[1], [[0.8, 0.8], [0.4, 0.4]], rtol=1e-6)
+    np.testing.assert_allclose(averaged_gan[1], [[0.8, 0.4], [0.4, 0.2]], rtol=1e-6)
+
+
+def noise_of(task):
+    """The noise of a step, float64 [8, Z]; that of step -1 is the validation's."""
+    latents = task.compile(task.build(), task.with_options(task.spec.recipe()), keras.optimizers.SGD).latents
+    return lambda step: latents(8, tf.constant(step)).numpy().astype(np.float64)
 
 
 def test_the_steps_of_a_gan_are_the_papers(gan):
     """Losses, gradients and updates; an update that mixed the two losses would move other variables."""
     run, _ = gan
     task = gan_task()
-    latents = task.compile(task.build(), task.spec.recipe(), keras.optimizers.SGD).latents
-
-    def noise(step):
-        return latents(8, tf.constant(step)).numpy().astype(np.float64)
-
+    noise = noise_of(task)
     replay = GanReplay(initial_weights(task), IMAGES / 255)
+    kept = []
     for step, row in enumerate(run.history):
         replay.noise = noise(step)
         expected = replay.losses()
         replay.step(0.8 if step == 0 else 0.4)
+        kept.append(replay.weights)
         replay.noise = noise(-1)
         for prefix, (generator_loss, discriminator_loss) in {"": expected, "val_": replay.losses()}.items():
             assert row[f"{prefix}generator_loss"] == pytest.approx(generator_loss, rel=1e-4)
             assert row[f"{prefix}discriminator_loss"] == pytest.approx(discriminator_loss, rel=1e-4)
             assert row[f"{prefix}loss"] == pytest.approx(generator_loss + discriminator_loss, rel=1e-4)
-    assert_close(weights(run.model), replay.weights)
+    assert_close(weights(run.model), kept[run.best_epoch - 1])
+
+
+def test_the_average_of_a_gan_is_that_of_its_generator(averaged_gan):
+    """It begins at the weights after the first step. The discriminator keeps its own weights."""
+    run, _ = averaged_gan
+    task = gan_task()
+    noise = noise_of(task)
+    replay = GanReplay(initial_weights(task), IMAGES / 255)
+    kept = []
+    for step, rate in enumerate((0.8, 0.4)):
+        replay.noise = noise(step)
+        replay.step(rate, rate / 2)
+        kept.append(replay.weights)
+    averages = {key: 0.75 * first + 0.25 * kept[1][key] for key, first in kept[0].items()}
+    expected = {key: averages[key] if key.startswith("generator/") else value for key, value in kept[1].items()}
+    assert_close(weights(run.model), [kept[0], expected][run.best_epoch - 1])
+    assert run.history[1]["val_generator_loss"] != run.history[0]["val_generator_loss"]
+    replay.weights, replay.noise = expected, noise(-1)
+    assert run.history[1]["val_generator_loss"] == pytest.approx(replay.losses()[0], rel=1e-4)
+
+
+X = np.float32([[-2.0], [0.5], [3.0]])
+
+
+@pytest.mark.parametrize(
+    ("name", "target", "real", "generated", "generator"),
+    [
+        ("non_saturating", 1.0, softplus(-X), softplus(X), softplus(-X)),
+        ("non_saturating", 0.9, 0.9 * softplus(-X) + 0.1 * softplus(X), softplus(X), softplus(-X)),
+        ("hinge", 1.0, np.maximum(1 - X, 0), np.maximum(1 + X, 0), -X),
+        ("least_squares", 0.8, (X - 0.8) ** 2 / 2, X**2 / 2, (X - 1) ** 2 / 2),
+    ],
+)
+def test_adversarial_losses_by_hand(name, target, real, generated, generator):
+    """Only the target of real images is smoothed."""
+    loss = adversarial.LOSSES[name]
+    for measured, expected in (
+        (loss.real(X, target), real),
+        (loss.generated(X), generated),
+        (loss.generator(X), generator),
+    ):
+        np.testing.assert_allclose(measured, expected, rtol=1e-5)
+
+
+def compiled_gan(**changes):
+    task = gan_task()
+    recipe = task.with_options(task.spec.recipe()).replace(**changes)
+    return task, task.compile(task.build(), recipe, lambda: keras.optimizers.SGD(0.1))
+
+
+def test_the_gradient_penalty_of_a_linear_discriminator():
+    """gamma / 2 times the squared length of its gradient, in every third step and then threefold."""
+    _, trainer = compiled_gan(r1=4.0, r1_every=3)
+    hidden, output = (trainer.discriminator.get_layer(name) for name in ("hidden", "output"))
+    hidden.bias.assign(100 * np.ones(4))  # where leaky ReLU is linear
+    gradient = hidden.kernel.numpy() @ output.kernel.numpy()
+    images = tf.constant(IMAGES / 255, tf.float32)
+    penalties = [float(trainer.gradient_penalty(images, None, tf.constant(step))) for step in range(4)]
+    assert penalties == pytest.approx([3 * 2.0 * (gradient**2).sum(), 0, 0, 3 * 2.0 * (gradient**2).sum()], rel=1e-4)
+
+
+def test_the_discriminator_takes_a_step_on_each_part_of_the_batch():
+    task, trainer = compiled_gan(discriminator_steps=2)
+    replay = GanReplay(weights(trainer), IMAGES[:4] / 255)
+    batch = task.network_batch(tf.constant(IMAGES))
+    noise = [trainer.latents(4, tf.constant(step)).numpy() for step in (0, 1)]
+    trainer.train_on_batch(*batch)
+    replay.noise = noise[0]
+    replay.step(0.0, 0.1)
+    replay.images, replay.noise = IMAGES[4:].reshape(4, -1) / 255, noise[1]
+    replay.step(0.1)
+    assert_close(weights(trainer), replay.weights)
+    assert [int(optimizer.iterations) for optimizer in trainer.optimizers] == [1, 2]
+
+
+@pytest.mark.slow
+def test_a_generator_learns_a_distribution_of_two_points(tmp_path):
+    """Images are dark or bright, three to one; nothing lies between, and no point is lost."""
+    values = np.uint8([40, 40, 40, 220] * 800)
+    images = values[:, None, None, None] * np.ones((1, 2, 2, 1), np.uint8)
+    run = zoo.train(
+        "plain_gan", dataset(images), out=tmp_path, input_shape=(2, 2, 1), arguments={"latents": 4, "width": 32},
+        epochs=16, batch_size=64, optimizer="adam", optimizer_arguments={"beta_1": 0.5}, learning_rate=0.01, r1=0.05,
+        r1_every=1, ema=0.98,
+    )  # fmt: skip
+    samples = zoo.sample(run, 1_000).mean((1, 2, 3))
+    dark, bright = (np.abs(samples - value) < 40 for value in (40, 220))
+    assert 0.6 < dark.mean() < 0.9
+    assert 0.1 < bright.mean() < 0.4
+    assert (dark | bright).mean() > 0.9
 
 
 @pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (-1.0, 1.0)])
@@ -186,74 +326,6 @@ def test_the_discriminator_sees_images_of_the_generators_scale(high):
     task = gan_task(low=-1.0, high=high)
     inputs, _ = task.network_batch(tf.reshape(tf.constant([0, 255, 0, 255], tf.uint8), [1, 2, 2, 1]))
     assert inputs.numpy().ravel().tolist() == [-1.0, high] * 2
-
-
-# --- texts -------------------------------------------------------------------------------------------------------
-
-FOLLOWS = [0, 0.9, 0.05, 0.05]  # probabilities that 0 to 3 letters later in the alphabet a, b, c, d, a... comes next
-
-
-def chain(length: int, seed: int) -> tuple[str, float]:
-    """A text of a source that draws each letter by the last one, and its nats a letter under these probabilities: no
-    model can do better but by chance. No letter follows itself, so that a model whose targets were its inputs would be
-    right each time."""
-    steps = np.random.default_rng(seed).choice(4, size=length, p=FOLLOWS)
-    return "".join("abcd"[number] for number in np.cumsum(steps) % 4), -np.log(np.take(FOLLOWS, steps)).mean()
-
-
-def test_a_language_model_reaches_the_entropy_of_its_source(tmp_path):
-    lengths = {"train": 16_000, "validation": 8_000, "test": 8_000}
-    chains = {name: chain(length, seed) for seed, (name, length) in enumerate(lengths.items())}
-    splits = {name: Split(np.array([text], object)) for name, (text, _) in chains.items()}
-    run = zoo.train(
-        "lstm_char", Dataset("chain", splits), out=tmp_path, input_shape=(20,), epochs=3, batch_size=40,
-        learning_rate=0.05, arguments={"embedding": 4, "width": 8},
-    )  # fmt: skip
-    losses = [row["val_loss"] for row in run.history]
-    assert losses[run.best_epoch - 1] == min(losses) < max(losses)
-    for name, scores in run.metrics.items():
-        text, entropy = chains[name]
-        assert scores["loss"] == pytest.approx(entropy, abs=0.02), name
-        follows = np.mean([pair in ("ab", "bc", "cd", "da") for pair in map("".join, itertools.pairwise(text))])
-        assert scores["accuracy"] == pytest.approx(follows, abs=0.005), name
-    outputs = zoo.load(run)(["a", "dabcabc", "abcd"])["probabilities"]
-    expected = [[0, 0.9, 0.05, 0.05], [0.05, 0.05, 0, 0.9], [0.9, 0.05, 0.05, 0]]
-    np.testing.assert_allclose(outputs, expected, atol=0.03)
-
-
-def test_the_targets_of_a_language_model_are_the_next_characters():
-    data = dataset(np.array(["abcdabca"], object))
-    task = tasks.get_task("language_model").from_data(zoo.get_spec("lstm_char"), data, (3,))
-    assert task.vocabulary == tuple("abcd")
-    ((tokens, targets),) = evaluation_batches(task, data.splits["test"])
-    assert tokens.numpy().tolist() == [[0, 1, 2], [3, 0, 1]]
-    assert targets.numpy().tolist() == [[1, 2, 3], [0, 1, 2]]
-
-
-@pytest.mark.slow
-def test_a_text_classifier_learns_which_word_a_text_contains(tmp_path):
-    """`yes`, `no` or `maybe` among words without a meaning."""
-    random, classes = np.random.default_rng(0), ("yes", "no", "maybe")
-    labels = np.arange(300, dtype=np.int64) % 3
-    texts = []
-    for label in labels:
-        words = list(random.choice(["of", "the", "and"], 3))
-        words.insert(random.integers(4), classes[label])
-        texts.append(" ".join(words))
-    whole = Split(np.array(texts, object), labels)
-    parts = {"train": slice(0, 120), "validation": slice(120, 210), "test": slice(210, 300)}
-    data = Dataset("words", {name: whole.take(part) for name, part in parts.items()}, classes)
-    run = zoo.train(
-        "lstm_text", data, out=tmp_path, input_shape=(5,), epochs=8, batch_size=20,
-        learning_rate=0.1, patience=None, arguments={"vocabulary_size": 20, "width": 8},
-    )  # fmt: skip
-    assert run.metrics["validation"]["accuracy"] == run.metrics["test"]["accuracy"] == 1.0
-    for number, name in enumerate(classes):
-        outputs = zoo.load(run)([f"of {name} the", f"the of and {name}", f"{name.upper()}!"])
-        assert outputs["class_names"].tolist() == [name.encode()] * 3
-        assert outputs["class_ids"].tolist() == [number] * 3
-        assert (outputs["probabilities"][:, number] > 0.5).all()
-    assert [row["class"] for row in zoo.predict(run, ["the yes", "maybe of the"])] == ["yes", "maybe"]
 
 
 # --- batches -----------------------------------------------------------------------------------------------------

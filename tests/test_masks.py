@@ -65,6 +65,13 @@ def tiff(values, names=(), overviews=(), **options) -> bytes:
         return file.read()
 
 
+def animated(*frames) -> bytes:
+    file = io.BytesIO()
+    first, *rest = map(Image.fromarray, frames)
+    first.save(file, "GIF", save_all=True, append_images=rest)
+    return file.getvalue()
+
+
 def pairs(images, masks, suffix="npy", prefix="") -> dict[str, bytes]:
     """Arrays, or encoded files, as the files of two folders, or of more if the masks are a mapping by class."""
     data = [value if isinstance(value, bytes) else npy(value) for value in images]
@@ -93,13 +100,19 @@ def refused(path, **options) -> str:
     return str(caught.value)
 
 
+def on_white(layers, opaque) -> np.ndarray:
+    """[H, W, C + 1] in front of white."""
+    share = layers[..., -1:] / opaque
+    return np.rint(layers[..., :-1] * share + opaque * (1 - share)).astype(layers.dtype)
+
+
 IMAGES = {
     "gray PNG": (encoded(GRAY), GRAY),
     "color PNG": (encoded(COLOR), COLOR),
     "16-bit PNG": (encoded(DEEP), DEEP),
     "16-bit color PNG": (tf.io.encode_png(BANDS[..., :3]).numpy(), BANDS[..., :3]),
-    "16-bit transparent PNG": (tf.io.encode_png(BANDS[..., :4]).numpy(), BANDS[..., :3]),
-    "transparent PNG": (encoded(np.dstack([COLOR, GRAY])), COLOR),
+    "16-bit transparent PNG": (tf.io.encode_png(BANDS[..., :4]).numpy(), on_white(BANDS[..., :4], 2**16 - 1)),
+    "transparent PNG": (encoded(np.dstack([COLOR, GRAY])), on_white(np.dstack([COLOR, GRAY]), 255)),
     "JPEG": (encoded(np.full((5, 6), 9, np.uint8), "JPEG"), np.full((5, 6), 9, np.uint8)),
     "BMP": (encoded(COLOR, "BMP"), COLOR),
     "GIF": (encoded(GRAY, "GIF"), GRAY),
@@ -153,7 +166,6 @@ MASKS = {
     "other gray values": (encoded(HALF // 5), HALF // 5),
     "palette": (palette(HALF // 85, [9, 9, 9] * 3 + [200, 0, 0]), HALF // 85),
     "equal bands": (encoded(HALF, mode="RGB"), HALF),
-    "transparent": (encoded(HALF, mode="RGBA"), HALF),
     "1 bit": (encoded(HALF > 0), HALF),
     "GIF": (encoded(HALF, "GIF"), HALF),
     "16 bits": (encoded(HALF.astype(np.uint16) * 100), HALF.astype(int) * 100),
@@ -367,7 +379,7 @@ CUT = "unreadable or truncated"
 WHOLE = "label values must be whole numbers of at most 32 bits"
 VRT = b'<VRTDataset rasterXSize="6" rasterYSize="5"/>'
 FAULTS = {
-    "no mask": (without(GOOD, "labels/2.x"), "images/2.npy (no mask in labels)"),
+    "no mask": (without(GOOD, "labels/2.x"), "images/2.npy (no mask in labels, such as labels/2.png)"),
     "no image": (without(GOOD, "images/2.npy"), "labels/2.x (no image)"),
     "like an image": (GOOD | {"images/1.png": b""}, "images/1.png (same name as images/1.npy)"),
     "like a mask": (GOOD | {"labels/1.y": b""}, "labels/1.y (same name as labels/1.x)"),
@@ -376,7 +388,16 @@ FAULTS = {
     "cut 16-bit PNG": (image(encoded(DEEP)[:-9]), f"images/1.npy ({CUT})"),
     "cut TIFF": (image(pages(GRAY)[:-20]), f"images/1.npy ({CUT})"),
     "cut npy": (mask(npy(GRAY)[:-1]), f"labels/1.x ({CUT})"),
-    "empty file": (mask(b""), f"labels/1.x ({CUT})"),
+    "empty file": (mask(b""), "labels/1.x (an empty file)"),
+    "transparent": (
+        mask(encoded(HALF, mode="RGBA")),
+        "labels/1.x (an alpha channel, which masks cannot have: save it without transparency)",
+    ),
+    "animated": (mask(animated(GRAY, ODD)), "labels/1.x (several frames: save a mask as an image of one)"),
+    "PPM": (
+        mask(encoded(GRAY, "PPM")),
+        "labels/1.x (a PPM file, whose values depend on its header: save masks as PNG)",
+    ),
     "pickle": (image(npy(np.array([{}], object))), f"images/1.npy ({CUT})"),
     "file of addresses": (image(VRT), f"images/1.npy ({CUT})"),
     "pages": (image(pages(GRAY, GRAY)), "images/1.npy (2 pages: write each to its own file)"),
@@ -405,19 +426,23 @@ FAULTS = {
         NAMED | {"labels/1.x": tiff(LAYERS, ["b", "a"])},
         "labels/1.x (band names differ from those of labels/0.x)",
     ),
-    "no mask of a class": (without(CLASSES, "labels/b/2.x"), "images/2.npy (no mask in labels/b)"),
+    "no mask of a class": (
+        without(CLASSES, "labels/b/2.x"),
+        "images/2.npy (no mask in labels/b, such as labels/b/2.png)",
+    ),
     "no image of a class": (without(CLASSES, "images/2.npy"), "labels/a/2.x (no image), labels/b/2.x (no image)"),
     "beside classes": (CLASSES | {"labels/1.x": npy(GRAY)}, "labels/1.x (beside the class folders)"),
     "bands of a class": (CLASSES | {"labels/a/1.x": npy(LAYERS)}, "labels/a/1.x (2 bands, not 1)"),
     "nested class": (CLASSES | {"labels/a/b/1.x": npy(GRAY)}, "labels/a/b (a folder)"),
     "all at once": (
         without(GOOD, "images/0.npy") | {"images/1.npy": b"", "labels/2.x": npy(GRAY.T), "images/7.png": b""},
-        f"images/1.npy ({CUT}), images/7.png (no mask in labels), labels/0.x (no image), "
+        "images/1.npy (an empty file), images/7.png (no mask in labels, such as labels/7.png), labels/0.x (no image), "
         "labels/2.x (6 x 5 pixels, its image 5 x 6)",
     ),
     "many": (
         pairs([b""] * 13, [GRAY] * 13),
-        ", ".join(f"images/{number}.npy ({CUT})" for number in (0, 1, 10, 11, 12, 2, 3, 4, 5, 6)) + ", and 3 more",
+        ", ".join(f"images/{number}.npy (an empty file)" for number in (0, 1, 10, 11, 12, 2, 3, 4, 5, 6))
+        + ", and 3 more",
     ),
     "unknown label": (
         split_files() | pairs([GRAY[:4, :5]], [GRAY[:4, :5] // 80 + 1], prefix="test/"),
@@ -430,12 +455,15 @@ FAULTS = {
     "unknown class": (
         pairs([GRAY] * 3, {"a": [GRAY] * 3}, prefix="train/") | pairs([GRAY], {"b": [GRAY]}, prefix="test/"),
         ", ".join(
-            ["test/images/0.npy (no mask in test/labels/a)"]
-            + [f"train/images/{number}.npy (no mask in train/labels/b)" for number in range(3)]
+            ["test/images/0.npy (no mask in test/labels/a, such as test/labels/a/0.png)"]
+            + [
+                f"train/images/{number}.npy (no mask in train/labels/b, such as train/labels/b/{number}.png)"
+                for number in range(3)
+            ]
         ),
     ),
     # the image in val has the label of train's first mask: it may be known
-    "unknown train": (split_files() | {"train/labels/0.x": b""}, f"train/labels/0.x ({CUT})"),
+    "unknown train": (split_files() | {"train/labels/0.x": b""}, "train/labels/0.x (an empty file)"),
 }
 
 
@@ -466,7 +494,7 @@ OTHER = {
         "no example in test",
     ),
     "another split": (
-        split_files() | {"test/cats/1.png": encoded(GRAY)},
+        {name: data for name, data in split_files().items() if name[:4] != "test"} | {"test/cats/1.png": encoded(GRAY)},
         "train contains images and masks, test does not",
     ),
     "only validated": (
@@ -492,9 +520,9 @@ def test_a_tiff_without_rasterio(tmp_path, monkeypatch):
 
 def test_class_folders_take_only_8_bit_images(tmp_path):
     files = {f"{name}/{n}.png": encoded(GRAY) for name in "ab" for n in range(4)}
-    for data in (tiff(GRAY), npy(GRAY), encoded(DEEP)):
+    for data in (tiff(BANDS), tiff(GRAY / 7), npy(GRAY)):
         message = refused(write(tmp_path / "set.zip", files | {"b/9.png": data}))
-        assert "1 of 9 files are not 8-bit images (PNG, JPEG, BMP, GIF): b/9.png" in message
+        assert "1 of 9 files are not images (PNG, JPEG, BMP, GIF, WEBP, TIFF, PPM) of 8 bits: b/9.png" in message
 
 
 # Changes of classes
@@ -564,7 +592,7 @@ def test_masks_of_an_npz(tmp_path):
         assert data.splits["train"].inputs.dtype == np.uint16
     assert load(savez(tmp_path / "one.npz", x_train=x, y_train=ids * 0)).classes == ("0",)
     highest = np.where(ids == 2, 254, ids)
-    assert len(load(savez(tmp_path / "many.npz", x_train=x, y_train=highest)).classes) == 255
+    assert load(savez(tmp_path / "many.npz", x_train=x, y_train=highest)).classes == ("0", "1", "254")
     ignored = np.where(ids == 2, IGNORED, ids).astype(np.uint8)
     data = load(savez(tmp_path / "some.npz", x_train=x, y_train=ignored, classes=["no", "yes"]))
     assert data.classes == ("no", "yes")

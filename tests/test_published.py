@@ -127,9 +127,10 @@ def test_the_table_of_models_is_that_of_the_manifests(tmp_path):
 
 
 @pytest.mark.slow
-def test_notebook_runs(tmp_path):
+@pytest.mark.parametrize("name", ["quickstart", "gan"])
+def test_notebook_runs(name, tmp_path):
     """Its cells, in order, as one script."""
-    notebook = json.loads((ROOT / "notebooks" / "quickstart.ipynb").read_text(encoding="utf-8"))
+    notebook = json.loads((ROOT / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8"))
     cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
     code = "\n".join(["import matplotlib", "matplotlib.use('Agg')", *cells])
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)

@@ -153,7 +153,6 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(tmp_path):
             "a schedule of its own",
         ),
         ("gan_mlp", {"loss": keras.losses.MeanSquaredError()}, "takes no Keras loss or metrics"),
-        ("gan_mlp", {"optimizer": keras.optimizers.SGD(0.1, use_ema=True)}, "ema averages the weights of one"),
     ],
 )
 def test_objects_that_cannot_be_used_are_refused_before_anything_is_written(name, given, message, tmp_path):

@@ -156,13 +156,19 @@ def test_fine_tuned_weights_say_where_they_come_from(made):
         zoo.reproduce(path, data=data)
 
 
-def test_a_network_without_a_score(made):
-    """It is not reproduced, and has no class that rounding could change."""
+def test_a_network_without_classes(made):
+    """It has none that rounding could change: its weights stay float32. Its score is a distance."""
     data, arguments = testing.example_data("generation"), {"width": 4}
     run = zoo.train("gan_mlp", data, out="gan", epochs=1, batch_size=8, arguments=arguments)
     path = zoo.export(run, "gan_mlp.ex", storage="auto")
     assert manifest_of(path)["weights"]["storage"] == "float32"
-    with pytest.raises(zoo.ZooError, match=r"gan_mlp\.ex records no score to reproduce"):
+    assert manifest_of(path)["scores"]["metric"] == "frechet_distance"
+
+
+def test_a_network_without_a_score(made):
+    model = zoo.create_model("gan_mlp", width=4)
+    path = zoo.export(model, "gan_mlp.bare", spec=zoo.get_spec("gan_mlp"), arguments={"width": 4})
+    with pytest.raises(zoo.ZooError, match=r"gan_mlp\.bare was not trained from scratch"):
         zoo.reproduce(path)
 
 

@@ -225,7 +225,7 @@ BAD = {  # case: (body, part of the error)
     "unknown signature": ({"signature_name": "encoded_image", "inputs": []}, "did you mean encoded_images?"),
     "signature of a wrong type": ({"signature_name": ["sample"], "inputs": []}, "unknown signature"),
     "hidden signature": ({"signature_name": "__saved_model_init_op", "inputs": {}}, "unknown signature"),
-    "empty instances": ({"instances": []}, "at least one instance"),
+    "no list": ({"instances": {}}, "at least one instance"),
     "empty inputs": ({"inputs": []}, "input 'images' is empty"),
     "instances not a list": ({"instances": 3}, "at least one instance"),
     "unknown input": ({"inputs": {"image": [IMAGE]}}, "unknown input 'image': did you mean images?"),

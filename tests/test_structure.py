@@ -16,7 +16,7 @@ FLOORS = """
     cli
     report testing
     zoo
-    serving tiling exporting training loading
+    serving tiling exporting training sampling language loading
     listing artifacts
     tasks models registry
     data

@@ -471,10 +471,10 @@ CUT = [
 ]
 WRONG = {
     **{f"{name} -o mask.npy": "truncated" for name in CUT},
-    **{f"text.{suffix} -o mask.npy": "is not a readable" for suffix in ("npy", "tif", "png")},
+    **{f"text.{suffix} -o mask.npy": "is not a " for suffix in ("npy", "tif", "png")},
     "nowhere.png -o mask.png": "no file nowhere.png",
     "folder.png -o mask.png": "no file folder.png",
-    "scene.txt -o mask.png": "scene.txt has an unknown format: give a .npy, .tif",
+    "scene.txt -o mask.png": "scene.txt is not a usable image (unreadable or truncated): give one of npy, GeoTIFF, PNG",
     "flat.npy -o mask.png": "must be an image [H, W, C] or [H, W], not an array of shape (6300,)",
     "none.npy -o mask.png": "none.npy",
     "objects.npy -o mask.png": "objects.npy is not a readable .npy file",

@@ -185,8 +185,10 @@ def test_a_gan_trains_on_two_devices(tmp_path):
     )
     assert all(math.isfinite(value) for row in run.history for value in row.values())
     # what is shown is not divided by the replicas: the scores are those of one device, but for the noise
+    best = run.history[run.best_epoch - 1]
     for name, value in run.metrics["validation"].items():
-        assert run.history[-1][f"val_{name}"] == pytest.approx(value, rel=0.15)
+        if name.endswith("loss"):  # the others are of few samples
+            assert best[f"val_{name}"] == pytest.approx(value, rel=0.15)
     assert [int(value) for key, value in state_of(run.directory).items() if key.endswith("iteration")] == [8, 8]
 
 
@@ -194,7 +196,7 @@ def test_each_replica_of_a_gan_draws_noise_of_its_own(tmp_path):
     strategy = devices.strategy("cpu:2")
     task = get_task("generation").from_data(zoo.get_spec("gan_mlp"), digits(8, 8), width=8)
     with strategy.scope():
-        adversary = task.compile(task.build(), task.spec.recipe(), keras.optimizers.SGD)
+        adversary = task.compile(task.build(), task.with_options(task.spec.recipe()), keras.optimizers.SGD)
 
     def draw(step: int) -> list[np.ndarray]:
         values = strategy.run(lambda: adversary.latents(500, tf.constant(step)))
@@ -585,10 +587,11 @@ def test_the_averaged_weights_are_validated_and_kept(tmp_path):
     data = bars(classes=3)
     replay, momentum, averages = Replay(data), 0.7, []
     run = zoo.train("mlp_784_10", data, out=tmp_path / "run", epochs=4, batch_size=24, learning_rate=5.0, ema=momentum)
-    for _ in range(4):
+    for step in range(4):
         replay.step(rate=5.0, decay=0.0)
         now = np.vstack([replay.kernel, replay.bias])
-        averages.append(now if not averages else momentum * averages[-1] + (1 - momentum) * now)
+        rising = min(momentum, 1 - (1 + step) ** (-2 / 3))  # timm's warm-up: 0, 0.37, 0.52, 0.60
+        averages.append(now if not averages else rising * averages[-1] + (1 - rising) * now)
     assert np.abs(averages[-1] - now).max() > 0.01  # they do differ from the weights of the last step
     x, y = replay.arrays(data.splits["validation"])
     losses = [0.5 * np.sum((sigmoid(x @ both[:-1] + both[-1]) - y) ** 2, axis=1).mean() for both in averages]
@@ -856,9 +859,10 @@ def test_fine_tuning_takes_a_schedule(artifact, tmp_path):
 @pytest.mark.parametrize(
     ("name", "settings", "words"),
     [
-        ("gan_mlp", {"ema": 0.9}, "ema averages the weights of one optimizer, gan_mlp has several"),
         ("gan_mlp", {"precision": "mixed_float16"}, "needs: use mixed_bfloat16"),
-        ("gan_mlp", {"patience": 3}, "patience needs a validation score, which generation has not"),
+        ("gan_mlp", {"loss": "hinge", "real_target": 0.9}, "the loss hinge has no target of real images"),
+        ("gan_mlp", {"batch_size": 10, "discriminator_steps": 3}, "a batch of 10 has no 3 equal parts"),
+        ("gan_mlp", {"loss": "hing"}, "did you mean hinge"),
         ("mlp_784_10", {"border": {}}, "unknown recipe key 'border'"),
         ("mlp_784_10", {"label_smoothin": 0.1}, "unknown recipe key 'label_smoothin': did you mean label_smoothing"),
         ("mlp_784_10", {"label_smoothing": 0.1}, "label_smoothing is for the losses .* not for quadratic"),

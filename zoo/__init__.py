@@ -12,6 +12,7 @@ from zoo.metrics import Metric
 from zoo.recipe import (
     Augmentation,
     ClassificationOptions,
+    GenerationOptions,
     MultilabelOptions,
     Recipe,
     SegmentationOptions,
@@ -23,7 +24,9 @@ with epy.lazy_api_imports(globals()):  # none of these is imported, TensorFlow l
     from zoo.artifacts.verification import verify
     from zoo.exporting.ensembles import create_ensemble
     from zoo.exporting.saved_model import export
+    from zoo.language import Score, draw_scores, generate, score
     from zoo.loading import Predictor, create_model, features, load, load_weights, predict
+    from zoo.sampling import sample
     from zoo.tiling.segmenting import Segmented, segment
     from zoo.tiling.tiles import predict_tiled
     from zoo.training.attacks import adversarial, adversarial_accuracy
@@ -42,6 +45,7 @@ __version__ = importlib.metadata.version("zoo")
 __all__ = [
     "Augmentation",
     "ClassificationOptions",
+    "GenerationOptions",
     "LoadReport",
     "Metric",
     "ModelSpec",
@@ -52,6 +56,7 @@ __all__ = [
     "ReportedScore",
     "Reproduction",
     "Run",
+    "Score",
     "SegmentationOptions",
     "Segmented",
     "Stage",
@@ -60,10 +65,12 @@ __all__ = [
     "adversarial_accuracy",
     "create_ensemble",
     "create_model",
+    "draw_scores",
     "evaluate",
     "export",
     "features",
     "fine_tune",
+    "generate",
     "get_spec",
     "list_models",
     "load",
@@ -73,6 +80,8 @@ __all__ = [
     "predict_tiled",
     "register",
     "reproduce",
+    "sample",
+    "score",
     "segment",
     "train",
     "verify",

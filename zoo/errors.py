@@ -1,8 +1,10 @@
-"""Errors in one line: what was wrong, with what, and what to do."""
+"""Errors and notes in one line: what was wrong, with what, and what to do."""
 
 from __future__ import annotations
 
 import difflib
+import re
+import sys
 from collections.abc import Iterable
 
 
@@ -18,3 +20,23 @@ def unknown(kind: str, name: str, known: Iterable[str], hint: str = "") -> ZooEr
     near = [*dict.fromkeys([*parts, *difflib.get_close_matches(name, known, n=3, cutoff=0.5)])]
     advice = f"did you mean {' or '.join(near[:4])}?" if near else f"known: {', '.join(known) or 'none'}."
     return ZooError(f"unknown {kind} {name!r}: {advice}{' ' + hint if hint else ''}")
+
+
+def note(text: str) -> None:
+    """Print, on standard error and in one line, what was done to the user's data beside what was asked."""
+    print(f"note: {' '.join(text.split())}", file=sys.stderr, flush=True)
+
+
+def listed(names: Iterable[str], most: int = 10) -> str:
+    """The first names, and the number of those that follow."""
+    names = [*names]
+    return ", ".join(names[:most]) + (f", and {len(names) - most} more" if len(names) > most else "")
+
+
+def graph_error(message: str) -> str:
+    """The cause in a message of TensorFlow, without its trace: the first line after the list of nodes, and of a failed
+    assertion its words alone."""
+    lines = message.rpartition("<stack traces unavailable>")[2].strip().splitlines()
+    cause = next((line for line in lines if "assertion failed" in line), lines[0] if lines else "no message")
+    cause = re.sub(r"\{\{.*?\}\}|\[Op:.*", "", cause).strip()
+    return re.sub(r"^assertion failed: \[(.*)\]$", r"\1", cause)

@@ -1,4 +1,4 @@
-"""Files and folders that are written completely or not at all, JSON files, offline mode, and the cache folder."""
+"""Files and folders that are written completely or not at all, JSON files, offline mode, and folders of artifacts."""
 
 from __future__ import annotations
 
@@ -85,3 +85,10 @@ def cache_folder() -> Path:
     """Where downloads are kept: the folder that ZOO_CACHE names, or a folder in the system's cache."""
     folder = os.environ.get("ZOO_CACHE") or pooch.os_cache("zoo")
     return Path(folder).expanduser().absolute()
+
+
+def package_folder() -> Path:
+    """The package's own `saved_models`: inside an installed package, beside it in a checkout."""
+    package = Path(__file__).parent
+    inside = package / "saved_models"
+    return inside if inside.is_dir() else package.parent / "saved_models"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -368,6 +369,269 @@ class MirrorPadding2D(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         own = {"margin": self.margin, "divisor": self.divisor, "remainder": self.remainder}
         return {**super().get_config(), **own}
+
+
+@register
+class LSTM(keras.layers.LSTM):
+    """Keras' LSTM with weight drop: in each training step a share of the recurrent weights is zero, the same ones for
+    all rows and times, and the others are scaled up (Merity, Keskar and Socher 2018, "Regularizing and Optimizing LSTM
+    Language Models", section 2).
+
+    In training without a mask the inputs of all times are multiplied by the kernel at once, which is faster.
+
+    Args:
+        weight_drop: the share of recurrent weights, from 0 to below 1.
+    """
+
+    def __init__(self, units: int, weight_drop: float = 0.0, **kwargs: Any) -> None:
+        super().__init__(units, **{"use_cudnn": False, **kwargs})
+        self.weight_drop = weight_drop
+        self.weight_drop_seed = keras.random.SeedGenerator(self.cell.seed)
+
+    def inner_loop(self, sequences: Any, initial_state: Sequence[Any], mask: Any, training: bool = False) -> tuple:
+        cell, plain = self.cell, not (self.dropout or self.recurrent_dropout or self.go_backwards)
+        if not training or mask is not None or not plain:
+            if training and self.weight_drop:
+                raise ValueError("weight_drop works without a mask, another dropout in the layer and go_backwards")
+            return super().inner_loop(sequences, initial_state, mask, training=training)
+        kernel = ops.cast(cell.recurrent_kernel, cell.compute_dtype)
+        if self.weight_drop:
+            kernel = keras.random.dropout(kernel, self.weight_drop, seed=self.weight_drop_seed)
+        projected = ops.matmul(ops.swapaxes(sequences, 0, 1), ops.cast(cell.kernel, cell.compute_dtype))
+        projected = projected + ops.cast(cell.bias, cell.compute_dtype)  # [T, B, 4 * units]
+
+        def step(states: tuple, inputs: Any) -> tuple:
+            h, c = states
+            gates = ops.split(inputs + ops.matmul(h, kernel), 4, axis=-1)
+            i, f, o = (cell.recurrent_activation(gates[gate]) for gate in (0, 1, 3))
+            c = f * c + i * cell.activation(gates[2])
+            states = o * cell.activation(c), c
+            return states, states
+
+        (h, c), (outputs, _) = ops.scan(step, tuple(initial_state), projected)
+        return h, ops.swapaxes(outputs, 0, 1) if self.return_sequences else h[:, None], [h, c]
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "weight_drop": self.weight_drop}
+
+
+@register
+class TokenDropout(keras.layers.Layer):
+    """Vectors [B, T, D] of tokens, int [B, T]; in training a share of the kinds of token is zero wherever they occur in
+    the batch, and the others are scaled up: embedding dropout (Gal and Ghahramani 2016, section 4.2).
+
+    Args:
+        vocabulary_size: number of token ids.
+        rate: the share, from 0 to below 1.
+    """
+
+    def __init__(self, vocabulary_size: int, rate: float, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.vocabulary_size, self.rate = vocabulary_size, rate
+        self.seed = keras.random.SeedGenerator()
+
+    def call(self, inputs: Sequence[Any], training: bool = False) -> Any:
+        tokens, vectors = inputs
+        if not training or not self.rate:
+            return vectors
+        kept = keras.random.dropout(ops.ones((self.vocabulary_size, 1), vectors.dtype), self.rate, seed=self.seed)
+        return vectors * ops.take(kept, tokens, axis=0)
+
+    def compute_output_shape(self, input_shape: Sequence[tuple]) -> tuple:
+        return input_shape[1]
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "vocabulary_size": self.vocabulary_size, "rate": self.rate}
+
+
+@register
+class WordDropout(keras.layers.Layer):
+    """Token numbers, int [B, T]; in training a share of the words is replaced by the unknown word, which is trained by
+    that (Iyyer et al. 2015, "Deep Unordered Composition Rivals Syntactic Methods for Text Classification", section 3).
+
+    Args:
+        rate: the share, from 0 to below 1.
+        unknown: number of the unknown word; smaller numbers, such as padding, are kept.
+    """
+
+    def __init__(self, rate: float, unknown: int = 1, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.rate, self.unknown = rate, unknown
+        self.seed = keras.random.SeedGenerator()
+
+    def call(self, tokens: Any, training: bool = False) -> Any:
+        if not training or not self.rate:
+            return tokens
+        dropped = keras.random.uniform(ops.shape(tokens), seed=self.seed) < self.rate
+        return ops.where(ops.logical_and(dropped, tokens > self.unknown), self.unknown, tokens)
+
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "rate": self.rate, "unknown": self.unknown}
+
+
+@register
+class GlobalMaxPooling1D(keras.layers.GlobalMaxPooling1D):
+    """Keras' maximum over time, [B, T, D] to [B, D], without the masked times."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.supports_masking = True
+
+    def call(self, inputs: Any, mask: Any = None) -> Any:
+        if mask is not None:
+            lowest = -1e4  # below all activations, and within the range of every floating-point type
+            inputs = ops.where(ops.expand_dims(mask, -1), inputs, ops.cast(lowest, inputs.dtype))
+        return super().call(inputs)
+
+    def compute_mask(self, inputs: Any, mask: Any = None) -> None:
+        return None
+
+
+@register
+class SpectralNormalization(keras.layers.Layer):
+    """A dense or convolutional layer without bias and activation, divided by the largest singular value of its kernel
+    as a matrix [inputs, outputs], plus a bias (Miyato et al. 2018, section 2.1). One step of the power iteration is
+    made in each call in training (appendix A).
+
+    The gradient passes through the singular value, and the kernel itself is never overwritten, as it is by Keras' layer
+    of this name, which therefore takes steps of another kind and fails on several devices.
+    """
+
+    def __init__(self, layer: Any, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.layer = layer
+
+    def build(self, input_shape: tuple) -> None:
+        if not self.layer.built:
+            self.layer.build(input_shape)
+        outputs = self.layer.kernel.shape[-1]
+        self.bias = self.add_weight(shape=(outputs,), initializer="zeros", name="bias")
+        self.vector = self.add_weight(
+            shape=(1, outputs), initializer=keras.initializers.RandomNormal(), trainable=False, name="vector"
+        )
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        matrix = ops.cast(ops.reshape(self.layer.kernel, (-1, self.layer.kernel.shape[-1])), "float32")
+        vector = ops.cast(self.vector, "float32")
+        left = ops.stop_gradient(_unit(ops.matmul(vector, ops.transpose(matrix))))
+        right = ops.stop_gradient(_unit(ops.matmul(left, matrix)))
+        if training:
+            self.vector.assign(ops.cast(right, self.vector.dtype))
+        norm = ops.sum(ops.matmul(left, matrix) * right)
+        return self.layer(inputs) / ops.cast(norm, self.compute_dtype) + ops.cast(self.bias, self.compute_dtype)
+
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
+        return self.layer.compute_output_shape(input_shape)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "layer": keras.saving.serialize_keras_object(self.layer)}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> SpectralNormalization:
+        return cls(**{**config, "layer": keras.saving.deserialize_keras_object(config["layer"])})
+
+
+def _unit(vector: Any) -> Any:
+    return vector / (ops.norm(vector) + 1e-12)
+
+
+@register
+class WeightNormalizedDense(keras.layers.Layer):
+    """x @ (g * v / |v|) + b, where |v| is the length of each column (Salimans and Kingma 2016, equation (2)).
+
+    `initialize` sets g and b so that the outputs of a batch have mean 0 and variance 1 (equation (6)).
+
+    Args:
+        units: outputs.
+        train_scale: whether g is trained, or keeps its initial value.
+    """
+
+    def __init__(self, units: int, train_scale: bool = True, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.units, self.train_scale = units, train_scale
+
+    def build(self, input_shape: tuple) -> None:
+        shape = (input_shape[-1], self.units)
+        self.kernel = self.add_weight(
+            shape=shape, initializer=keras.initializers.RandomNormal(0.0, 0.05), name="kernel"
+        )
+        self.scale = self.add_weight(
+            shape=(self.units,),
+            initializer=keras.initializers.Constant(math.sqrt(2)),  # keeps the variance through a layer of ReLU
+            trainable=self.train_scale,
+            name="scale",
+        )
+        self.bias = self.add_weight(shape=(self.units,), initializer="zeros", name="bias")
+
+    def call(self, inputs: Any) -> Any:
+        lengths = ops.sqrt(ops.sum(ops.square(self.kernel), axis=0) + 1e-12)
+        return ops.matmul(inputs, self.kernel * (self.scale / lengths)) + self.bias
+
+    def initialize(self, inputs: Any) -> None:
+        """Set scale and bias by a batch of the layer's inputs [B, D]."""
+        self.scale.assign(ops.ones_like(self.scale))
+        self.bias.assign(ops.zeros_like(self.bias))
+        outputs = self(inputs)
+        deviation = ops.std(outputs, axis=0) + 1e-8
+        self.scale.assign(1 / deviation)
+        self.bias.assign(-ops.mean(outputs, axis=0) / deviation)
+
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
+        return *input_shape[:-1], self.units
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "units": self.units, "train_scale": self.train_scale}
+
+
+@register
+class Maxout(keras.layers.Layer):
+    """The maximum over groups of `pieces` neighboring inputs: [B, D] to [B, D // pieces] (Goodfellow et al. 2013,
+    section 3)."""
+
+    def __init__(self, pieces: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.pieces = pieces
+
+    def call(self, inputs: Any) -> Any:
+        return ops.max(ops.reshape(inputs, (-1, inputs.shape[-1] // self.pieces, self.pieces)), axis=-1)
+
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
+        return input_shape[0], input_shape[-1] // self.pieces
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "pieces": self.pieces}
+
+
+@register
+class ToUniform(keras.layers.Layer):
+    """Standard normal latents [B, Z], of which the first `count` become uniform within `low` .. 1: all networks take
+    latents of one distribution, and those whose paper has uniform ones convert them.
+
+    Args:
+        count: None for all.
+    """
+
+    def __init__(self, count: int | None = None, low: float = -1.0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.count, self.low = count, low
+
+    def call(self, inputs: Any) -> Any:
+        uniform = self.low + (1 - self.low) / 2 * (to_uniform(inputs[:, : self.count]) + 1)
+        return uniform if self.count is None else ops.concatenate([uniform, inputs[:, self.count :]], axis=-1)
+
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "count": self.count, "low": self.low}
+
+
+def to_uniform(normal: Any) -> Any:
+    """Standard normal values to values uniform within -1..1: the distribution function, scaled."""
+    return ops.erf(normal / math.sqrt(2))
 
 
 def probabilities(scores: Any, kind: str) -> Any:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,13 +14,17 @@ from etils import epy
 
 from zoo import artifacts, registry, tasks
 from zoo import preprocessing as pre
-from zoo.errors import ZooError, unknown
+from zoo.data import brightness
+from zoo.data.decoding import UNREADABLE, Unusable
+from zoo.errors import ZooError, graph_error, listed, note, unknown
 from zoo.recipe import Recipe
+from zoo.spec import check_keras
 from zoo.weights import LoadReport, assign, load_arrays, named_weights
 
 with epy.lazy_imports():
     import keras
     import tensorflow as tf
+    import tqdm
 
 
 class Trained(Protocol):
@@ -28,6 +34,11 @@ class Trained(Protocol):
     model: keras.Model
     recipe: Recipe
 
+
+BATCH = 64  # inputs that are read and predicted at once
+LARGEST_BATCH = 2**22  # numbers in the images of a batch
+PROGRESS_FROM = 200  # more inputs than this show a progress bar
+MOST_NAMED = 20  # inputs that an error names
 
 Source = str | os.PathLike | Trained
 
@@ -52,6 +63,7 @@ def create_model(
         ZooError: for an unknown name or tag, an artifact that is damaged or of another network, weights that do not
             fit.
     """
+    check_keras()
     spec = registry.get_spec(name)
     tag = name.partition(".")[2] if weights is None else weights
     if not tag:
@@ -112,6 +124,7 @@ class Predictor:
     """
 
     def __init__(self, source: Source, tta: Iterable[str] = ()) -> None:
+        check_keras()
         self.artifact: artifacts.Artifact | None = None
         if isinstance(source, str | os.PathLike):
             self.artifact = artifacts.open_artifact(source)
@@ -136,7 +149,8 @@ class Predictor:
             inputs: the signature's inputs in order, or by name; each with its batch axis.
 
         Raises:
-            ZooError: for an unknown signature or input, and an input of another shape or type than the signature's.
+            ZooError: for an unknown signature or input, an input of another shape or type than the signature's, and
+                one that the signature refuses.
         """
         if signature not in self.signatures:
             raise unknown(f"signature of {self.task.spec.name}", signature, self.signatures)
@@ -146,7 +160,20 @@ class Predictor:
         if given.keys() != specs.keys() or len(inputs) + len(named) != len(specs):
             raise ZooError(f"the signature {signature} takes {', '.join(specs)}, not {', '.join(given) or 'nothing'}")
         tensors = {name: _tensor(given[name], spec) for name, spec in specs.items()}
-        return {name: value.numpy() for name, value in function(**tensors).items()}
+        try:
+            return {name: value.numpy() for name, value in function(**tensors).items()}
+        except tf.errors.InvalidArgumentError as error:
+            raise ZooError(f"the signature {signature} refuses its inputs: {graph_error(error.message)}") from None
+
+    def brightness_warning(self, levels: Sequence[float]) -> str:
+        """What to say where images are much brighter or darker than those that the network was trained on.
+
+        Args:
+            levels: the mean value of each image, 0 to 255.
+        """
+        if self.artifact is None or not levels:
+            return ""
+        return brightness.warning(self.artifact.manifest["training"] or {}, levels)
 
     @property
     def predicts_classes(self) -> bool:
@@ -202,16 +229,76 @@ def features(source: Source, images: np.ndarray, layers: Iterable[str] | None = 
     return {name: np.concatenate([part[name].numpy() for part in parts]) for name in names}
 
 
-def predict(source: Source, inputs: str | os.PathLike | Iterable[str | os.PathLike]) -> list[dict[str, Any]]:
-    """Predictions for inputs as a user gives them: paths of images, or texts, depending on the task.
+def predict(source: Source, inputs: Any) -> list[dict[str, Any]]:
+    """Predictions for inputs as a user has them.
+
+    Args:
+        inputs: for a task on images paths of files and folders, with wildcards or without, the bytes of files, images
+            of Pillow, and arrays [H, W], [H, W, C], [N, H, W] or [N, H, W, C]; for a task on texts texts. One, or any
+            number of them.
 
     Returns:
-        For each input a dict of plain data; for classification `input`, `class`, `probability` and `probabilities`.
+        For each input a dict of plain data; for classification `input`, `class`, `probability`, and `probabilities` in
+        the order of `classes`.
 
     Raises:
-        ZooError: for files that are missing or cannot be read, before anything is predicted.
+        ZooError: for files that are missing or cannot be read, all at once.
     """
     predictor = source if isinstance(source, Predictor) else Predictor(source)
-    inputs = [inputs] if isinstance(inputs, str | os.PathLike) else inputs
-    read = [(str(words), predictor.task.read(str(words))) for words in inputs]
-    return [{"input": words, **predictor.task.summary(predictor(value))} for words, value in read]
+    items = predictor.task.items(inputs)
+    results: list[dict[str, Any]] = []
+    faults: dict[str, str] = {}
+    changes: dict[str, list[str]] = {}
+    levels: list[float] = []
+    bar = tqdm.tqdm(total=len(items), unit=" inputs", disable=len(items) <= PROGRESS_FROM)
+    with bar, ThreadPoolExecutor(os.cpu_count()) as pool:
+        for start in range(0, len(items), BATCH):
+            part = items[start : start + BATCH]
+            bar.update(len(part))
+            batch = []
+            for item, (value, notes) in zip(part, pool.map(_read, part), strict=True):
+                if isinstance(value, str):
+                    faults[item.name] = value
+                    continue
+                batch.append((item.name, value))
+                for change in notes:
+                    changes.setdefault(change, []).append(item.name)
+            if faults:  # all of them are named, nothing more is predicted
+                continue
+            levels += [float(value.mean()) for _, value in batch if value.dtype == np.uint8]
+            results += _predict_batch(predictor, batch)
+    if faults:
+        named = listed((f"{name} ({reason})" for name, reason in faults.items()), MOST_NAMED)
+        raise ZooError(f"{len(faults)} of {len(items)} inputs cannot be read: {named}")
+    for change, names in changes.items():
+        note(f"{len(names)} of {len(items)} files, such as {names[0]}: {change}")
+    if words := predictor.brightness_warning(levels):
+        note(words)
+    return results
+
+
+def _read(item: tasks.Item) -> tuple[np.ndarray | str, tuple[str, ...]]:
+    """The value of an input and what its reader changed; or the reason for which it has none."""
+    try:
+        return item.read()
+    except (Unusable, ZooError) as error:
+        return str(error), ()
+    except Exception:  # for a broken file Pillow, rasterio and TensorFlow raise a dozen kinds of errors
+        return UNREADABLE, ()
+
+
+def _predict_batch(predictor: Predictor, batch: list[tuple[str, np.ndarray]]) -> list[dict[str, Any]]:
+    """The predictions for inputs of any sizes, in their order; those of one size are predicted at once."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for row, (_, value) in enumerate(batch):
+        groups.setdefault(value.shape, []).append(row)
+    found: dict[int, dict[str, Any]] = {}
+    for shape, rows in groups.items():
+        size = max(min(len(rows), LARGEST_BATCH // max(math.prod(shape), 1)), 1)
+        for start in range(0, len(rows), size):
+            part = rows[start : start + size]
+            outputs = predictor(np.stack([batch[row][1] for row in part]))
+            for place, row in enumerate(part):
+                one = {name: value[place : place + 1] for name, value in outputs.items()}
+                found[row] = {"input": batch[row][0], **predictor.task.summary(one)}
+    return [found[row] for row in range(len(batch))]

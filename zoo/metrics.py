@@ -40,12 +40,33 @@ class Metric:
 
 ACCURACY = Metric("accuracy", is_share=True)
 LOSS = Metric("loss", lower_is_better=True)
+PERPLEXITY = Metric("perplexity", lower_is_better=True)
+BITS_PER_CHARACTER = Metric("bits_per_character", lower_is_better=True)
+CARRIED_LOSS = Metric("carried_loss", lower_is_better=True, scope="dataset")
 MEAN_IOU = Metric("mean_iou")
 MEAN_DICE = Metric("mean_dice")
 PIXEL_ACCURACY = Metric("pixel_accuracy")
 ADAPTED_RAND_ERROR = Metric("adapted_rand_error", lower_is_better=True, scope="dataset")
+FRECHET_DISTANCE = Metric("frechet_distance", lower_is_better=True)
+# of generated images, see zoo/tasks/sample_metrics.py
+FRECHET_FLOOR = Metric("frechet_floor", lower_is_better=True, scope="dataset")
+PRECISION = Metric("precision", scope="dataset", is_share=True)
+RECALL = Metric("recall", scope="dataset", is_share=True)
+DENSITY = Metric("density", scope="dataset")
+COVERAGE = Metric("coverage", scope="dataset", is_share=True)
+CLASS_DIVERGENCE = Metric("class_divergence", lower_is_better=True, scope="dataset")
+LABEL_ACCURACY = Metric("label_accuracy", scope="dataset", is_share=True)
+CODE_ACCURACY = Metric("code_accuracy", scope="dataset", is_share=True)
 
-METRICS = {metric.name: metric for metric in (ACCURACY, LOSS, MEAN_IOU, MEAN_DICE, PIXEL_ACCURACY, ADAPTED_RAND_ERROR)}
+METRICS = {
+    metric.name: metric
+    for metric in (
+        *(ACCURACY, LOSS, PERPLEXITY, BITS_PER_CHARACTER, CARRIED_LOSS),
+        *(MEAN_IOU, MEAN_DICE, PIXEL_ACCURACY, ADAPTED_RAND_ERROR),
+        *(FRECHET_DISTANCE, FRECHET_FLOOR, PRECISION, RECALL, DENSITY, COVERAGE),
+        *(CLASS_DIVERGENCE, LABEL_ACCURACY, CODE_ACCURACY),
+    )
+}
 
 
 def get_metric(name: str) -> Metric:

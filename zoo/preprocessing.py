@@ -18,6 +18,14 @@ from zoo.spec import Preprocessing
 with epy.lazy_imports():
     import tensorflow as tf
 
+# What the graph of a served network decodes, for its metadata: TensorFlow has no decoder for other formats, and none of
+# its operations reads EXIF data.
+ENCODED = {
+    "formats": ["PNG", "JPEG", "GIF", "WEBP", "BMP of 24 or 32 bits"],
+    "exif_orientation": "not applied",
+    "16_bits": "the upper 8 are used",
+    "animation": "the first frame",
+}
 BAND = 16  # outputs of one product in `resize`: one product for a whole large image would mostly multiply by zeros
 
 
@@ -150,14 +158,29 @@ def _margins(outer: Iterable[int], inner: Iterable[int]) -> tuple[int, ...]:
 
 
 def decode(encoded: tf.Tensor, preprocessing: Preprocessing, channels: int) -> tf.Tensor:
-    """PNG or JPEG bytes, string [B], to the network's input, float32 [B, H', W', channels].
+    """The bytes of image files, string [B], to the network's input, float32 [B, H', W', channels].
 
-    The images may have several sizes if the preprocessing has one.
+    The images may have several sizes if the preprocessing has one. `ENCODED` says what the graph decodes; the pixels
+    are those of `zoo.data.decoding.decode_image`, but for the few gray values in which two decoders of JPEG differ.
     """
     height, width = preprocessing.pad_to or preprocessing.crop_to or preprocessing.size or (None, None)
 
     def decode_one(data: tf.Tensor) -> tf.Tensor:
-        image = tf.io.decode_image(data, channels=channels, expand_animations=False)
-        return apply(tf.ensure_shape(image, [None, None, channels])[None], preprocessing, channels)[0]
+        image = tf.cast(tf.io.decode_image(data, expand_animations=False), tf.int32)
+        image = tf.ensure_shape(image, [None, None, None])
+        stored = tf.shape(image)[2]  # gray, gray with alpha, RGB, RGB with alpha
+        has_alpha = tf.equal(stored % 2, 0)
+        alpha = tf.where(has_alpha & (tf.strings.substr(data, 0, 2) != "BM"), image[..., -1:], 255)  # BMP: unused bytes
+        color = image[..., : stored - tf.cast(has_alpha, tf.int32)]
+        color = (color * alpha + preprocessing.background * (255 - alpha) + 127) // 255
+        gray = color[..., :1]
+        rgb = color + tf.zeros([3], tf.int32)
+        if channels == 3:
+            image = rgb
+        else:  # gray is gray already, and the weights of the conversion do not add up to 1
+            converted = tf.cast(to_channels(tf.cast(rgb, tf.uint8), 1), tf.int32)
+            image = tf.where(stored < 3, gray, converted)
+        image = tf.ensure_shape(image, [None, None, channels])
+        return apply(image[None], preprocessing, channels)[0]
 
     return tf.map_fn(decode_one, encoded, fn_output_signature=tf.TensorSpec([height, width, channels], tf.float32))

@@ -206,11 +206,54 @@ class ClassificationOptions(TaskOptions):
         loss_weights: weight of the loss of each of the network's outputs; all learn the same classes, and the first
             one alone is measured and served.
         class_weight: `balanced` weighs each training example by the inverse of its class's share.
+        labels_per_class: the training data keep the labels of at most so many examples of each class; None for all.
+        labels_seed: seed by which these examples are drawn.
     """
 
     label_smoothing: float = 0.0
     loss_weights: tuple[float, ...] = (1.0,)
     class_weight: Literal["balanced"] | None = None
+    labels_per_class: int | None = None
+    labels_seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.labels_per_class is not None and self.labels_per_class < 1:
+            raise ZooError(f"labels_per_class must be at least 1, not {self.labels_per_class}")
+
+
+@dataclasses.dataclass(frozen=True)
+class GenerationOptions(TaskOptions):
+    """Options of generators that are trained against a discriminator. The recipe's `ema` averages the generator.
+
+    Args:
+        real_target: target of real images, below 1 for one-sided label smoothing (Salimans et al. 2016, section 3.4).
+        r1: weight of the R1 gradient penalty (Mescheder et al. 2018); 0 for none.
+        r1_every: steps from one penalty to the next (Karras et al. 2020, section 3.1).
+        discriminator_steps: updates of the discriminator for each of the generator, on as many parts of the batch.
+        discriminator_rate: the discriminator's learning rate as a multiple of the recipe's.
+        information, information_continuous: weights of the mutual information of the images with categorical and with
+            continuous codes, for networks that have codes (Chen et al. 2016, section 5).
+    """
+
+    real_target: float = 1.0
+    r1: float = 0.0
+    r1_every: int = 16
+    discriminator_steps: int = 1
+    discriminator_rate: float = 1.0
+    information: float = 1.0
+    information_continuous: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name in ("r1_every", "discriminator_steps"):
+            if getattr(self, name) < 1:
+                raise ZooError(f"{name} must be at least 1, not {getattr(self, name)}")
+        for name in ("r1", "information", "information_continuous"):
+            if getattr(self, name) < 0:
+                raise ZooError(f"{name} must be at least 0, not {getattr(self, name)}")
+        if not 0 < self.real_target <= 1:
+            raise ZooError(f"real_target must be above 0 and at most 1, not {self.real_target}")
+        if not self.discriminator_rate > 0:
+            raise ZooError(f"discriminator_rate must be above 0, not {self.discriminator_rate}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -253,13 +296,15 @@ class Recipe:
         loss: a name that the task knows.
         weight_decay: share of each kernel (not bias) subtracted at each step, times the learning rate; for plain SGD
             that is L2 regularization with this factor.
-        ema: momentum of the exponential moving average of the weights that is validated and kept; None for none. The
-            average begins at the initial weights: a run needs some 5 / (1 - ema) steps before they no longer matter.
+        ema: largest momentum of the exponential moving average of the weights that is validated and kept; None for
+            none. The momentum rises with the number of steps, so that the average is useful from the first ones on.
         lookahead: slow weights that the weights are moved to every few steps; None for none.
         rate_factors: factors on the learning rate by the name of a weight, such as `{"beta": 64.0}` for the biases of
             batch normalization.
         clip_norm: largest norm of each variable's gradient; with several devices, of each device's share of it.
+        global_clip_norm: largest norm of all gradients together; with several devices, of each device's share of them.
         patience: epochs without a better validation score before training stops; None for never.
+        background: gray value that transparent pixels of image files show, from 0 (black) to 255 (white).
         arguments: builder arguments that matter only for training, such as `initialization`.
         options: the task's own options, one of the `TaskOptions` classes.
         targets: by data set, the validation score that a run of this recipe is expected to reach.
@@ -278,9 +323,11 @@ class Recipe:
     lookahead: Lookahead | None = None
     rate_factors: Mapping[str, float] = dataclasses.field(default_factory=dict)
     clip_norm: float | None = None
+    global_clip_norm: float | None = None
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     augmentation: Augmentation = Augmentation()
     patience: int | None = None
+    background: int = 255
     arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     options: TaskOptions = TaskOptions()
     targets: Mapping[str, float] = dataclasses.field(default_factory=dict)
@@ -294,6 +341,8 @@ class Recipe:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ZooError(f"recipe key {name} must be at least 1, not {value}")
+        if not 0 <= self.background <= 255:
+            raise ZooError(f"recipe key background must be a gray value from 0 to 255, not {self.background}")
         if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
             raise ZooError(f"recipe key learning_rate must be above 0 and finite, not {self.learning_rate}")
 
@@ -337,11 +386,14 @@ def from_dict(cls: type[T], data: Mapping[str, Any]) -> T:
     """
     import dacite
 
+    data = plain(data)
     if not isinstance(data, Mapping):
         raise ZooError(f"{cls.__name__.lower()}: a mapping of keys is needed, not {data!r}")
     _refuse_unknown_keys(cls, data)
     try:
-        return dacite.from_dict(cls, data, config=dacite.Config(cast=[tuple], type_hooks={float: _as_float}))
+        return dacite.from_dict(
+            cls, data, config=dacite.Config(cast=[tuple], type_hooks={float: _as_float, int: _as_int})
+        )
     except dacite.DaciteError as error:
         raise ZooError(f"{cls.__name__.lower()}: {error}") from None
 
@@ -355,6 +407,20 @@ def _refuse_unknown_keys(cls: Any, data: Mapping[str, Any]) -> None:
         nested = [one for one in (hints[key], *get_args(hints[key])) if dataclasses.is_dataclass(one)]
         if nested and isinstance(value, Mapping):
             _refuse_unknown_keys(nested[0], value)
+
+
+def plain(value: Any) -> Any:
+    """Python's own numbers and lists in place of NumPy's, also within lists and mappings."""
+    if type(value).__module__ == "numpy" and hasattr(value, "tolist"):
+        return value.tolist()
+    if isinstance(value, Mapping):
+        return {key: plain(one) for key, one in value.items()}
+    return type(value)(map(plain, value)) if type(value) in (list, tuple) else value
+
+
+def _as_int(value: Any) -> Any:
+    """JSON may write a whole number as 5.0."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _as_float(value: Any) -> Any:

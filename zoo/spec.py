@@ -3,15 +3,36 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
+
+from etils import epy
 
 from zoo.errors import ZooError, unknown
 from zoo.recipe import Recipe
 
+with epy.lazy_imports():
+    import keras as keras_package
+
 if TYPE_CHECKING:
     import keras
     import numpy as np
+
+
+def check_keras() -> None:
+    """Raises ZooError where Keras is set to another backend than TensorFlow, or to channels before height and width."""
+    backend = (
+        os.environ.get("KERAS_BACKEND") or "tensorflow"
+    )  # first: Keras cannot even be imported without its backend
+    if backend == "tensorflow":
+        backend = keras_package.backend.backend()
+    if backend != "tensorflow":
+        raise ZooError(f"zoo runs on Keras' TensorFlow backend, not on {backend}: unset KERAS_BACKEND")
+    if keras_package.config.image_data_format() != "channels_last":
+        raise ZooError(
+            "Keras is set to channels_first, the networks take channels_last: keras.config.set_image_data_format"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +68,8 @@ class Preprocessing:
     Images are resized to `size` (height, width in pixels; None keeps any size), their center is cut to `crop_to` (None
     for no cropping), and they are padded with zeros to `pad_to` (None for no padding). Then 0..`full_scale` is mapped
     linearly to `low`..`high`; or, where `mean` and `std` are given (one number a band), the mean is subtracted and the
-    result divided by the standard deviation. `dtype` is the type in which images are served.
+    result divided by the standard deviation. `dtype` is the type in which images are served. `background` is the gray
+    value that transparent pixels show, from 0 (black) to 255 (white).
     """
 
     size: tuple[int, int] | None = None
@@ -59,6 +81,7 @@ class Preprocessing:
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     dtype: Literal["uint8", "float32"] = "uint8"
+    background: int = 255
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,22 +12,16 @@ from typing import Any
 from zoo import registry
 from zoo.artifacts.manifest import MANIFEST, Artifact, newest_version, parse_manifest, sha256
 from zoo.errors import ZooError
-from zoo.files import cache_folder, write_json
+from zoo.files import cache_folder, package_folder, write_json
 from zoo.metrics import get_metric
 
 INDEX = "published.json"
 
 
-def package_folder() -> Path:
-    """The package's own `saved_models`: inside an installed package, beside it in a checkout."""
-    package = Path(__file__).parent.parent
-    inside = package / "saved_models"
-    return inside if inside.is_dir() else package.parent / "saved_models"
-
-
 def roots() -> list[Path]:
-    """Folders in which names are looked up: `saved_models` of the working directory, the package's own, the cache."""
-    folders = dict.fromkeys((Path("saved_models").resolve(), package_folder(), cache_folder()))
+    """Folders in which names are looked up: the package's own, whose names are those published, `saved_models` of the
+    working directory, the cache."""
+    folders = dict.fromkeys((package_folder(), Path("saved_models").resolve(), cache_folder()))
     # access first: is_dir raises where the home of somebody else would have to be searched
     return [path for path in folders if os.access(path, os.R_OK) and path.is_dir()]
 
@@ -89,12 +83,13 @@ def write_index(root: Path) -> None:
             "bytes": Artifact(path, manifest).size,
             "version": path.name,
         }
-        if (manifest["training"] or {}).get("only_class"):
-            models[name]["tags"][tag]["only_class"] = manifest["training"]["only_class"]
+        for key in ("only_class", "variant"):  # which make the network another one than the spec's
+            if (manifest["training"] or {}).get(key):
+                models[name]["tags"][tag][key] = manifest["training"][key]
         hashes[f"{directory.name}/{path.name}"] = sha256(path / MANIFEST)
     for entry in models.values():
         ranked = sorted(entry["tags"], key=lambda tag: (_rank(entry["tags"][tag]), tag))
-        by_data = {entry["tags"][tag]["dataset"]: tag for tag in ranked}
+        by_data = {entry["tags"][tag]["dataset"]: tag for tag in ranked if "variant" not in entry["tags"][tag]}
         aliases = {data: tag for data, tag in by_data.items() if data and data not in entry["tags"]}
         entry["aliases"] = {**aliases, "default": ranked[-1]}
     write_json(root / INDEX, {"models": models, "sha256": hashes})
@@ -109,10 +104,10 @@ def _of_one_run(manifest: Mapping[str, Any]) -> float | None:
     return get_metric(scores["metric"]).standard_deviation(scores["test"], data["examples"]["test"])
 
 
-def _rank(entry: Mapping[str, Any]) -> tuple[bool, bool, float]:
+def _rank(entry: Mapping[str, Any]) -> tuple[bool, bool, bool, float]:
     """How good the weights are on validation, higher for better. Scores of different kinds do not compare: those of one
-    class of several rank below all others, and those on a user's own data below those on data sets that references
-    report on."""
+    class of several, or of another network, rank below all others, and those on a user's own data below those on data
+    sets that references report on."""
     score = entry["validation"]
     rank = float("-inf") if score is None else get_metric(entry["metric"]).rank(score)
-    return "only_class" not in entry, entry["dataset"] in registry.reported_datasets(), rank
+    return "variant" not in entry, "only_class" not in entry, entry["dataset"] in registry.reported_datasets(), rank

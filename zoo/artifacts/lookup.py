@@ -10,7 +10,7 @@ from etils import epy
 
 from zoo.artifacts import index
 from zoo.artifacts.manifest import MANIFEST, Artifact, check_files, newest_version, parse_manifest, sha256
-from zoo.errors import ZooError, unknown
+from zoo.errors import ZooError, note, unknown
 from zoo.files import cache_folder
 
 with epy.lazy_imports():
@@ -38,21 +38,36 @@ def find(name: str | os.PathLike) -> Path:
 
 
 def _find_named(name: str) -> Path | None:
-    """The folder of a name in the first root that has one; else, of what an index lists, the version from the hub."""
+    """The folder of a name in the first root that has one; else, of what an index lists, the version from the hub.
+
+    A published name is that of the published weights, also where an export in the working directory has it: a note says
+    so."""
     plain, _, tag = name.partition(".")
-    listed = None
+    listed = found = None
     for root in index.roots():
         content = index.index_of(root)
         entry = content.get("models", {}).get(plain, {})
         actual = entry.get("aliases", {}).get(tag or "default", tag)
         full = f"{plain}.{actual}"
-        # the cache is shared with other releases of zoo: of what is listed only the listed version counts there
-        if (root / full).is_dir() and not (listed and root == cache_folder()):
-            return root / full
+        if (root / full).is_dir():
+            if found is None and (listed is None or _is_listed(root, *listed)):
+                found = root / full
+            elif found is None and root == cache_folder():
+                pass  # shared with other releases of zoo: of what is listed only the listed version counts there
+            elif root != cache_folder():
+                note(f"{name} is published; the one in {root.name} is used where its path is given: {root.name}/{full}")
+        if found:
+            continue
         version = entry.get("tags", {}).get(actual, {}).get("version")
         if manifest_sha256 := content.get("sha256", {}).get(f"{full}/{version}"):
-            listed = full, version, manifest_sha256  # the package's, which comes later, before the user's own
-    return hub.fetch(*listed) if listed else None
+            listed = listed or (full, version, manifest_sha256)
+    return found or (hub.fetch(*listed) if listed else None)
+
+
+def _is_listed(root: Path, name_tag: str, version: str, manifest_sha256: str) -> bool:
+    """Whether a folder holds the listed version itself, and no later one."""
+    manifest = newest_version(root / name_tag) / MANIFEST
+    return manifest.parent.parent.name == version and manifest.is_file() and sha256(manifest) == manifest_sha256
 
 
 def open_artifact(name: str | os.PathLike) -> Artifact:

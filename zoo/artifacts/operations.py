@@ -43,7 +43,8 @@ ALLOWED = frozenset(
     "StatelessRandomUniformV2 StatelessRandomUniformIntV2 "
     # texts
     "RaggedTensorToTensor RaggedTensorFromVariant RaggedTensorToVariant ReduceJoin StaticRegexReplace RegexReplace "
-    "StringJoin StringLower StringSplitV2 StringStrip UnicodeDecodeWithOffsets UnicodeDecode UnicodeEncode AsString "
+    "StringJoin StringLower StringSplitV2 StringStrip Substr UnicodeDecodeWithOffsets UnicodeDecode UnicodeEncode "
+    "AsString "
     # lists of tensors within loops, and checks
     "TensorListConcatV2 TensorListElementShape TensorListFromTensor TensorListGetItem TensorListLength "
     "TensorListReserve TensorListSetItem TensorListStack Assert".split()

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 import zoo
-from zoo.cli import artifacts, models, prediction, quiet, training
+from zoo.cli import artifacts, language, models, prediction, quiet, training
 from zoo.errors import ZooError
 
 WITHOUT_TENSORFLOW = ("list", "info", "report")
@@ -31,6 +31,9 @@ app.command()(training.ensemble)
 app.command()(training.reproduce)
 app.command()(prediction.predict)
 app.command()(prediction.segment)
+app.command()(prediction.sample)
+app.command()(language.generate)
+app.command()(language.score)
 app.command()(artifacts.export)
 app.command()(artifacts.verify)
 app.command()(artifacts.serve)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -54,10 +55,17 @@ def serve(
 ) -> None:
     """Verify artifacts and serve them with TensorFlow Serving's REST API."""
     zoo.verify(*sources)
-    served = {path.parent.name: path for path in map(artifacts.find, sources)}
+    served = {
+        _served_name(source, path): path for source, path in zip(sources, map(artifacts.find, sources), strict=True)
+    }
     if len(served) < len(sources):
         raise ZooError("two of the artifacts have the same name: give one of each name")
     server.serve(served, host=host, port=port)
+
+
+def _served_name(source: str, path: Path) -> str:
+    """The name that was typed, or that of the exported directory that a path means."""
+    return path.parent.name if os.sep in source or Path(source).is_dir() else source
 
 
 def report(

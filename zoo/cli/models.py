@@ -130,7 +130,8 @@ def _print_model(spec: zoo.ModelSpec, tags: dict[str, dict[str, Any]]) -> None:
     for tag, entry in sorted(tags.items()):
         if runs := " ".join(map(four_digits, entry["runs"])):
             value = f"{entry['metric']} {four_digits(entry['test'])} on {entry['dataset']}"
-            rows.append(("measured", f"{value} ({spec.name}.{tag}; all runs: {runs})"))
+            other = "".join(f"{key} {word}, " for key, word in entry.get("variant", {}).items())
+            rows.append(("measured", f"{value} ({spec.name}.{tag}; {other}all runs: {runs})"))
     for stage in spec.stages:
         what = f"{', '.join(stage.layers)}, {stage.epochs} epochs at {stage.learning_rate:g}"
         rows.append(("fine-tuning", f"{stage.name}: {what}"))

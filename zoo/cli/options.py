@@ -49,8 +49,9 @@ Several = Annotated[
 Data = Annotated[
     str,
     typer.Option(
-        help="digits, mnist, scenes, tfds:NAME, or a path: a folder or zip with one sub-folder per class, or with "
-        "images and labels; .npz, .tsv, .txt. Bare names are also looked up in the folder in ZOO_DATA_DIR."
+        help="digits, mnist, scenes, tfds:NAME, or a path: a folder, zip or tar with one sub-folder per class, or with "
+        "images and labels; .npz, .tsv, .csv, .txt. Bare names are also looked up in the folder in ZOO_DATA_DIR; "
+        "./NAME is always a path, zoo:NAME never."
     ),
 ]
 Averaged = Annotated[
@@ -61,6 +62,12 @@ Averaged = Annotated[
         help="Test-time augmentation of images: average over mirror, shift (by a pixel) or crops (corners and center); "
         "several with commas between, such as mirror,shift.",
     ),
+]
+TextColumn = Annotated[
+    str | None, typer.Option("--text-column", help="The column of texts in a .tsv or .csv file, if not text.")
+]
+LabelColumn = Annotated[
+    str | None, typer.Option("--label-column", help="The column of labels in a .tsv or .csv file, if not label.")
 ]
 Devices = Annotated[str, typer.Option(help="auto, cpu, cpu:2 (logical CPUs), gpu:0,1.")]
 Out = Annotated[Path | None, typer.Option(help="The run's directory; an interrupted run in it is resumed.")]
@@ -88,12 +95,23 @@ Storage = Annotated[
 InputShape = Annotated[
     str | None, typer.Option(help="Another input shape: height, width, channels, such as 32,32,3.", metavar="SHAPE")
 ]
+Csv = Annotated[bool, typer.Option("--csv", help="Print a table with commas.")]
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Refuse a folder or archive with files that are not read, such as notes.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def console(*, at_least: int = 0) -> Console:
     """Standard output, as wide as the terminal; where there is none, COLUMNS or 80 columns; but `at_least` so wide."""
     return Console(highlight=False, width=max(shutil.get_terminal_size().columns, at_least))
+
+
+def data_of(name: str, text_column: str | None, label_column: str | None) -> str | zoo.data.Dataset:
+    """The data set with the columns that were named, or its name where none was."""
+    if text_column is None and label_column is None:
+        return name
+    return zoo.data.load(name, text_column=text_column, label_column=label_column)
 
 
 def shape_of(words: str | None) -> tuple[int, ...] | None:

@@ -2,33 +2,75 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TextIO
 
 import typer
 
 import zoo
-from zoo.cli.options import Json, Trained
+from zoo.cli.options import Csv, Json, Trained
 
 
 def predict(
     source: Trained,
-    inputs: Annotated[list[str], typer.Argument(help="Image files (PNG, JPEG), or texts for a text model.")],
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            help="Image files, folders of them, or wildcards in quotes; texts for a text model; - for a list of these "
+            "on standard input, one a line."
+        ),
+    ],
+    top: Annotated[int, typer.Option(help="The number of most probable classes to print.", min=1)] = 1,
     as_json: Json = False,
+    as_csv: Csv = False,
 ) -> None:
     """Predict the classes of images or texts."""
-    rows = zoo.predict(source, inputs)
+    given = [line for one in inputs for line in (_lines(sys.stdin) if one == "-" else [one])]
+    rows = [_with_top(row, top) for row in zoo.predict(source, given)]
     if as_json:
         print(json.dumps(rows, indent=1))
-        return
-    for row in rows:
-        values = [value for value in row.values() if not isinstance(value, list)]
-        print("  ".join(f"{value:.4f}" if isinstance(value, float) else str(value) for value in values))
+    elif as_csv:
+        table = csv.writer(sys.stdout, lineterminator="\n")
+        for number, row in enumerate(rows):
+            cells = _cells(row)
+            if number == 0:
+                table.writerow(cells)
+            table.writerow(cells.values())
+    else:
+        for row in rows:
+            values = _cells(row).values()
+            print("  ".join(f"{value:.4f}" if isinstance(value, float) else str(value) for value in values))
+
+
+def _lines(file: TextIO) -> list[str]:
+    return [line for line in file.read().splitlines() if line.strip()]
+
+
+def _with_top(row: dict[str, Any], count: int) -> dict[str, Any]:
+    """The prediction with its most probable classes, in order, where more than one is wanted and it has classes."""
+    if count == 1 or "probabilities" not in row:
+        return row
+    pairs = zip(row["classes"], row["probabilities"], strict=True)
+    best = sorted(pairs, key=lambda pair: -pair[1])[:count]
+    return {**row, "top": [{"class": name, "probability": value} for name, value in best]}
+
+
+def _cells(row: dict[str, Any]) -> dict[str, Any]:
+    """A prediction as the cells of a line, by the names of their columns."""
+    cells = {key: value for key, value in row.items() if not isinstance(value, list | dict)}
+    for value in row.values():
+        if isinstance(value, dict):
+            cells |= value
+    for number, one in enumerate(row.get("top", [])[1:], start=2):
+        cells |= {f"{key}_{number}": value for key, value in one.items()}
+    return cells
 
 
 def segment(
-    image: Annotated[Path, typer.Argument(help="A PNG, JPEG, GeoTIFF or .npy file of any size.")],
+    image: Annotated[Path, typer.Argument(help="An image, GeoTIFF or .npy file of any size.")],
     mask: Annotated[Path, typer.Option("--output", "-o", help="The mask to write: .png, .tif or .npy.")],
     model: Annotated[str, typer.Option(help="NAME.TAG, or an exported directory.")] = "unet_small",
     tile: Annotated[int, typer.Option(help="Largest side of a tile, in pixels.")] = 1024,
@@ -47,3 +89,25 @@ def segment(
     for name, share in done.shares.items():
         print(f"{name}  {share:.4f}")
     print(f"mask: {done.mask}; overlay: {done.overlay}")
+
+
+def sample(
+    source: Trained,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The picture: .png, .jpg, .webp or .gif.")],
+    count: Annotated[int, typer.Option(help="How many images, 1 to 1024.")] = 64,
+    seed: Annotated[int, typer.Option(help="Seed of the latents.")] = 0,
+    labels: Annotated[
+        str | None,
+        typer.Option(help="Class names with commas, such as 3,1,4, repeated until there are enough; all by default."),
+    ] = None,
+    interpolate: Annotated[
+        bool,
+        typer.Option(
+            "--interpolate", help="The images between each sample and the next: rows, or a .gif or .webp film."
+        ),
+    ] = False,
+) -> None:
+    """Draw images from a trained generator as a grid or an animation."""
+    names = None if labels is None else labels.split(",")
+    images = zoo.sample(source, count, seed=seed, labels=names, interpolate=interpolate, path=output)
+    print(f"{len(images)} images of {images.shape[1]} x {images.shape[2]}: {output}")

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 from etils import epy
+from rich.markup import escape
 from rich.table import Table
 
 import zoo
@@ -19,6 +20,7 @@ from zoo.cli.options import (
     Averaged,
     BatchSize,
     Changes,
+    Csv,
     Data,
     Deterministic,
     Devices,
@@ -26,6 +28,7 @@ from zoo.cli.options import (
     ExportTo,
     InputShape,
     Json,
+    LabelColumn,
     LearningRate,
     Loss,
     Name,
@@ -34,6 +37,8 @@ from zoo.cli.options import (
     Seed,
     Several,
     Storage,
+    Strict,
+    TextColumn,
     Trained,
 )
 from zoo.errors import ZooError
@@ -41,11 +46,17 @@ from zoo.errors import ZooError
 with epy.lazy_imports():
     from zoo import tasks
     from zoo.exporting import ensembles
+    from zoo.training import classified, evaluation
+
+MOST_COLUMNS = 12  # classes whose confusion matrix is printed
+WIDE = 120  # columns that it gets at least
 
 
 def train(
     name: Name,
     data: Data = "digits",
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
     recipe: Annotated[str | None, typer.Option(help="A recipe of the model; its first one by default.")] = None,
     config: Annotated[
         Path | None,
@@ -70,6 +81,7 @@ def train(
     input_shape: InputShape = None,
     out: Out = None,
     export_to: ExportTo = None,
+    strict: Strict = False,
 ) -> None:
     """Train a model from scratch, export it and verify the export."""
     spec = zoo.get_spec(name)
@@ -88,8 +100,9 @@ def train(
     options.check_changes(spec, configured or spec.recipe(recipe), changed)
     given = {**changed.pop("arguments", {}), **given}
     run = zoo.train(
-        name, data, recipe=configured or recipe, out=out, devices=devices, seed=seed, deterministic=deterministic,
-        input_shape=options.shape_of(input_shape), arguments=given, **changed,
+        name, options.data_of(data, text_column, label_column), recipe=configured or recipe, out=out, devices=devices,
+        seed=seed, deterministic=deterministic, input_shape=options.shape_of(input_shape), arguments=given,
+        strict=strict, **changed,
     )  # fmt: skip
     _conclude(run, export_to)
 
@@ -97,6 +110,8 @@ def train(
 def fine_tune(
     source: Trained,
     data: Data,
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
     only_class: Annotated[
         str | None, typer.Option(help="One of several overlapping classes: continue from its weights with it alone.")
     ] = None,
@@ -112,6 +127,7 @@ def fine_tune(
     input_shape: InputShape = None,
     out: Out = None,
     export_to: ExportTo = None,
+    strict: Strict = False,
 ) -> None:
     """Fine-tune trained weights on other data, stage by stage, export the result and verify the export."""
     spec = zoo.get_spec(artifacts.read_manifest(artifacts.find(source))["model"]["spec"])
@@ -123,8 +139,8 @@ def fine_tune(
     if not spec.ensemble:  # which zoo.fine_tune refuses
         options.check_changes(spec, spec.recipe(), changed)
     run = zoo.fine_tune(
-        source, data, only_class=only_class, out=out, devices=devices, seed=seed, deterministic=deterministic,
-        input_shape=options.shape_of(input_shape), **changed,
+        source, options.data_of(data, text_column, label_column), only_class=only_class, out=out, devices=devices,
+        seed=seed, deterministic=deterministic, input_shape=options.shape_of(input_shape), strict=strict, **changed,
     )  # fmt: skip
     _conclude(run, export_to)
 
@@ -151,13 +167,59 @@ def reproduce(
 def evaluate(
     source: Trained,
     data: Data,
-    split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
+    split: Annotated[
+        str | None,
+        typer.Option(help="train, validation or test; by default test, or all examples of a source without splits."),
+    ] = None,
     tta: Averaged = "",
+    errors: Annotated[
+        Path | None, typer.Option(help="A new folder for the examples that a classifier gets wrong, and errors.csv.")
+    ] = None,
     as_json: Json = False,
+    as_csv: Csv = False,
+    strict: Strict = False,
 ) -> None:
-    """Measure the loss and the metrics of trained weights on a data set."""
-    scores = zoo.evaluate(source, data, split=split, tta=options.words(tta))
-    print(json.dumps(scores) if as_json else _line(scores))
+    """Measure trained weights on a data set: loss, metrics, and for classifiers the errors by class."""
+    given = options.data_of(data, text_column, label_column)
+    found = evaluation.examine(source, given, split=split, tta=options.words(tta), strict=strict)
+    if found.classified is None and (errors or as_csv):
+        raise ZooError("--errors and --csv are for networks that predict one class an example")
+    if errors is not None and found.classified is not None:
+        classified.write_errors(errors, found.split, found.classified)
+    whole = {**found.scores, "split": found.part, "examples": len(found.split)}
+    if as_json:
+        print(json.dumps({**whole, **(found.classified.as_plain() if found.classified else {})}))
+    elif as_csv and found.classified:
+        print(found.classified.as_csv(), end="")
+    else:
+        print(f"{found.part}, {len(found.split):,} examples: {_line(found.scores)}")
+        if found.classified:
+            _print_classified(found.classified)
+        if errors is not None:
+            print(f"errors: {errors / 'errors.csv'}")
+
+
+def _print_classified(found: classified.Classified) -> None:
+    """The calibration error, and a line for each class with its row of the confusion matrix; where there are many
+    classes, the most frequent confusions instead of the matrix."""
+    print(f"calibration error {found.calibration_error():.4f}")
+    shown = len(found.classes) <= MOST_COLUMNS
+    table = Table("true class", "examples", "precision", "recall", *(found.classes if shown else ()), box=None)
+    for row, counts in zip(found.per_class(), found.confusion.tolist(), strict=True):
+        shares = ("" if row[key] is None else f"{row[key]:.4f}" for key in ("precision", "recall"))
+        table.add_row(escape(row["class"]), str(row["examples"]), *shares, *(map(str, counts) if shown else ()))
+    options.console(at_least=WIDE).print(table)
+    if not shown:
+        pairs = [
+            (count, true, said)
+            for true, counts in zip(found.classes, found.confusion.tolist(), strict=True)
+            for said, count in zip(found.classes, counts, strict=True)
+            if count and said != true
+        ]
+        for count, true, said in sorted(pairs, reverse=True)[:MOST_COLUMNS]:
+            print(f"{count} of {true} predicted as {said}")
 
 
 def ensemble(

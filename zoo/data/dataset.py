@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 from etils import epy
@@ -18,6 +19,7 @@ with epy.lazy_imports():
 
 SPLITS = ("train", "validation", "test")
 HELD_OUT = 0.15  # share of train for each split that a data set lacks
+UNLABELED = -1  # in class ids: examples without a label
 IGNORED = 255  # in masks: pixels that count neither in the loss nor in a metric
 
 
@@ -27,12 +29,15 @@ class Split:
 
     Args:
         inputs: images [N, H, W, C] of uint8, uint16 or float32, or texts [N].
-        targets: class ids int64 [N]; masks of exclusive classes, uint8 [N, H, W], each pixel a class id or `IGNORED`;
-            masks of overlapping classes, uint8 [N, H, W, K], each value 0, 1 or `IGNORED`; or None.
+        targets: class ids int64 [N], `UNLABELED` for an example without a label; masks of exclusive classes, uint8
+            [N, H, W], each pixel a class id or `IGNORED`; masks of overlapping classes, uint8 [N, H, W, K], each value
+            0, 1 or `IGNORED`; or None.
+        names: the names of the files that the inputs were read from, [N]; None where they have none.
     """
 
     inputs: np.ndarray
     targets: np.ndarray | None = None
+    names: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -47,7 +52,14 @@ class Split:
 
     def take(self, index: slice | np.ndarray) -> Split:
         """The examples that a slice, an array of positions or a boolean array [N] selects."""
-        return Split(self.inputs[index], None if self.targets is None else self.targets[index])
+        arrays = (None if array is None else array[index] for array in (self.targets, self.names))
+        return Split(self.inputs[index], *arrays)
+
+    def labeled(self) -> Split:
+        """The examples that have a label: all where there are no class ids."""
+        if self.targets is None or self.targets.ndim != 1 or UNLABELED not in self.targets:
+            return self
+        return self.take(self.targets != UNLABELED)
 
     def as_tf(self) -> tf.data.Dataset:
         """Single examples as pairs (input, target), or as (input,) if there are no targets."""
@@ -64,12 +76,15 @@ class Dataset:
 
     Args:
         name: the name as the user typed it; for a path, its stem.
-        splits: `train`, `validation` and `test`, each with at least one example.
+        splits: `train`, `validation` and `test`, each with at least one example; or some of them, see `whole`.
         classes: the class names in order of the class ids; empty if there are no targets.
         fingerprint: sha256 of the arrays (dtype, shape, bytes) of each split in order and of the class names;
             computed if empty.
         ignored_class: the class that `without_class` removed.
         given: whether the examples are Python objects of the caller, which no name or path finds again.
+        own: whether it was read from a path of the user's, so that its name may be that of another data set too.
+        whole: whether its splits are those of the source, of which nothing is held out.
+        background: gray value from 0 to 255 that transparent pixels of image files show.
 
     Raises:
         ZooError: for a missing or unknown split, or a split without examples.
@@ -81,11 +96,14 @@ class Dataset:
     fingerprint: str = ""
     ignored_class: str | None = None
     given: bool = False
+    own: bool = False
+    whole: bool = False
+    background: int = 255
 
     def __post_init__(self) -> None:
-        if set(self.splits) != set(SPLITS):
+        if not (set(SPLITS) >= set(self.splits) != set() if self.whole else set(self.splits) == set(SPLITS)):
             raise ZooError(f"data set {self.name} has splits {', '.join(self.splits)}; it needs {', '.join(SPLITS)}")
-        empty = [name for name in SPLITS if not len(self.splits[name])]
+        empty = [name for name in SPLITS if name in self.splits and not len(self.splits[name])]
         if empty:
             raise ZooError(f"data set {self.name} has no example in {', '.join(empty)}: each split needs at least one")
         object.__setattr__(self, "fingerprint", self.fingerprint or _fingerprint(self.splits, self.classes))
@@ -108,7 +126,12 @@ class Dataset:
     @property
     def shape(self) -> tuple[int, ...]:
         """(H, W, C) of one image; () for texts."""
-        return self.splits["train"].inputs.shape[1:]
+        return self.first.inputs.shape[1:]
+
+    @property
+    def first(self) -> Split:
+        """The training split, or the first one of those that there are."""
+        return next(self.splits[name] for name in SPLITS if name in self.splits)
 
     def without_class(self, name: str) -> Dataset:
         """This data set with the pixels of one class set to `IGNORED` and the ids above it lowered by one. The result
@@ -137,8 +160,39 @@ class Dataset:
         numbers = [self._class_number(name, 4, needed) for name in names]
         return self._changed(lambda masks: masks[..., numbers], names)
 
+    def with_labels(self, per_class: int, seed: int = 0) -> Dataset:
+        """This data set with the labels of at most `per_class` training examples of each class, drawn by the seed; the
+        others become `UNLABELED`. Validation and test keep theirs. The result has its own fingerprint.
+
+        Raises:
+            ZooError: for targets that are not class ids.
+        """
+        if "train" not in self.splits:
+            return self
+        train = self.splits["train"]
+        if train.targets is None or train.targets.ndim != 1:
+            raise ZooError(f"data set {self.name} has no class ids, the only targets that labels_per_class removes")
+        order, targets = np.random.default_rng(seed).permutation(len(train)), np.full_like(train.targets, UNLABELED)
+        for label in range(len(self.classes)):
+            kept = order[train.targets[order] == label][:per_class]
+            targets[kept] = label
+        splits = {**self.splits, "train": dataclasses.replace(train, targets=targets)}
+        return dataclasses.replace(self, splits=splits, fingerprint="")
+
+    def with_classes(self, classes: tuple[str, ...]) -> Dataset:
+        """This data set with class ids that count in other classes, of which its own are some: in any order, and some
+        may be missing. The result has its own fingerprint. Not for overlapping classes."""
+        ids = np.array([classes.index(name) for name in self.classes])
+
+        def change(targets: np.ndarray) -> np.ndarray:
+            if targets.ndim == 1:
+                return np.where(targets == UNLABELED, UNLABELED, ids[targets])
+            return np.where(targets == IGNORED, IGNORED, ids[np.where(targets == IGNORED, 0, targets)]).astype(np.uint8)
+
+        return self._changed(change, classes)
+
     def _class_number(self, name: str, axes: int, needed: str) -> int:
-        targets = self.splits["train"].targets
+        targets = self.first.targets
         if targets is None or targets.ndim != axes:
             raise ZooError(f"data set {self.name} has no {needed}")
         if name not in self.classes:
@@ -147,15 +201,15 @@ class Dataset:
 
     def _changed(self, change: Callable[[np.ndarray], np.ndarray], classes: tuple[str, ...]) -> Dataset:
         splits = {
-            name: Split(split.inputs, None if split.targets is None else change(split.targets))
+            name: dataclasses.replace(split, targets=None if split.targets is None else change(split.targets))
             for name, split in self.splits.items()
         }
-        return Dataset(self.name, splits, classes, given=self.given)
+        return dataclasses.replace(self, splits=splits, classes=classes, fingerprint="", ignored_class=None)
 
 
 def _fingerprint(splits: Mapping[str, Split], classes: tuple[str, ...]) -> str:
     digest = hashlib.sha256()
-    for name in SPLITS:
+    for name in splits if len(splits) < len(SPLITS) else SPLITS:
         for array in (splits[name].inputs, splits[name].targets):
             if array is None:
                 digest.update(b"none")
@@ -167,15 +221,47 @@ def _fingerprint(splits: Mapping[str, Split], classes: tuple[str, ...]) -> str:
     return digest.hexdigest()
 
 
+def in_order(names: Iterable[str]) -> tuple[str, ...]:
+    """Class names in the order of their ids: numbers by value where all are numbers, otherwise by character."""
+    names = sorted(names)
+    return tuple(sorted(names, key=int) if all(re.fullmatch(r"-?\d+", name) for name in names) else names)
+
+
 def complete(splits: Mapping[str, Split], seed: int) -> dict[str, Split]:
-    """All three splits: those that are missing are taken from train, `HELD_OUT` of it each."""
+    """All three splits: those that are missing are taken from train, `HELD_OUT` of it each. Of a class with too few
+    examples for each split all stay in train."""
     train, found = splits["train"], dict(splits)
+    missing = [name for name in ("test", "validation") if name not in found]
     count = max(1, round(HELD_OUT * len(train)))
-    for name in ("test", "validation"):
-        if name not in found:
-            rest, held_out = _hold_out(train, min(count, len(train)), seed)
-            found[name], train = train.take(held_out), train.take(rest)
+    rare = _rare_classes(train, 1 + len(missing)) if missing else []
+    kept = np.isin(train.targets, rare) if rare and train.targets is not None else np.zeros(len(train), bool)
+    few, train = train.take(kept), train.take(~kept)
+    for name in missing:
+        rest, held_out = _hold_out(train, min(count, len(train)), seed)
+        found[name], train = train.take(held_out), train.take(rest)
+    if rare:
+        train = _joined(train, few)
     return {"train": train, "validation": found["validation"], "test": found["test"]}
+
+
+def _rare_classes(split: Split, parts: int) -> list[int]:
+    """The class ids with fewer examples than parts; none where the others are too few to be held out by class."""
+    if split.targets is None or split.targets.ndim != 1:
+        return []
+    ids, sizes = np.unique(split.targets, return_counts=True)
+    common = ids[sizes >= parts]
+    held_out = round(HELD_OUT * len(split))
+    return ids[sizes < parts].tolist() if 2 <= len(common) <= held_out else []
+
+
+def _joined(first: Split, second: Split) -> Split:
+    """The examples of both, which have the same parts."""
+
+    def joined(one: np.ndarray | None, other: np.ndarray | None) -> np.ndarray | None:
+        return None if one is None or other is None else np.concatenate([one, other])
+
+    inputs = np.concatenate([first.inputs, second.inputs])
+    return Split(inputs, joined(first.targets, second.targets), joined(first.names, second.names))
 
 
 def _hold_out(split: Split, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

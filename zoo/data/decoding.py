@@ -1,7 +1,9 @@
-"""Image files to arrays: PNG, JPEG, BMP and GIF, TIFF with any number of bands, and .npy."""
+"""Image files to arrays, in one way for all that read images: common formats by Pillow, TIFF with bands, and .npy."""
 
 from __future__ import annotations
 
+import collections
+import dataclasses
 import functools
 import io
 import os
@@ -10,24 +12,44 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 from etils import epy
 
 from zoo import preprocessing
 from zoo.data.trees import Read
-from zoo.errors import ZooError
+from zoo.errors import ZooError, note
 
 with epy.lazy_imports():
     import tensorflow as tf
     import tqdm
-    from PIL import Image
+    from PIL import Image, ImageOps, TiffImagePlugin
 
-IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "GIF")
+# All of Pillow's would be too many: for EPS it starts Ghostscript, and some formats are hardly ever tested. A JPEG file
+# may turn out to be MPO, a photograph with previews.
+IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # first bytes, in either byte order; + for files above 4 GB
 NPY = b"\x93NUMPY"
 PROGRESS_FROM = 2000  # more files than this show a progress bar
+WHITE = OPAQUE = 255
+ORIENTATION, BITS_PER_SAMPLE = 0x0112, 0x0102  # tags of EXIF and TIFF
+# By orientation: whether rows and columns are exchanged, then the steps along both (Exif 2.32, section 4.6.4).
+TURNS = {
+    2: (False, 1, -1),
+    3: (False, -1, -1),
+    4: (False, -1, 1),
+    5: (True, 1, 1),
+    6: (True, 1, -1),
+    7: (True, -1, -1),
+    8: (True, -1, 1),
+}
+UNREADABLE = "unreadable or truncated"
+# What is changed of a file or left out of it.
+TURNED = "turned upright by their EXIF orientation"
+FIRST_FRAME = "the first of several frames"
+UPPER_BITS = "the upper 8 of 16 bits"
+COMPOSITED = "transparency on a background of gray value {} (255 is white)"
 
 Size = tuple[int, int] | None
 T = TypeVar("T")
@@ -35,6 +57,15 @@ T = TypeVar("T")
 
 class Unusable(ValueError):
     """A file that cannot be used; its text is the reason."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Decoded:
+    """The pixels of a file, [H, W, C], the names of its bands if it has names, and what was changed or left out."""
+
+    pixels: np.ndarray
+    bands: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def decode_all(
@@ -59,7 +90,7 @@ def decode_all(
         except Unusable as error:
             return error
         except Exception:  # for a broken file Pillow, rasterio and zipfile raise a dozen kinds of errors
-            return Unusable("unreadable or truncated")
+            return Unusable(UNREADABLE)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         results = pool.map(decode_one, files.values())
@@ -73,85 +104,233 @@ def decode_all(
         return decoded, faults
 
 
-def decode_image_file(data: bytes, *, indexed: bool = False) -> np.ndarray:
-    """The first frame of a PNG, JPEG, BMP or GIF file as uint8 [H, W, 1] or [H, W, 3], as stored: EXIF orientation is
-    not applied, transparency is dropped.
+def decode_image(data: bytes, background: int = WHITE, *, deep: bool = False) -> Decoded:
+    """An image file as everybody sees it, uint8 [H, W, 1] (gray) or [H, W, 3] (RGB): the one reader of images that are
+    classified, in training, prediction and the server.
+
+    EXIF orientation is applied. Transparency is composited on the background. CMYK and palettes become RGB, a palette
+    of grays gray. Of 16 bits the upper 8 are used, as TensorFlow's own decoders do. Of several frames or pages the
+    first is used. ICC profiles are not applied.
 
     Args:
-        indexed: return the indices of a palette image, not its colors.
+        data: the bytes of a file in one of `IMAGE_FORMATS`.
+        background: gray value from 0 to 255 that transparent pixels show.
+        deep: keep gray values of 16 bits, uint16.
 
     Raises:
-        Exception: of any kind, for another format, a truncated file, or gray values of more than 8 bits.
+        Unusable: for another format, values of more than 16 bits, too many pixels, and an image that is blank on the
+            background although its transparency shows something.
+        Exception: of any kind, for a truncated file.
     """
-    with Image.open(io.BytesIO(data), formats=IMAGE_FORMATS) as image:
-        if image.mode.startswith(("I", "F")):  # Pillow would clip the values at 255
-            raise Unusable("more than 8 bits a channel")
-        if image.mode in ("1", "L", "LA"):
-            return np.asarray(image.convert("L"))[..., None]
-        if indexed and image.mode == "P" and image.format != "GIF":  # GIF writers reorder the colors
-            return np.asarray(image)[..., None]
-        pixels = np.asarray(image.convert("RGB"))
-        gray = image.mode == "P" and (pixels == pixels[..., :1]).all()  # many GIFs are gray and have a palette
-        return pixels[..., :1] if gray else pixels
+    with _open(data) as image:
+        decoded = pixels_of(image, background, deep=deep)
+    if _has_16_bits(data) and UPPER_BITS not in decoded.notes and not (deep and decoded.pixels.dtype == np.uint16):
+        return dataclasses.replace(decoded, notes=(*decoded.notes, UPPER_BITS))  # which Pillow has kept
+    return decoded
 
 
-def decode_any(data: bytes) -> np.ndarray:
-    """An image file of any supported format as [H, W, C]: stored uint8 and uint16 are kept, other numbers become
-    float32.
+def pixels_of(image: Image.Image, background: int = WHITE, *, deep: bool = False) -> Decoded:
+    """The pixels of an image of Pillow, as `decode_image` describes them."""
+    frames = image.format != "MPO" and getattr(image, "is_animated", False)  # MPO: previews beside a photograph
+    notes = [FIRST_FRAME] if frames else []
+    kind = image.format
+    reduced = isinstance(image, TiffImagePlugin.TiffImageFile) and 16 in image.tag_v2.get(BITS_PER_SAMPLE, ())
+    image, turned = _upright(image)
+    notes += [TURNED] if turned else []
+    if image.mode.startswith("I;16") or (image.mode == "I" and kind in ("PNG", "PPM")):
+        values = np.asarray(image).astype(np.uint16)[..., None]
+        if deep:
+            return Decoded(values, notes=tuple(notes))
+        return Decoded((values >> 8).astype(np.uint8), notes=(*notes, UPPER_BITS))
+    if image.mode in ("I", "F"):
+        raise Unusable("32 bits a channel: save it with 8 or 16")
+    if reduced:  # Pillow has kept the upper bits
+        notes.append(UPPER_BITS)
+    gray = image.mode in ("1", "L", "LA", "La")
+    if not image.has_transparency_data:
+        pixels = np.asarray(image.convert("L" if gray else "RGB"))
+    else:
+        layers = np.asarray(image.convert("LA" if gray else "RGBA"))
+        pixels = composited(layers, background)
+        if (layers[..., -1] < OPAQUE).any():
+            if np.ptp(layers[..., -1]) and (pixels == pixels[:1, :1]).all():
+                raise Unusable(f"blank: its opaque pixels have the gray value {background} of the background")
+            notes.append(COMPOSITED.format(background))
+    pixels = pixels.reshape(*pixels.shape[:2], -1)
+    if image.mode in ("P", "PA") and (pixels == pixels[..., :1]).all():  # many GIFs are gray and have a palette
+        pixels = pixels[..., :1]
+    return Decoded(pixels, notes=tuple(notes))
+
+
+def decode_bands(data: bytes, background: int = WHITE) -> Decoded:
+    """An image file with the values of its bands, [H, W, C]: stored uint8 and uint16 are kept, other numbers become
+    float32. For TIFF files, .npy arrays and PNG files of 16 bits; any other file as `decode_image` reads it.
+
+    EXIF orientation is applied, and the transparency of PNG files is composited on the background.
 
     Raises:
         Unusable: for values that are not finite, and as `decode_raw`.
         ZooError: for a TIFF file if rasterio is not installed.
         Exception: of any kind, for another format or a truncated file.
     """
-    image, _ = decode_raw(data)
-    if image.dtype in (np.uint8, np.uint16):
-        return image
+    decoded = decode_raw(data, background)
+    if decoded.pixels.dtype in (np.uint8, np.uint16):
+        return decoded
     with np.errstate(over="ignore"):
-        image = image.astype(np.float32)
-    if not np.isfinite(image).all():
+        pixels = decoded.pixels.astype(np.float32)
+    if not np.isfinite(pixels).all():
         raise Unusable("NaN or infinite values")
-    return image
+    return dataclasses.replace(decoded, pixels=pixels)
 
 
-def decode_raw(data: bytes, *, indexed: bool = False) -> tuple[np.ndarray, tuple[str, ...]]:
-    """An image file of any supported format as stored, [H, W, C], and the names of its bands, () if it has none.
-
-    Args:
-        indexed: see `decode_image_file`.
+def decode_raw(data: bytes, background: int = WHITE) -> Decoded:
+    """As `decode_bands`, with numbers of any type as they are stored.
 
     Raises:
-        Unusable: for a TIFF file with several pages, a .npy array of another shape, and values that are not real
-            numbers.
-        ZooError, Exception: see `decode_any`.
+        Unusable: for a TIFF file with several pages, a .npy array of another shape, values that are not real numbers,
+            and as `decode_image`.
+        ZooError, Exception: see `decode_bands`.
     """
-    names: tuple[str, ...] = ()
     if data.startswith(TIFF):
-        raw, names = _decode_tiff(data)
-    elif data.startswith(NPY):
-        raw = np.load(io.BytesIO(data), allow_pickle=False)
-        raw = raw[..., None] if raw.ndim == 2 else raw
-    elif data[12:16] == b"IHDR" and data[24] == 16:  # a PNG of 16 bits, of which Pillow keeps only 8 in color images
-        raw = tf.io.decode_png(data, dtype=tf.uint16).numpy()
-        raw = raw[..., : {2: 1, 4: 3}.get(raw.shape[2], raw.shape[2])]  # without transparency
-    else:
-        raw = decode_image_file(data, indexed=indexed)
-    if raw.ndim != 3 or not raw.size:
-        raise Unusable(f"shape {raw.shape}, neither [H, W] nor [H, W, C]")
-    if raw.dtype.kind not in "buif":
-        raise Unusable(f"{raw.dtype} values, not real numbers")
-    return raw.astype(np.uint8) if raw.dtype.kind == "b" else raw, names
+        return _checked(_decode_tiff(data))
+    if data.startswith(NPY):
+        return _checked(_decode_npy(data))
+    if _has_16_bits(data):  # of which Pillow keeps only 8 in color images
+        pixels, notes = tf.io.decode_png(data, dtype=tf.uint16).numpy(), []
+        with _open(data) as image:
+            turn = image.getexif().get(ORIENTATION, 1)
+        if turn in TURNS:
+            pixels, notes = turned_by(pixels, turn), [TURNED]
+        if pixels.shape[-1] in (2, 4):
+            if (pixels[..., -1] < 2**16 - 1).any():
+                notes.append(COMPOSITED.format(background))
+            pixels = composited(pixels, background)
+        return Decoded(pixels, notes=tuple(notes))
+    return decode_image(data, background, deep=True)
 
 
-def _decode_tiff(data: bytes) -> tuple[np.ndarray, tuple[str, ...]]:
+def decode_labels(data: bytes) -> Decoded:
+    """A mask with its values as they are stored, [H, W, C]: of a palette image the indices, of a GIF file the gray
+    values, since GIF writers reorder the colors. EXIF orientation is applied.
+
+    Raises:
+        Unusable: for transparency, several frames, and as `decode_raw`.
+        ZooError, Exception: see `decode_bands`.
+    """
+    if data.startswith(TIFF):
+        return _checked(_decode_tiff(data, colors=False))
+    if data.startswith(NPY):
+        return _checked(_decode_npy(data))
+    with _open(data) as image:
+        if getattr(image, "is_animated", False):
+            raise Unusable("several frames: save a mask as an image of one")
+        if image.mode in ("LA", "La", "PA", "RGBA", "RGBa"):
+            raise Unusable("an alpha channel, which masks cannot have: save it without transparency")
+        if image.format == "PPM":
+            raise Unusable("a PPM file, whose values depend on its header: save masks as PNG")
+        if image.mode not in ("1", "L", "P", "RGB") or _has_16_bits(data):
+            return decode_raw(data)
+        upright, turned = _upright(image)
+        if image.mode != "P" or image.format == "GIF":
+            upright = upright.convert("RGB" if image.mode in ("P", "RGB") else "L")
+        values = np.asarray(upright)
+        return Decoded(values.reshape(*values.shape[:2], -1), notes=(TURNED,) if turned else ())
+
+
+def _checked(decoded: Decoded) -> Decoded:
+    pixels = decoded.pixels
+    if pixels.ndim != 3 or not pixels.size:
+        raise Unusable(f"shape {pixels.shape}, neither [H, W] nor [H, W, C]")
+    if pixels.dtype.kind not in "buif":
+        raise Unusable(f"{pixels.dtype} values, not real numbers")
+    return dataclasses.replace(decoded, pixels=pixels.astype(np.uint8)) if pixels.dtype.kind == "b" else decoded
+
+
+def _open(data: bytes) -> Image.Image:
+    """The image in these bytes, not yet decoded."""
+    if not data:
+        raise Unusable("an empty file")
+    try:
+        return _pillow().open(io.BytesIO(data), formats=IMAGE_FORMATS)
+    except Image.DecompressionBombError:
+        raise Unusable(f"more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels") from None
+    except Image.UnidentifiedImageError:
+        brand = data[4:12] if data[4:8] == b"ftyp" else b""
+        kind = "AVIF" if brand.startswith(b"ftypavi") else "HEIC" if brand[4:7] in (b"hei", b"mif", b"hev") else ""
+        raise Unusable(f"{kind} image, save it as JPEG or PNG" if kind else UNREADABLE) from None
+
+
+@functools.cache
+def _pillow() -> ModuleType:
+    """Pillow's `Image`, without its warning of large images: it refuses those that are too large."""
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+    return Image
+
+
+def _upright(image: Image.Image) -> tuple[Image.Image, bool]:
+    """The image with its EXIF orientation applied, and whether that changed it."""
+    try:
+        turned = image.getexif().get(ORIENTATION, 1) in TURNS
+    except Exception:  # damaged metadata, for which Pillow raises several kinds of errors
+        image.load()
+        return image, False
+    if not turned:
+        image.load()
+        return image, False
+    return ImageOps.exif_transpose(image), True
+
+
+def turned_by(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Pixels [H, W, C] as the EXIF orientation says that they are to be seen (Exif 2.32, tag 0x0112)."""
+    transposed, down, across = TURNS.get(orientation, (False, 1, 1))
+    if transposed:
+        pixels = pixels.swapaxes(0, 1)
+    return np.ascontiguousarray(pixels[::down, ::across])
+
+
+def composited(layers: np.ndarray, background: int) -> np.ndarray:
+    """Unsigned pixels [..., C + 1], of which the last channel is opacity, in front of a gray background of 0 to 255:
+    [..., C] of the same type. `zoo.preprocessing.decode` computes the same in the graph."""
+    opaque = int(np.iinfo(layers.dtype).max)
+    color, alpha = layers[..., :-1].astype(np.int64), layers[..., -1:].astype(np.int64)
+    behind = background * opaque // OPAQUE
+    return ((color * alpha + behind * (opaque - alpha) + opaque // 2) // opaque).astype(layers.dtype)
+
+
+def _has_16_bits(data: bytes) -> bool:
+    """Whether this is a PNG file of 16 bits a channel."""
+    return data[12:16] == b"IHDR" and data[24:25] == b"\x10"
+
+
+def _decode_npy(data: bytes) -> Decoded:
+    raw = np.load(io.BytesIO(data), allow_pickle=False)
+    return Decoded(raw[..., None] if raw.ndim == 2 else raw)
+
+
+def _decode_tiff(data: bytes, *, colors: bool = True) -> Decoded:
+    """The bands of a TIFF file; of an image with a palette its colors, or else their indices."""
     rasterio = import_rasterio()
     # only this driver: others of GDAL's follow addresses that a file contains
     with rasterio.io.MemoryFile(data) as file, file.open(driver="GTiff") as tiff:
         if len(tiff.subdatasets) > 1:
             raise Unusable(f"{len(tiff.subdatasets)} pages: write each to its own file")
-        names = tuple(tiff.descriptions)
+        if colors and tiff.colorinterp[0] == rasterio.enums.ColorInterp.palette:
+            return decode_image(data)
+        names, turn = tuple(tiff.descriptions), tiff_orientation(io.BytesIO(data))
         named = all(names) and len(set(names)) == len(names)
-        return np.moveaxis(tiff.read(), 0, -1), names if named else ()
+        pixels = turned_by(np.moveaxis(tiff.read(), 0, -1), turn)
+        return Decoded(pixels, names if named else (), (TURNED,) if turn in TURNS else ())
+
+
+def tiff_orientation(file: BinaryIO) -> int:
+    """The orientation in the header of a TIFF file, which GDAL does not apply; 1 where it has none."""
+    header = file.read(8)
+    if header[2:3] == b"+" or header[3:4] == b"+":
+        header += file.read(8)
+    directory = TiffImagePlugin.ImageFileDirectory_v2(header)
+    file.seek(directory.next)
+    directory.load(file)
+    return int(directory.get(ORIENTATION, 1))
 
 
 def import_rasterio() -> ModuleType:
@@ -164,6 +343,16 @@ def import_rasterio() -> ModuleType:
         raise ZooError(f"TIFF files need rasterio ({error}): pip install 'zoo[geotiff]'") from None
     warnings.filterwarnings("ignore", category=rasterio.errors.NotGeoreferencedWarning)
     return rasterio
+
+
+def report_changes(decoded: Mapping[str, Decoded], path: Path) -> None:
+    """One line for each kind of change that the reader made to files, with the number of them and the first."""
+    changed: dict[str, list[str]] = collections.defaultdict(list)
+    for name, one in decoded.items():
+        for text in one.notes:
+            changed[text].append(name)
+    for text, names in changed.items():
+        note(f"{path.name}: {len(names)} of {len(decoded)} files, such as {names[0]}: {text}")
 
 
 def resized(image: np.ndarray, size: Size) -> np.ndarray:

@@ -36,8 +36,10 @@ def read_given(data: tf.data.Dataset | Mapping[str, tf.data.Dataset | Split]) ->
         raise ZooError(f"the given data has no train split, only {', '.join(named) or 'nothing'}: add one")
     names = _class_names(named.values())
     splits = {name: _read(one, f"given data: {name}") for name, one in named.items()}
-    splits, names = _with_class_ids(splits, names)
-    return from_arrays(_of_one_type(splits), names, "given data")
+    for name, split in splits.items():
+        if not len(split):
+            raise ZooError(f"given data: no example in {name}: each split needs at least one")
+    return from_arrays(splits, names, "given data")
 
 
 def _class_names(given: Iterable[Any]) -> tuple[str, ...] | None:
@@ -118,48 +120,3 @@ def _decoded(inputs: np.ndarray, where: str) -> np.ndarray:
         return np.array([text.decode() for text in inputs], object)
     except UnicodeDecodeError as error:
         raise ZooError(f"{where} has a text that is not UTF-8 ({error.reason}): encode all texts as UTF-8") from error
-
-
-def _with_class_ids(
-    splits: dict[str, Split], names: tuple[str, ...] | None
-) -> tuple[dict[str, Split], tuple[str, ...] | None]:
-    """The splits with one-hot labels as class ids and whole floating-point targets as integers, and the class names:
-    one-hot labels have as many classes as columns, also if they are not named."""
-    changed = {}
-    for name, split in splits.items():
-        y = split.targets
-        if y is not None and y.dtype.kind == "f" and np.isfinite(y).all() and (np.rint(y) == y).all():
-            y = y.astype(np.int64)
-        if y is not None and y.ndim == 2 and y.shape[1] > 1:
-            if y.dtype.kind not in "iub" or not ((y == 0) | (y == 1)).all() or (y.sum(axis=1) != 1).any():
-                raise ZooError(
-                    f"given data: {name} targets {y.dtype} {y.shape} of inputs {split.inputs.shape} are not one-hot: "
-                    "give class ids [N], and images with a channel axis"
-                )
-            names = names or tuple(map(str, range(y.shape[1])))
-            if len(names) != y.shape[1]:
-                raise ZooError(f"given data: {name} has one-hot labels of {y.shape[1]} classes, not {len(names)}")
-            y = y.argmax(axis=1)
-        changed[name] = Split(split.inputs, y)
-    return changed, names
-
-
-def _of_one_type(splits: dict[str, Split]) -> dict[str, Split]:
-    """The splits with images of one type.
-
-    Floating-point images with a range of 0 to 255 become uint8 if they lose nothing by it; without masks fractions are
-    rounded, as those of resized image files are, since networks that label whole images take 8 bits. Images with a
-    range of 0 to 1 are on another scale and stay as they are.
-    """
-    arrays = [split.inputs for split in splits.values() if len(split)]
-    if not arrays or any(x.dtype.kind in "OU" for x in arrays):
-        return splits
-    dtype = np.result_type(*{x.dtype for x in arrays})
-    if dtype.kind == "f" and min(x.min() for x in arrays) >= 0 and 1 < max(x.max() for x in arrays) <= 255:
-        targets = splits["train"].targets
-        has_masks = targets is not None and targets.ndim > 2
-        if not has_masks or all((np.rint(x) == x).all() for x in arrays):
-            return {
-                name: Split(np.rint(split.inputs).astype(np.uint8), split.targets) for name, split in splits.items()
-            }
-    return {name: Split(split.inputs.astype(dtype, copy=False), split.targets) for name, split in splits.items()}

@@ -2,68 +2,203 @@
 
 from __future__ import annotations
 
+import glob
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
-from zoo.data.dataset import SPLITS, Parts, Split
-from zoo.data.decoding import IMAGE_FORMATS, Size, decode_all, decode_image_file, resized, stack
-from zoo.data.masks import are_pairs, read_pairs
-from zoo.data.trees import Read, Tree, folders, open_tree
-from zoo.errors import ZooError
+from zoo.data.dataset import SPLITS, Parts, Split, in_order
+from zoo.data.decoding import (
+    IMAGE_FORMATS,
+    WHITE,
+    Decoded,
+    Size,
+    decode_all,
+    decode_image,
+    report_changes,
+    resized,
+    stack,
+)
+from zoo.data.masks import MASK_WORD, are_pairs, paired_files, read_pairs
+from zoo.data.trees import LeftOut, Read, Tree, all_files, files, folders, open_tree
+from zoo.errors import ZooError, listed, unknown
 
-SPLIT_FOLDERS = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
+# By split the names that its folder may have, in any case, alone or followed by "set" or "data" as in "training_set".
+SPLIT_NAMES = {"train": "train(ing)?", "validation": "val(id(ation)?)?|dev", "test": "test(ing)?"}
+MOST_NAMED = 20  # files that an error names
+
+Groups = dict[str, dict[str, Tree]]  # by split the folders of classes, or those of images and masks
 
 
-def read_images(path: Path, image_size: Size) -> Parts:
-    """The images of a folder or `.zip`, with one folder for each class or with masks, optionally in one folder for each
-    split; see `zoo.data.load`.
+def read_images(path: Path, image_size: Size, *, background: int = WHITE, strict: bool = False) -> Parts:
+    """The images of a folder or archive, with one folder for each class or with masks, optionally in one folder for
+    each split; see `zoo.data.load`.
 
     Raises:
-        ZooError: for files that cannot be used, with their names, and for misplaced folders.
+        ZooError: for files that cannot be used, with their names, for misplaced folders, and, if `strict` is set, for
+            files that are not read.
     """
-    with open_tree(path) as tree:
-        found = folders(tree)
-        while len(found) == 1 and folders(*found.values()):  # a folder that only wraps the others
-            found = folders(*found.values())
-        groups = {"train": found}
-        if "train" in found and set(found) <= set(SPLIT_FOLDERS):
-            groups = {SPLIT_FOLDERS[name]: folders(folder) for name, folder in found.items()}
-            groups = {split: groups[split] for split in SPLITS if split in groups}
+    left_out = LeftOut()
+    with open_tree(path, left_out) as tree:
+        groups = _groups(tree, path, left_out)
         paired = [split for split, group in groups.items() if are_pairs(group)]
-        if not paired:
-            return _read_classes(groups, path, image_size)
-        if len(paired) < len(groups):
+        if paired and len(paired) < len(groups):
             other = next(split for split in groups if split not in paired)
             raise ZooError(f"{path}: {paired[0]} contains images and masks, {other} does not: add these two folders")
-        return read_pairs(groups, path, image_size)
+        if not paired:
+            _refuse_masks_among_images(groups, path)
+        left_out.report(path, strict=strict)
+        read = read_pairs if paired else _read_classes
+        return read(groups, path, image_size, background)
 
 
-def _read_classes(groups: Mapping[str, Mapping[str, Tree]], path: Path, image_size: Size) -> Parts:
-    """8-bit images in one folder for each class."""
-    classes = tuple(groups["train"])
+def split_of(name: str) -> str | None:
+    """The split that a folder's name means, such as `validation` for `valid` and `Val`; None for any other name."""
+    for split, pattern in SPLIT_NAMES.items():
+        if re.fullmatch(rf"({pattern})([ _-]?(set|data))?", name.lower()):
+            return split
+    return None
+
+
+def _groups(tree: Tree, path: Path, left_out: LeftOut) -> Groups:
+    """The folders of classes, or of images and masks, by split."""
+    found = folders(tree)
+    while len(found) == 1 and folders(*found.values()) and not split_of(next(iter(found))):  # it only wraps the others
+        _leave_files(tree, left_out)
+        (tree,) = found.values()
+        found = folders(tree)
+    if not found and (pairs := paired_files(tree)):  # 1.png beside 1_mask.png
+        return {"train": pairs}
+    if pair := are_pairs(found):
+        _leave_files(tree, left_out)
+        for name in found.keys() - pair:
+            left_out.add_folder(name, found[name])
+        image_folder, mask_folder = pair
+        images, masks = (_by_split(folders(found[name]), path) for name in pair)
+        if images and masks and not files(found[image_folder]):  # images/train beside masks/train
+            if images.keys() != masks.keys():
+                raise ZooError(f"{path}: {image_folder} has {', '.join(images)}, {mask_folder} has {', '.join(masks)}")
+            return {split: {image_folder: images[split], mask_folder: masks[split]} for split in images}
+        return {"train": {name: found[name] for name in pair}}
+    splits = _by_split(found, path)
+    if not splits:
+        if found:
+            _leave_files(tree, left_out)
+        return {"train": found}
+    _leave_files(tree, left_out)
+    groups: Groups = {}
+    for split, folder in splits.items():
+        group = folders(folder)
+        if not group and (pairs := paired_files(folder)):
+            group = pairs
+        elif not group:
+            raise ZooError(f"{path}: {split} has no class folders: put its images into one folder for each class")
+        else:
+            _leave_files(folder, left_out)
+        if pair := are_pairs(group):
+            for name in group.keys() - pair:
+                left_out.add_folder(name, group[name])
+            group = {name: group[name] for name in pair}
+        groups[split] = group
+    return groups
+
+
+def _by_split(found: Mapping[str, Tree], path: Path) -> dict[str, Tree]:
+    """Folders by the splits that their names mean, in the order of `SPLITS`; empty where they are other folders.
+
+    Raises:
+        ZooError: for two folders of one split, and folders of splits beside others.
+    """
+    meant = {name: split_of(name) for name in found}
+    # a class may have the name of a split, such as `train` beside `car` and `bus`: its folder contains the images
+    named = {name: split for name, split in meant.items() if split and (folders(found[name]) or all(meant.values()))}
+    if not named:
+        return {}
+    others = found.keys() - named
+    if others:
+        raise ZooError(
+            f"{path}: {listed(sorted(named))} are folders of splits, {listed(sorted(others))} are not: move these away"
+        )
+    by_split: dict[str, str] = {}
+    for name, split in named.items():
+        if split in by_split:
+            raise ZooError(f"{path}: {by_split[split]} and {name} both mean {split}: rename one of them")
+        by_split[split] = name
+    return {split: found[by_split[split]] for split in SPLITS if split in by_split}
+
+
+def _leave_files(tree: Tree, left_out: LeftOut) -> None:
+    """Adds the files beside folders to those that are left out."""
+    for name in files(tree):
+        left_out.add(name)
+
+
+def _refuse_masks_among_images(groups: Groups, path: Path) -> None:
+    """Raises ZooError for class folders in which images lie beside their masks."""
+    for group in groups.values():
+        for name, folder in group.items():
+            stems = {Path(file).stem for file in files(folder)}
+            masks = [stem for stem in stems if (found := MASK_WORD.search(stem)) and stem[: found.start()] in stems]
+            if masks:
+                raise ZooError(
+                    f"{path}: class folder {name!r} contains images beside their masks, such as {min(masks)}: put them "
+                    "into the folders images and masks, or remove the masks"
+                )
+
+
+def _read_classes(groups: Groups, path: Path, image_size: Size, background: int) -> Parts:
+    """Images of 8 bits in one folder for each class."""
+    first = next(iter(groups))
+    classes = in_order(groups[first])
     if not classes:
         raise ZooError(f"{path} has no class folders: put the images into one folder for each class")
-    files: dict[str, Read] = {}
+    reads: dict[str, Read] = {}
     splits: list[str] = []
     labels: list[int] = []
     for split, group in groups.items():
         for name, folder in group.items():
             place = name if len(groups) == 1 else f"{split}/{name}"
             if name not in classes:
-                raise ZooError(f"{path}: class folder {place!r} has no counterpart in train: add it or remove this one")
-            reads = {file: entry for file, entry in folder.items() if not isinstance(entry, dict)}
-            if not folder or len(reads) < len(folder):
-                what = "contains further folders" if folder else "is empty"
-                raise ZooError(f"{path}: class folder {place!r} {what}: put only image files into it, or remove it")
-            files |= {f"{place}/{file}": read for file, read in reads.items()}
-            splits += [split] * len(reads)
-            labels += [classes.index(name)] * len(reads)
-    images, faults = decode_all(files, lambda data: resized(decode_image_file(data), image_size), path.name)
+                hint = f"class folder {place!r} has no counterpart in {first}: add it or remove this one"
+                raise ZooError(f"{path}: {hint}; {unknown('class', name, classes)}")
+            if folders(folder):
+                raise ZooError(
+                    f"{path}: class folder {place!r} contains further folders: put only image files into it, or "
+                    "remove it"
+                )
+            if not folder:
+                raise ZooError(f"{path}: class folder {place!r} is empty of images: add some, or remove it")
+            reads |= {f"{place}/{file}": read for file, read in folder.items() if not isinstance(read, dict)}
+            splits += [split] * len(folder)
+            labels += [classes.index(name)] * len(folder)
+
+    def decode(data: bytes) -> Decoded:
+        decoded = decode_image(data, background)
+        return Decoded(resized(decoded.pixels, image_size), notes=decoded.notes)
+
+    decoded, faults = decode_all(reads, decode, path.name)
     if faults:
-        named = ", ".join([*faults][:5]) + (", ..." if len(faults) > 5 else "")
+        named = listed((f"{name} ({reason})" for name, reason in faults.items()), MOST_NAMED)
         formats = ", ".join(IMAGE_FORMATS)
-        raise ZooError(f"{path}: {len(faults)} of {len(files)} files are not 8-bit images ({formats}): {named}")
-    whole = Split(stack(images.values(), path), np.array(labels, np.int64))
+        raise ZooError(f"{path}: {len(faults)} of {len(reads)} files are not images ({formats}) of 8 bits: {named}")
+    report_changes(decoded, path)
+    images = stack((one.pixels for one in decoded.values()), path)
+    whole = Split(images, np.array(labels, np.int64), np.array([*decoded], object))
     return {split: whole.take(np.array(splits) == split) for split in groups}, classes
+
+
+def image_files(words: str) -> list[tuple[str, Read]]:
+    """The files that a path means, by their paths: itself, those in a folder and in its folders, or those that its
+    wildcards match; empty where there is none."""
+    path = Path(words).expanduser()
+    if path.is_dir():
+        left_out = LeftOut()
+        with open_tree(path, left_out) as tree:
+            left_out.report(path, strict=False)
+            return [(str(path / name), read) for name, read in all_files(tree)]
+    if path.is_file():
+        return [(words, path.read_bytes)]
+    found = sorted(glob.glob(str(path), recursive=True)) if glob.has_magic(words) else []  # noqa: PTH207  also absolute
+    return [pair for name in found for pair in image_files(name)]

@@ -42,6 +42,7 @@ MNIST_IDX = {
     "y_test": "t10k-labels-idx1-ubyte",
 }
 PROBE_URL = "https://storage.googleapis.com"  # any answer from it means that there is a network
+OF_ZOO = "zoo:"  # before a name: not a path
 TIMEOUT = 5  # seconds to connect, and between two parts of an answer
 
 
@@ -51,30 +52,39 @@ def data_folder() -> Path | None:
     return Path(folder).expanduser() if folder else None
 
 
-def find(name: str, named: Sequence[str], suffixes: Sequence[str]) -> Path:
-    """The file or folder at a path, or of that name in ZOO_DATA_DIR.
+def find(name: str, named: Sequence[str], suffixes: Sequence[str]) -> tuple[Path, bool]:
+    """The file or folder at a path, or of that name in ZOO_DATA_DIR; and whether it is outside of ZOO_DATA_DIR.
 
     Args:
-        name: a path, or a name that is looked up in ZOO_DATA_DIR.
+        name: a path, or a name that is looked up in ZOO_DATA_DIR; with `OF_ZOO` before it, it is no path.
         named: data sets that need no file, suggested for a misspelled `name`.
         suffixes: those of readable files, in the order in which they are tried after the bare name.
 
     Raises:
-        ZooError: if there is no such file or folder.
+        ZooError: if there is no such file or folder, or a bare name is that of two.
     """
     path, folder = Path(name).expanduser(), data_folder()
-    if name and path.exists():
-        return path
-    if name and folder:
-        for suffix in ("", *suffixes):
-            if (folder / f"{name}{suffix}").exists():
-                return folder / f"{name}{suffix}"
+    plain = name.removeprefix(OF_ZOO)
+    places = (folder / f"{plain}{suffix}" for suffix in ("", *suffixes)) if plain and folder else ()
+    of_zoo = next((place for place in places if place.exists()), None)
+    if name and plain == name and path.exists():
+        inside = folder is not None and path.resolve().is_relative_to(folder.resolve())
+        if os.sep not in name and of_zoo and not inside:
+            raise ambiguous(name, str(of_zoo))
+        return path, not inside
+    if of_zoo:
+        return of_zoo, False
     there = sorted(folder.iterdir()) if folder and folder.is_dir() else []
     readable = {entry.stem for entry in there if entry.suffix in suffixes}
     folders = {entry.name for entry in there if entry.is_dir() and not entry.name.startswith(".")}
     where = f"ZOO_DATA_DIR ({folder or 'not set'})"
     hint = f"It is not a file or folder; bare names are looked up in {where}, tfds:NAME in tensorflow-datasets."
     raise unknown("data set", name, {*named, *readable, *folders}, hint)
+
+
+def ambiguous(name: str, other: str) -> ZooError:
+    """The error for a bare name that is that of something in the working directory and of another data set."""
+    return ZooError(f"{name!r} is ambiguous: write ./{name} for the one in this folder, {OF_ZOO}{name} for {other}")
 
 
 def mnist_arrays() -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Large images, read and written window by window as .npy or GeoTIFF, or as a whole as PNG or JPEG."""
+"""Large images, read and written window by window as .npy or GeoTIFF, or as a whole in other formats."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import math
 import os
-import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -15,8 +14,17 @@ from typing import Any
 import numpy as np
 from etils import epy
 
-from zoo.data.decoding import decode_raw, import_rasterio
-from zoo.errors import ZooError
+from zoo.data.decoding import (
+    IMAGE_FORMATS,
+    TURNS,
+    UNREADABLE,
+    WHITE,
+    Unusable,
+    decode_raw,
+    import_rasterio,
+    tiff_orientation,
+)
+from zoo.errors import ZooError, note
 from zoo.files import written
 
 with epy.lazy_imports():
@@ -49,12 +57,13 @@ class Scene:
     georeference: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
-def open_scene(source: Any) -> Scene:
+def open_scene(source: Any, background: int = WHITE) -> Scene:
     """An image to be read in windows.
 
     Args:
-        source: an array [H, W, C] or [H, W], or the path of a .npy, GeoTIFF, PNG or JPEG file. PNG and JPEG files are
-            decoded as a whole and as stored: EXIF orientation is not applied, transparency is dropped.
+        source: an array [H, W, C] or [H, W], or the path of a .npy or GeoTIFF file, or of an image file, which is
+            decoded as a whole, see `zoo.data.decoding.decode_bands`.
+        background: gray value from 0 to 255 that transparent pixels of image files show.
 
     Raises:
         ZooError: for a missing or truncated file, another file format, and an array of another shape.
@@ -71,10 +80,8 @@ def open_scene(source: Any) -> Scene:
     if suffix == ".npy":
         # mapped again for each window: touched pages count as the process's memory until their mapping is closed
         return _scene(str(path), lambda: _load_npy(path))
-    if suffix in PILLOW_FORMATS:
-        image = _load_image(path)
-        return _scene(str(path), lambda: image)
-    raise ZooError(f"{path} has an unknown format: give a {', '.join(('.npy', *TIFFS, *PILLOW_FORMATS))} file")
+    image = _load_image(path, background)
+    return _scene(str(path), lambda: image)
 
 
 def check_target(path: str | os.PathLike, suffixes: Collection[str], source: Any) -> Path:
@@ -171,15 +178,19 @@ def _load_npy(path: Path) -> np.ndarray:
         raise ZooError(f"{path} is not a readable .npy file or is truncated: {error}") from None
 
 
-def _load_image(path: Path) -> np.ndarray:
+def _load_image(path: Path, background: int) -> np.ndarray:
+    formats = ", ".join(("npy", "GeoTIFF", *IMAGE_FORMATS))
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            return decode_raw(path.read_bytes())[0]
-    except Image.DecompressionBombError:
-        raise ZooError(f"{path} is too large to decode as a whole: convert it to .npy or GeoTIFF") from None
+        decoded = decode_raw(path.read_bytes(), background)
+    except Unusable as error:
+        raise ZooError(f"{path} is not a usable image ({error}): give one of {formats}") from None
+    except ZooError:
+        raise
     except Exception:  # for a broken file Pillow raises a dozen kinds of errors
-        raise ZooError(f"{path} is not a readable image or is truncated: give a PNG or JPEG file") from None
+        raise ZooError(f"{path} is not a usable image ({UNREADABLE}): give one of {formats}") from None
+    for change in decoded.notes:
+        note(f"{path}: {change}")
+    return decoded.pixels
 
 
 @contextlib.contextmanager
@@ -194,12 +205,17 @@ def _open_tiff(path: Path) -> Scene:
     with _gdal() as gdal:
         try:
             dataset = gdal.open(path, driver="GTiff")
+            with path.open("rb") as file:
+                turned = tiff_orientation(file) in TURNS
         except gdal.errors.RasterioIOError as error:
             raise ZooError(f"{path} is not a readable TIFF file or is truncated: {error}") from None
         if len(dataset.subdatasets) > 1:
             raise ZooError(f"{path} has {len(dataset.subdatasets)} pages: write each to its own file")
         if _end_of_blocks(dataset) > path.stat().st_size:
             raise ZooError(f"{path} is truncated, it ends before its last block: download or write it again")
+    if turned:
+        image = _load_image(path, WHITE)
+        return _scene(str(path), lambda: image)
 
     def read(rows: slice, columns: slice) -> np.ndarray:
         with _gdal() as gdal:

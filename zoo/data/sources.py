@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from etils import epy
 
-from zoo.data import lookup, scenes
+from zoo.data import lookup, scenes, texts
 from zoo.data.arrays import read_npz
 from zoo.data.dataset import SPLITS, Dataset, Parts, Split, complete
-from zoo.data.decoding import PROGRESS_FROM, Size, resized, stack
+from zoo.data.decoding import PROGRESS_FROM, WHITE, Size, resized, stack
 from zoo.data.given import GIVEN, read_given
 from zoo.data.images import read_images
-from zoo.errors import ZooError
+from zoo.data.trees import TARS
+from zoo.errors import ZooError, listed, note
 
 with epy.lazy_imports():
     import tensorflow as tf
@@ -30,32 +32,46 @@ def load(
     image_size: tuple[int, int] | None = None,
     seed: int = 0,
     ignored_class: str | None = None,
+    background: int = WHITE,
+    strict: bool = False,
+    hold_out: bool = True,
+    text_column: str | None = None,
+    label_column: str | None = None,
 ) -> Dataset:
     """A data set by its name or path, or from Python objects; a loaded one is returned unchanged.
 
     - `digits`: scikit-learn's 1,797 digits of 8 x 8 pixels, which need no download.
     - `mnist`: from ZOO_DATA_DIR, Keras' folder or the network; the last 10,000 images of train are for validation.
     - `scenes`: synthetic satellite scenes, see `zoo.data.scenes`.
-    - `tfds:NAME`: an image classification data set of tensorflow-datasets.
-    - a folder or `.zip` file, optionally with one folder for each of `train`, `validation` (`val`) and `test`, of
-        - 8-bit image files in one folder for each class, or
+    - `tfds:NAME`: an image or text classification data set of tensorflow-datasets, or one of texts alone.
+    - a folder, `.zip` or `.tar` file (also `.tar.gz` and others), optionally with one folder for each of `train`,
+      `validation` and `test`, also called `val`, `valid`, `dev`, `training`, `testing`, `training_set` and so on, of
+        - image files in one folder for each class, see `zoo.data.decoding.decode_image`, or
         - images and their masks, see below.
-    - `.npz`: `x_train`, `y_train` and optionally `x_validation` (`x_val`) and `x_test` with their `y`, and `classes`.
-      Images [N, H, W] or [N, H, W, C] of uint8, uint16 or float, or texts [N]. Class ids [N]; masks [N, H, W] of class
-      ids up to 254; or masks [N, H, W, K] of K > 1 overlapping classes, of 0 and 1. In uint8 masks 255 is `IGNORED`.
-    - `.tsv`: a header `label<TAB>text` and one line for each example.
-    - `.txt`: one text, the first 90 % for training, 5 % for validation and 5 % for test.
-    - any other name is NAME, NAME.npz, NAME.zip, NAME.tsv or NAME.txt in ZOO_DATA_DIR.
+    - `.npz`: arrays of inputs and labels by the names of Keras (`x_train`, `y_train`, `x_val`, ...), of MedMNIST
+      (`train_images`, `train_labels`, ...) and the like, and optionally `classes`; see `zoo.data.arrays`.
+    - `.tsv`, `.csv`: a line of column names and one line for each text, with the columns `text` and `label`, or those
+      that `text_column` and `label_column` name, in any order; see `zoo.data.texts.read_columns`. The values of the
+      labels in ascending order are the classes.
+    - a folder of `.txt` files, one folder for each class, optionally in one folder for each split.
+    - `.txt`, or a folder of `.txt` files without further folders: a text for a language model. The first 90 % are for
+      training, the last 10 % both for validation and for test, as other language models on such texts are measured.
+      `train.txt`, `validation.txt` and `test.txt` in the folder are the splits.
+    - any other name is NAME, NAME.npz, NAME.zip, NAME.tsv, NAME.csv or NAME.txt in ZOO_DATA_DIR.
+    - `zoo:NAME`: the data set of that name, also where a folder or file of the same name is in the working directory.
     - a finite `tf.data.Dataset`, or a mapping of `train`, `validation` and `test` to such data sets or to `Split`s, see
       below.
 
-    A missing split is 15 % of train, stratified by class if there are enough examples of each class, and not stratified
-    for masks.
+    A missing split is 15 % of train, stratified by class; of a class with too few examples all stay in train. Masks are
+    not stratified.
 
-    **Images and masks** are in two folders, `images` and `labels` (or `masks`). An image and its mask have the same
-    name except for the suffix. Images are PNG, JPEG, BMP or GIF files, TIFF files with any number of bands
-    (`pip install 'zoo[geotiff]'`) or `.npy` arrays [H, W] or [H, W, C]. They are loaded as uint8 if all are uint8, as
-    uint16 if all are unsigned with 8 or 16 bits, otherwise as float32. Their masks have
+    What is done to the user's data beside reading it is printed on standard error, a line for each kind: files that are
+    left out, images that are turned or composited, labels that are converted, classes that a split lacks.
+
+    **Images and masks** are in two folders, `images` and `labels` (or `masks`, `gt` and the like). An image and its
+    mask have the same name except for the suffix and words such as `_mask`. Images are image files, TIFF files with any
+    number of bands (`pip install 'zoo[geotiff]'`) or `.npy` arrays [H, W] or [H, W, C]. They are loaded as uint8 if all
+    are uint8, as uint16 if all are unsigned with 8 or 16 bits, otherwise as float32. Their masks have
 
     - exclusive classes: one band of whole numbers, the label values. The values that occur, in ascending order, are the
       classes 0, 1, ..., at most 255 of them, and their names: masks of 0 and 255 have the classes `0` and `255`. A
@@ -83,33 +99,84 @@ def load(
         seed: seed of the splits that are taken from train.
         ignored_class: name of one of the exclusive classes of masks. Its pixels become `IGNORED`, and it is no longer
             one of the classes.
+        background: gray value from 0 to 255 that transparent pixels of image files show; white by default.
+        strict: raise for files in a folder or archive that are not read, such as notes beside the images.
+        hold_out: take the splits that are missing from train; otherwise the data set has those of the source.
+        text_column: name of the column of texts in a table.
+        label_column: name of the column of labels in a table.
 
     Raises:
         ZooError: for an unknown name or class, and for data that cannot be read or used, with the names of the files.
     """
     if isinstance(data, Dataset):
         dataset = data
-    elif isinstance(data, str | os.PathLike):
-        name, (splits, classes) = _read_named(os.fspath(data), image_size)
-        dataset = Dataset(name, complete(splits, seed), classes)
     else:
-        splits, classes = read_given(data)
-        dataset = Dataset(GIVEN, complete(splits, seed), classes, given=True)
+        if isinstance(data, str | os.PathLike):
+            given: dict[str, Any] = {"background": background}
+            words = data if isinstance(data, str) or not Path(data).exists() else str(Path(data).absolute())
+            name, own, (splits, classes) = _read_named(
+                os.fspath(words), image_size, background, strict, texts.Columns(text_column, label_column)
+            )
+            given["own"] = own
+        else:
+            name, given = GIVEN, {"given": True}
+            splits, classes = read_given(data)
+        if hold_out:
+            if "train" not in splits:
+                raise ZooError(f"{data} has no split to train on, only {', '.join(splits)}: add a folder train")
+            splits = complete(splits, seed)
+        dataset = Dataset(name, splits, classes, whole=not hold_out, **given)
+        _report(dataset)
     return dataset if ignored_class in (None, dataset.ignored_class) else dataset.without_class(ignored_class)
 
 
-def _read_named(name: str, image_size: Size) -> tuple[str, Parts]:
-    """A data set by its name or path, and its name for runs and artifacts."""
-    if name in NAMED:
-        return name, NAMED[name]()
+def _report(dataset: Dataset) -> None:
+    """Notes on what will surprise whoever trains on the data set."""
+    for name, split in dataset.splits.items():
+        if dataset.whole or split.targets is None or split.targets.ndim != 1 or not dataset.classes:
+            continue
+        counts = np.bincount(split.targets, minlength=len(dataset.classes))
+        if (counts == 0).any():
+            lacking = listed(dataset.classes[number] for number in np.flatnonzero(counts == 0))
+            note(f"{dataset.name}: {name} has no example of {lacking}")
+    inputs = dataset.first.inputs
+    if inputs.dtype.name in ("uint8", "uint16") and inputs.size and (brightest := int(inputs.max())) < 32:
+        full = np.iinfo(inputs.dtype).max
+        note(
+            f"{dataset.name}: the brightest pixel is {brightest} of {full}: images are nearly black as they are stored"
+        )
+
+
+def _read_named(
+    name: str, image_size: Size, background: int, strict: bool, columns: texts.Columns
+) -> tuple[str, bool, Parts]:
+    """A data set by its name or path, its name for runs and artifacts, and whether it is the user's own."""
+    plain = name.removeprefix(lookup.OF_ZOO)
+    if plain in NAMED:
+        if plain == name and Path(name).exists():
+            raise lookup.ambiguous(name, f"the data set {name}")
+        return plain, False, NAMED[plain]()
     if name.startswith("tfds:"):
-        return name.replace(":", "-").replace("/", "-"), _tfds(name, image_size)
-    path = lookup.find(name, tuple(NAMED), tuple(FORMATS))
-    read = read_images if path.is_dir() else FORMATS.get(path.suffix.lower())
-    if read is None:
-        raise ZooError(f"{path} has an unknown format: give a folder or a {', '.join(FORMATS)} file")
+        return name.replace(":", "-").replace("/", "-"), False, _tfds(name, image_size)
+    path, own = lookup.find(name, tuple(NAMED), (".npz", *ARCHIVES, *FORMATS, *texts.DELIMITERS))
+    suffix = next((end for end in (*TARS, path.suffix.lower()) if path.name.lower().endswith(end)), "")
+    if (columns.text or columns.label) and suffix not in texts.DELIMITERS:
+        raise ZooError(f"{path} has no columns: --text-column and --label-column are for .tsv and .csv files")
     try:
-        return path.resolve().name if path.is_dir() else path.stem, read(path, image_size)
+        if path.is_dir() and texts.is_text_folder(path):
+            return path.resolve().name, own, texts.read_text_folder(path)
+        if path.is_dir():
+            return path.resolve().name, own, read_images(path, image_size, background=background, strict=strict)
+        if suffix in ARCHIVES:
+            parts = read_images(path, image_size, background=background, strict=strict)
+        elif suffix in FORMATS:
+            parts = FORMATS[suffix](path, image_size)
+        elif suffix in texts.DELIMITERS:
+            parts = texts.read_table(path, columns)
+        else:
+            known = ", ".join((*ARCHIVES, *FORMATS, *texts.DELIMITERS))
+            raise ZooError(f"{path} has an unknown format: give a folder or a {known} file")
+        return path.name[: len(path.name) - len(suffix)], own, parts
     except OSError as error:
         raise ZooError(f"{path} cannot be read: {error}") from error
 
@@ -131,59 +198,31 @@ def _mnist() -> Parts:
 def _tfds(name: str, image_size: Size) -> Parts:
     builder = lookup.tfds_builder(name.removeprefix("tfds:"))
     features = builder.info.features
-    # `supervised_keys` first: a data set may have other images and labels too
+    # `supervised_keys` first: a data set may have other images, texts and labels too
     keys = [key for key in (*(builder.info.supervised_keys or ()), *features) if isinstance(key, str)]
-    image = next((key for key in keys if isinstance(features[key], tfds.features.Image)), None)
-    label = next((key for key in keys if isinstance(features[key], tfds.features.ClassLabel)), None)
-    if image is None or label is None or "train" not in builder.info.splits:
-        raise ZooError(f"{name} has no train split of images with class labels: choose a set for image classification")
+    kinds = tfds.features.Image, tfds.features.Text, tfds.features.ClassLabel
+    image, text, label = (next((key for key in keys if isinstance(features[key], kind)), None) for kind in kinds)
+    if ((label is None or image is None) and text is None) or "train" not in builder.info.splits:
+        raise ZooError(f"{name} has no train split of images with class labels or of texts: choose another set")
     splits = {}
     for split in SPLITS:
         total = builder.info.splits[split].num_examples if split in builder.info.splits else 0
         if total:
             examples = tfds.as_numpy(builder.as_dataset(split=split))
-            bar = tqdm.tqdm(examples, f"{name} {split}", total, unit=" images", disable=total <= PROGRESS_FROM)
-            pairs = [(resized(example[image], image_size), example[label]) for example in bar]
-            images, labels = zip(*pairs, strict=True)
-            splits[split] = Split(stack(images, name), np.array(labels, np.int64))
-    return splits, tuple(features[label].names)
-
-
-def _tsv(path: Path, image_size: Size) -> Parts:
-    header, *lines = _read_text(path).removesuffix("\n").split("\n")
-    if header != "label\ttext":
-        raise ZooError(f"{path}: line 1 must be the header 'label<TAB>text', not {header[:50]!r}")
-    rows = [line.split("\t") for line in lines]
-    for number, row in enumerate(rows, start=2):
-        if len(row) != 2:
-            raise ZooError(f"{path}: line {number} has {len(row)} columns: write two, label<TAB>text")
-    if not rows:
-        raise ZooError(f"{path} has no line after its header: add one for each text")
-    labels, texts = zip(*rows, strict=True)
-    classes, targets = np.unique(labels, return_inverse=True)
-    return {"train": Split(np.array(texts, object), targets.astype(np.int64))}, tuple(map(str, classes))
-
-
-def _txt(path: Path, image_size: Size) -> Parts:
-    text = _read_text(path)
-    first, second = int(0.9 * len(text)), int(0.95 * len(text))
-    parts = text[:first], text[first:second], text[second:]
-    if not all(parts):
-        raise ZooError(f"{path} contains {len(text)} characters: too few for a training, a validation and a test text")
-    return {name: Split(np.array([part], object)) for name, part in zip(SPLITS, parts, strict=True)}, ()
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ZooError(f"{path} is not UTF-8 text (byte {error.start}): save it as UTF-8") from error
+            bar = tqdm.tqdm(examples, f"{name} {split}", total, unit=" examples", disable=total <= PROGRESS_FROM)
+            if image is not None and label is not None:
+                pairs = [(resized(example[image], image_size), example[label]) for example in bar]
+                inputs = stack((pair[0] for pair in pairs), name)
+            else:
+                pairs = [(example[text].decode(), label and example[label]) for example in bar]
+                inputs = np.array([pair[0] for pair in pairs], object)
+            splits[split] = Split(inputs, None if label is None else np.array([pair[1] for pair in pairs], np.int64))
+    return splits, () if label is None else tuple(features[label].names)
 
 
 NAMED: dict[str, Callable[[], Parts]] = {"digits": _digits, "mnist": _mnist, "scenes": lambda: scenes.data()}
 FORMATS: dict[str, Callable[[Path, Size], Parts]] = {
     ".npz": read_npz,
-    ".zip": read_images,
-    ".tsv": _tsv,
-    ".txt": _txt,
+    ".txt": lambda path, _: texts.read_plain_text(path),
 }
+ARCHIVES = (".zip", *TARS)  # of images

@@ -3,7 +3,8 @@
 An ONNX or LiteRT file holds `serving_default` with its preprocessing: the same inputs and numeric outputs with the same
 names, for images of any size. Text outputs (`class_names`) are left out. The class names are metadata instead, a JSON
 list: the property `class_names` of an ONNX model; the file `class_names.json` in the ZIP archive at the end of a LiteRT
-file, where LiteRT keeps associated files.
+file, where LiteRT keeps associated files. Of a character model such a file holds one step: a character number and the
+states in, the logits of the next character and the new states out; the class names are the characters.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import tensorflow as tf
 from zoo.artifacts.verification import TOLERANCE
 from zoo.errors import ZooError
 from zoo.tasks import Task
-from zoo.tasks.base import graph_function
+from zoo.tasks.base import graph_function, named
 
 Arrays = Mapping[str, np.ndarray]  # by the names of a signature's inputs or outputs
 Serve = Callable[[Arrays], Arrays]
@@ -46,7 +47,9 @@ def write(task: Task, model: keras.Model, path: Path, format: str) -> None:
     """
     if path.suffix != SUFFIXES.get(format, path.suffix):
         raise ZooError(f"a {format} file must be named NAME{SUFFIXES[format]}")
-    function = task.signatures(model)[SIGNATURE]
+    if format != "keras":
+        model = task.portable(model)
+    function = task.portable_function(model)
     if any(spec.dtype == tf.string for spec in function.input_signature):
         raise ZooError(f"{task.spec.name} takes raw text, which {format} files do not: export a SavedModel")
     try:
@@ -67,7 +70,7 @@ def write(task: Task, model: keras.Model, path: Path, format: str) -> None:
 def _test_inputs(task: Task) -> Iterator[dict[str, Any]]:
     """Inputs of the signature, with images of the network's own size, of a smaller one and of a larger one."""
     for count in BATCH_SIZES:
-        inputs = task.golden_inputs(count)[SIGNATURE]
+        inputs = task.portable_inputs(count)
         yield inputs
         if "images" in inputs:
             yield {**inputs, "images": inputs["images"][:, ::2, ::3]}
@@ -102,13 +105,14 @@ def _arrays(outputs: Mapping[str, tf.Tensor]) -> dict[str, np.ndarray]:
 
 
 def _numeric(task: Task, model: keras.Model) -> Any:
-    """The signature as a graph function without text outputs."""
-    function = task.signatures(model)[SIGNATURE]
+    """What the file computes as a graph function without text outputs."""
+    function = task.portable_function(model)
 
-    def without_texts(*inputs: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {name: value for name, value in function(*inputs).items() if value.dtype != tf.string}
+    def without_texts(**inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {name: value for name, value in function(**inputs).items() if value.dtype != tf.string}
 
-    return graph_function(without_texts, *function.input_signature)
+    specs = function.input_signature
+    return graph_function(named(without_texts, *(spec.name for spec in specs)), *specs)
 
 
 def _onnx(task: Task, model: keras.Model, path: Path) -> Serve:
@@ -145,7 +149,7 @@ def _keras(task: Task, model: keras.Model, path: Path) -> Serve:
     plain.set_weights(network.get_weights())
     plain.save(path)
     loaded = keras.saving.load_model(path, safe_mode=True)
-    function = task.signatures(model, lambda inputs: loaded(inputs, training=False))[SIGNATURE]
+    function = task.portable_function(model, lambda inputs: loaded(inputs, training=False))
     return lambda inputs: _arrays(function(**_tensors(inputs)))
 
 

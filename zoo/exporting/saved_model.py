@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import os
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +16,7 @@ from etils import epy
 
 from zoo import tasks
 from zoo.artifacts.index import INDEX, write_index
-from zoo.artifacts.manifest import FORMAT, GOLDEN, MANIFEST, check_name, sha256
+from zoo.artifacts.manifest import FORMAT, GOLDEN, MANIFEST, check_name, newest_version, parse_manifest, sha256
 from zoo.artifacts.verification import verify
 from zoo.errors import ZooError, unknown
 from zoo.files import naming, write_json, written
@@ -110,6 +111,8 @@ def export(
         content = _content(task, run, runs)
     else:
         content = _content(task, run, runs)
+    if path.is_dir():
+        _refuse_another(newest_version(path), task, content)
     version = path / str(max((int(child.name) for child in path.glob("*") if child.name.isdecimal()), default=0) + 1)
     with written(version, tf.errors.OpError) as temporary, full_precision():
         values = _write_saved_model(task, model, temporary, storage or "float32")
@@ -123,6 +126,7 @@ def export(
                 "parameters": int(sum(value.size for value in values.values())),
             },
             **content,
+            **task.serving_notes,
             "provenance": provenance(),
             "files": {
                 file.relative_to(temporary).as_posix(): {"size": file.stat().st_size, "sha256": sha256(file)}
@@ -134,6 +138,31 @@ def export(
     with naming(path.parent / INDEX):
         write_index(path.parent)
     return version
+
+
+def _refuse_another(found: Path, task: tasks.Task, content: Mapping[str, Any]) -> None:
+    """Raises ZooError where the newest version is of another network, input shape or data set: the new one would take
+    its name."""
+    try:
+        manifest = parse_manifest(found)
+    except ZooError:  # damaged, or none of zoo's
+        return
+
+    def kind(model: Mapping[str, Any], training: Mapping[str, Any] | None) -> dict[str, Any]:
+        described = {"network": model["spec"], **{f"argument {k}": v for k, v in model["arguments"].items()}}
+        described["input shape"] = model["input_shape"]
+        if training is not None and "data" in training:
+            described["data set"] = training["data"]["name"]
+            described["fingerprint of the data"] = training["data"].get("fingerprint")
+        return json.loads(json.dumps(described))
+
+    before, now = kind(manifest["model"], manifest["training"]), kind(task.describe(), content["training"])
+    if "data set" not in now or "data set" not in before:
+        before, now = ({key: value for key, value in one.items() if "data" not in key} for one in (before, now))
+    different = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+    if different:
+        there = ", ".join(f"{key} {str(before.get(key))[:40]}, not {str(now.get(key))[:40]}" for key in different)
+        raise ZooError(f"{found.parent} contains other weights ({there}): export under another tag, or remove it")
 
 
 def _content(task: tasks.Task, run: Run | None, runs: Sequence[Run]) -> dict[str, Any]:
@@ -261,6 +290,8 @@ def _scores(task: tasks.Task, run: Run | None, runs: Sequence[Run]) -> dict[str,
     recipe = run.record.get("recipe_name") if run else None
     same = [score for score in task.spec.reported if score.dataset == dataset and score.metric == metric]
     reported = next((score for score in same if score.recipe == recipe), same[0] if same else None)
+    if run and run.record.get("variant"):  # another network than the reference's
+        reported = None
     tested = [one.metrics["test"][metric] for one in runs if metric and metric in one.metrics["test"]]
     validated = run.metrics if run and metric else {"validation": {}, "test": {}}
     return {

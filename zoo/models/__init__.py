@@ -13,6 +13,7 @@ from zoo.models import (
     mlp,
     network3,
     simard,
+    ssgan,
     unet,
 )
 
@@ -29,5 +30,6 @@ __all__ = [
     "mlp",
     "network3",
     "simard",
+    "ssgan",
     "unet",
 ]

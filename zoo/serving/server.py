@@ -5,17 +5,18 @@
     curl localhost:8501/v1/models/lenet5.mnist:predict \
         -d '{"signature_name": "encoded_images", "instances": [{"b64": "iVBORw0..."}]}'
 
-The API is that of https://www.tensorflow.org/tfx/serving/api_rest (status, metadata, predict), with two differences:
-a float that is not finite is returned as the string "NaN", "Infinity" or "-Infinity" (protobuf's JSON mapping), where
-TensorFlow Serving writes a bare token that is not JSON; and one version of each model is served. The caller of
-`create_app` must have verified the SavedModels: loading one runs its initialization.
+The API is that of https://www.tensorflow.org/tfx/serving/api_rest (status, metadata, predict), with few differences: a
+float that is not finite is returned as the string "NaN", "Infinity" or "-Infinity" (protobuf's JSON mapping), where
+TensorFlow Serving writes a bare token that is not JSON; one version of each model is served; an empty list of instances
+is answered by an empty list. For artifacts of zoo the metadata hold the class names, and image files are read as in
+training (`zoo.data.decoding`), of more formats than the graph alone reads. The caller of `create_app` must have
+verified the SavedModels: loading one runs its initialization.
 """
 
 from __future__ import annotations
 
 import base64
 import json
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,10 @@ from typing import Annotated, Any
 import numpy as np
 from etils import epy
 
-from zoo.errors import ZooError, unknown
+from zoo import preprocessing
+from zoo.artifacts.manifest import MANIFEST, parse_manifest
+from zoo.data.decoding import IMAGE_FORMATS, UNREADABLE, WHITE, Unusable, decode_image
+from zoo.errors import ZooError, graph_error, listed, unknown
 
 
 def _needs_fastapi(error: Exception) -> None:
@@ -56,6 +60,21 @@ class _Served:
     version: str
     module: Any  # kept, because its variables are freed with it
     definitions: dict[str, Any]  # signature name -> SignatureDef
+    manifest: Mapping[str, Any]  # empty for a SavedModel that is not an artifact of zoo
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """What a client needs beside the signatures: the class names in the order of the probabilities, and which image
+        files this server takes."""
+        classes = self.manifest.get("model", {}).get("classes", [])
+        found = {"class_names": classes} if classes else {}
+        if self.reads_files:
+            found["encoded_images"] = {"formats": list(IMAGE_FORMATS), "exif_orientation": "applied"}
+        return found
+
+    @property
+    def reads_files(self) -> bool:
+        return "encoded_images" in self.definitions and bool(self.manifest)
 
 
 def create_app(models: Mapping[str, Path]) -> fastapi.FastAPI:
@@ -104,7 +123,7 @@ def create_app(models: Mapping[str, Path]) -> fastapi.FastAPI:
         }
         return {
             "model_spec": {"name": name, "signature_name": "", "version": model.version},
-            "metadata": {"signature_def": {"signature_def": definitions}},
+            "metadata": {"signature_def": {"signature_def": definitions}, **model.described},
         }
 
     # Not `async`, so that FastAPI runs it in a worker thread.
@@ -133,10 +152,11 @@ def _load(directory: Path) -> _Served:
         module = tf.saved_model.load(str(directory), tags=["serve"])
         saved = saved_model_pb2.SavedModel.FromString((directory / "saved_model.pb").read_bytes())
     except Exception as error:  # a damaged file makes TensorFlow raise errors of many kinds
-        raise ZooError(f"{directory} does not load as a SavedModel: {_first_line(str(error))}") from error
+        raise ZooError(f"{directory} does not load as a SavedModel: {graph_error(str(error))}") from error
     (graph,) = (graph for graph in saved.meta_graphs if set(graph.meta_info_def.tags) == {"serve"})
     definitions = {name: graph.signature_def[name] for name in sorted(module.signatures)}
-    return _Served(directory.name if directory.name.isdecimal() else "1", module, definitions)
+    manifest = parse_manifest(directory) if (directory / MANIFEST).is_file() else {}
+    return _Served(directory.name if directory.name.isdecimal() else "1", module, definitions, manifest)
 
 
 def _predict(model: _Served, body: bytes) -> dict[str, Any]:
@@ -152,17 +172,21 @@ def _predict(model: _Served, body: bytes) -> dict[str, Any]:
         raise unknown("signature", str(signature), model.definitions)
     definition = model.definitions[signature]
     names = sorted(definition.inputs)
+    if request.get("instances") == []:
+        return {"predictions": []}
 
     columns = _columns(request["instances"], names) if "instances" in request else _by_name(request["inputs"], names)
     defaults = {name: tf.constant(tf.make_ndarray(value)) for name, value in definition.defaults.items()}
     if missing := set(names) - set(columns) - set(defaults):
         raise ZooError(f"missing input {', '.join(map(repr, sorted(missing)))}")
     tensors = defaults | {name: _to_tensor(name, value, definition.inputs[name]) for name, value in columns.items()}
+    if signature == "encoded_images" and model.reads_files:
+        tensors = {name: _as_png(tensor, model.manifest["model"]) for name, tensor in tensors.items()}
 
     try:
         outputs = model.module.signatures[signature](**tensors)
     except (tf.errors.InvalidArgumentError, tf.errors.ResourceExhaustedError) as error:  # the latter by large sizes
-        raise ZooError(f"signature {signature!r}: {_first_line(error.message)}") from error
+        raise ZooError(f"signature {signature!r}: {graph_error(error.message)}") from error
 
     values = {name: _to_json(name, tensor) for name, tensor in outputs.items()}
     only = next(iter(values)) if len(values) == 1 else None
@@ -174,6 +198,30 @@ def _predict(model: _Served, body: bytes) -> dict[str, Any]:
     if only:
         return {"predictions": values[only]}
     return {"predictions": [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]}
+
+
+def _as_png(encoded: tf.Tensor, description: Mapping[str, Any]) -> tf.Tensor:
+    """The bytes of image files, read as in training and written again as PNG files with the network's channels, which
+    the graph decodes without further change.
+
+    Raises:
+        ZooError: for files that cannot be read, all at once.
+    """
+    background = description["preprocessing"].get("background", WHITE)
+    channels = description["input_shape"][-1]
+    files, faults = [], []
+    for number, data in enumerate(encoded.numpy()):
+        try:
+            pixels = decode_image(data, background).pixels
+        except Unusable as error:
+            faults.append(f"image {number} ({error})")
+        except Exception:  # for a broken file Pillow raises a dozen kinds of errors
+            faults.append(f"image {number} ({UNREADABLE})")
+        else:
+            files.append(tf.io.encode_png(preprocessing.to_channels(pixels[None], channels)[0]).numpy())
+    if faults:
+        raise ZooError(f"{listed(faults)} of {len(encoded)} cannot be read: send {', '.join(IMAGE_FORMATS)} files")
+    return tf.constant(files, tf.string)
 
 
 def _is_binary(value: Any) -> bool:
@@ -243,7 +291,7 @@ def _to_bytes(value: str | dict[str, Any]) -> bytes:
     try:
         return base64.b64decode(value["b64"], validate=True) if isinstance(value, dict) else value.encode()
     except (TypeError, ValueError) as error:  # base64 that is no string or has wrong letters; half a surrogate pair
-        raise ZooError(f"a string is not valid: {_first_line(str(error))}") from error
+        raise ZooError(f"a string is not valid: {graph_error(str(error))}") from error
 
 
 def _to_json(name: str, tensor: tf.Tensor) -> Any:
@@ -265,9 +313,3 @@ def _to_json(name: str, tensor: tf.Tensor) -> Any:
 def _each(function: Callable[[Any], Any], array: np.ndarray) -> np.ndarray:
     """`function` of each element, as an object array of the same shape."""
     return np.asarray(np.frompyfunc(function, 1, 1)(array), dtype=object)
-
-
-def _first_line(message: str) -> str:
-    """The cause in a message of TensorFlow, without its trace: the first line after the list of nodes."""
-    lines = message.rpartition("<stack traces unavailable>")[2].strip().splitlines()
-    return re.sub(r"\{\{.*?\}\}|\[Op:.*", "", lines[0]).strip() if lines else "no message"

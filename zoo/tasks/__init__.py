@@ -10,11 +10,12 @@ from zoo import registry
 from zoo.errors import ZooError, unknown
 from zoo.recipe import Recipe, from_dict, recipe_from_dict
 from zoo.spec import Preprocessing
-from zoo.tasks.base import ImageTask, Signatures, Task, TextTask, image_size, with_options
+from zoo.tasks.base import ImageTask, Item, Signatures, Task, TextTask, image_size, with_options
 from zoo.tasks.classification import Classification
 from zoo.tasks.generation import Generation
 from zoo.tasks.language_model import LanguageModel
 from zoo.tasks.segmentation import MultilabelSegmentation, Segmentation
+from zoo.tasks.semi_supervised import SemiSupervisedClassification
 from zoo.tasks.text_classification import TextClassification
 
 TASKS: dict[str, type[Task]] = {
@@ -22,6 +23,7 @@ TASKS: dict[str, type[Task]] = {
     "segmentation": Segmentation,
     "multilabel_segmentation": MultilabelSegmentation,
     "generation": Generation,
+    "semi_supervised": SemiSupervisedClassification,
     "text_classification": TextClassification,
     "language_model": LanguageModel,
 }
@@ -63,6 +65,8 @@ def read_recipe(data: Mapping[str, Any], task: str) -> Recipe:
 __all__ = [
     "TASKS",
     "ImageTask",
+    "Item",
+    "LanguageModel",
     "Signatures",
     "Task",
     "TextTask",

@@ -8,16 +8,23 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import functools
+import inspect
+import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 from etils import epy
 
 from zoo import preprocessing as pre
 from zoo.data import Dataset, Split
-from zoo.errors import ZooError
+from zoo.data.arrays import as_images
+from zoo.data.decoding import WHITE, Decoded, Unusable, composited, decode_image, pixels_of
+from zoo.data.images import image_files
+from zoo.data.trees import Read
+from zoo.errors import ZooError, listed, note
 from zoo.metrics import Metric
 from zoo.recipe import Augmentation, Recipe, TaskOptions
 from zoo.spec import ModelSpec, Preprocessing
@@ -34,6 +41,19 @@ if TYPE_CHECKING:
 Network = Callable[..., Any]
 Move = Callable[[Any, Any], tuple[Any, Any]]  # images and their masks or None, each example by a map of its own
 Batches = Callable[[], Iterable[tuple[Any, Any]]]  # makes the batches of a split: network inputs and loss targets
+
+
+class Item(NamedTuple):
+    """One input for prediction.
+
+    Attributes:
+        name: the path of its file, the text itself, or a number.
+        read: returns it as `serving_default` takes it, without the batch axis, and what its reader changed; raises
+            `Unusable`, or any other exception for a damaged file.
+    """
+
+    name: str
+    read: Callable[[], tuple[np.ndarray, tuple[str, ...]]]
 
 
 class Signatures(dict[str, Any]):
@@ -149,17 +169,32 @@ class Task(abc.ABC):
         return
 
     def select(self, data: Dataset) -> Dataset:
-        """The part of a data set that the network can be evaluated on: all of it, unless a task says otherwise.
+        """The part of a data set that the network can be evaluated on: all of it, unless a task says otherwise. Its
+        classes may be some of the network's, in any order; their ids become those of the network.
 
         Raises:
             ZooError: for other inputs or classes than the network's.
         """
         self.check_inputs(data)
-        if self.classes and data.classes and data.classes != self.classes:
+        if not self.classes or not data.classes or data.classes == self.classes:
+            return data
+        if self.overlapping or not set(data.classes) <= set(self.classes):
             raise ZooError(
                 f"data set {data.name} has the classes {data.classes[:10]}, the network has {self.classes[:10]}"
             )
-        return data
+        if lacking := [name for name in self.classes if name not in data.classes]:
+            note(f"{data.name} has no example of {listed(lacking)}, which the network knows")
+        return data.with_classes(self.classes)
+
+    def order(self, examples: int, batch_size: int, seed: tf.Tensor) -> tf.Tensor:
+        """Which examples each batch of an epoch has, int32 [steps, batch_size]; shuffled, unless a task says otherwise.
+        Examples that do not fill a batch are left out.
+
+        Args:
+            seed: int32 [2], another one for each epoch.
+        """
+        order = tf.random.experimental.stateless_shuffle(tf.range(examples), seed)
+        return tf.reshape(order[: examples // batch_size * batch_size], [-1, batch_size])
 
     def augment(
         self, batch: tuple, seed: tf.Tensor, augmentation: Augmentation, copy: tf.Tensor, turn: tf.Tensor
@@ -172,6 +207,11 @@ class Task(abc.ABC):
             turn: int32 [B], the number of the epoch, plus 0 or 1 by example, for what alternates from epoch to epoch.
         """
         raise ZooError(f"{self.spec.task} takes no augmentation: leave the recipe key augmentation out")
+
+    def callbacks(self, model: keras.Model, directory: Path) -> list[Any]:
+        """Keras callbacks of a training of `model`, which may write pictures to the run's directory. At `on_test_end`
+        the model has the weights that were validated."""
+        return []
 
     def served(self, model: keras.Model) -> keras.Model:
         """The part of the model that prediction runs."""
@@ -202,18 +242,34 @@ class Task(abc.ABC):
         """The split's inputs as `serving_default` takes them."""
         return split.inputs
 
-    def read(self, words: str) -> np.ndarray:
-        """One input of `serving_default`, with a batch axis, from what a user types: a text, or the path of a file.
+    def items(self, given: Any) -> list[Item]:
+        """The inputs for prediction in what a user gives.
 
         Raises:
-            ZooError: for a file that is missing or cannot be read, and for tasks without such an input.
+            ZooError: for files that are missing, all at once, and for tasks without such inputs.
         """
         raise ZooError(f"{self.spec.task} takes no input on the command line: call the signatures of its export")
 
     def example(self, split: Split, directory: Path) -> str:
-        """An input of the split as a user would type it for `read`, written to the directory if it is a file; empty
+        """An input of the split as a user would type it for `items`, written to the directory if it is a file; empty
         if there is none."""
         return ""
+
+    def portable(self, model: keras.Model) -> keras.Model:
+        """The network with the model's weights that ONNX and LiteRT files hold."""
+        return model
+
+    def portable_function(self, model: keras.Model, network: Network | None = None) -> Any:
+        """What files of other formats than SavedModel compute: `serving_default`, unless a task says otherwise.
+
+        Args:
+            network: what it calls in place of `served(model)`.
+        """
+        return self.signatures(model, network)["serving_default"]
+
+    def portable_inputs(self, count: int) -> dict[str, Any]:
+        """The inputs of `portable_function` for `count` examples, by which a file is compared with the model."""
+        return self.golden_inputs(count)["serving_default"]
 
     def summary(self, outputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
         """The outputs of `serving_default` for one example as plain data for a user."""
@@ -229,6 +285,11 @@ class Task(abc.ABC):
     def build(self) -> keras.Model:
         """The network with initial weights."""
         return self.spec.build(self.input_shape, len(self.classes), **self.arguments)
+
+    @property
+    def serving_notes(self) -> dict[str, Any]:
+        """What the manifest says of signatures by their names, as plain data."""
+        return {}
 
     def network(self, model: keras.Model) -> Network:
         """The served part of the model in inference mode."""
@@ -265,6 +326,17 @@ def graph_function(call: Callable, *inputs: tf.TensorSpec) -> Any:
     return tf.function(call, input_signature=inputs, autograph=False)
 
 
+def named(call: Callable, *names: str) -> Callable:
+    """`call`, which takes keywords, as a function of parameters with these names."""
+
+    def with_parameters(*values: Any) -> Any:
+        return call(**dict(zip(names, values, strict=True)))
+
+    parameters = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in names]
+    with_parameters.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return with_parameters
+
+
 class ImageTask(Task):
     """What tasks on images share: shapes, augmentation, example files."""
 
@@ -280,7 +352,7 @@ class ImageTask(Task):
 
     @classmethod
     def check_inputs(cls, data: Dataset) -> None:
-        dtype = data.splits["train"].inputs.dtype
+        dtype = data.first.inputs.dtype
         if dtype.kind in "OU":
             raise ZooError(f"data set {data.name} contains texts, the network takes images")
         if dtype.name not in cls.dtypes:
@@ -307,16 +379,50 @@ class ImageTask(Task):
         images, *rest = batch
         return (move(images, None)[0], *rest)
 
-    def read(self, words: str) -> np.ndarray:
-        path = Path(words)
-        try:
-            with Image.open(path) as image:
-                image.load()
-            return tf.io.decode_image(path.read_bytes(), channels=self.channels, expand_animations=False).numpy()[None]
-        except FileNotFoundError:
-            raise ZooError(f"no file {words}") from None
-        except (OSError, ValueError, tf.errors.InvalidArgumentError):
-            raise ZooError(f"{words} is not a readable image: give a PNG or JPEG file") from None
+    def items(self, given: Any) -> list[Item]:
+        """Images of files, of the files of folders, and those that wildcards match; of bytes, of Pillow and in arrays
+        [H, W], [H, W, C], [N, H, W] or [N, H, W, C]; and lists of them."""
+        items: list[Item] = []
+        missing: list[str] = []
+        self._collect(given, items, missing)
+        if missing:
+            raise ZooError(f"no file {listed(missing)}")
+        return items
+
+    def _collect(self, given: Any, items: list[Item], missing: list[str]) -> None:
+        if isinstance(given, str | os.PathLike):
+            found = image_files(os.fspath(given))
+            missing += [] if found else [os.fspath(given)]
+            items += [Item(name, functools.partial(self._from_file, read)) for name, read in found]
+        elif isinstance(given, bytes | bytearray):
+            items.append(Item(f"image {len(items)}", functools.partial(self._from_file, lambda: bytes(given))))
+        elif isinstance(given, Image.Image):
+            decoded = pixels_of(given.copy(), self.preprocessing.background, deep=self.preprocessing.dtype != "uint8")
+            items.append(Item(f"image {len(items)}", functools.partial(self._prepared, decoded)))
+        elif isinstance(given, Iterable) and not hasattr(given, "__array__"):
+            for one in given:
+                self._collect(one, items, missing)
+        else:
+            for pixels in as_images(np.asarray(given), deep=self.preprocessing.dtype != "uint8"):
+                items.append(Item(f"image {len(items)}", functools.partial(self._prepared, Decoded(pixels))))
+
+    def _from_file(self, read: Read) -> tuple[np.ndarray, tuple[str, ...]]:
+        return self._prepared(self.decode(read()))
+
+    def decode(self, data: bytes) -> Decoded:
+        """The image in the bytes of a file."""
+        return decode_image(data, self.preprocessing.background)
+
+    def _prepared(self, decoded: Decoded) -> tuple[np.ndarray, tuple[str, ...]]:
+        """An image [H, W, C] as `serving_default` takes it, and what the reader changed."""
+        pixels = decoded.pixels
+        if self.preprocessing.dtype == "uint8" != pixels.dtype.name:
+            raise Unusable(f"{pixels.dtype.name} values, the network takes uint8")
+        if pixels.dtype == np.uint8 and pixels.shape[-1] in (2, 4) and self.channels in (1, 3):
+            pixels = composited(pixels, self.preprocessing.background)
+        if pixels.shape[-1] != self.channels and {pixels.shape[-1], self.channels} != {1, 3}:
+            raise Unusable(f"{pixels.shape[-1]} channels, the network takes {self.channels}")
+        return self.serving_inputs(Split(pixels[None]))[0], decoded.notes
 
     def example(self, split: Split, directory: Path) -> str:
         image = split.inputs[0]
@@ -340,27 +446,35 @@ class TextTask(Task):
 
     @classmethod
     def check_inputs(cls, data: Dataset) -> None:
-        if data.splits["train"].inputs.dtype.kind not in "OU":
+        if data.first.inputs.dtype.kind not in "OU":
             raise ZooError(f"data set {data.name} contains images, the network takes texts")
 
-    def read(self, words: str) -> np.ndarray:
-        return np.array([words])
+    def items(self, given: Any) -> list[Item]:
+        """A text, or several."""
+        texts = [given] if isinstance(given, str | bytes | os.PathLike) else [*given]
+        plain = [text.decode() if isinstance(text, bytes) else str(text) for text in texts]
+        return [Item(text, functools.partial(_as_array, text)) for text in plain]
 
     def example(self, split: Split, directory: Path) -> str:
         return str(split.inputs[0])[:40]
 
 
+def _as_array(text: str) -> tuple[np.ndarray, tuple[str, ...]]:
+    return np.array(text), ()
+
+
 def image_shape(
-    spec: ModelSpec, input_shape: tuple | None, channels: int | None = None
+    spec: ModelSpec, input_shape: tuple | None, channels: int | None = None, background: int = WHITE
 ) -> tuple[tuple[int | None, ...], Preprocessing]:
-    """The network's input shape and the preprocessing that leads to it from images of so many channels.
+    """The network's input shape and the preprocessing that leads to it from images of so many channels, which may be
+    transparent.
 
     Raises:
         ZooError: for channels that cannot be converted to the network's.
     """
     shape = tuple(input_shape or spec.input_shape)
     pre.check_channels(channels or shape[-1], shape[-1])
-    return shape, pre.for_input(spec.preprocessing, spec.input_shape, shape)
+    return shape, dataclasses.replace(pre.for_input(spec.preprocessing, spec.input_shape, shape), background=background)
 
 
 def image_size(spec: ModelSpec, input_shape: tuple | None) -> tuple[int, int] | None:

@@ -26,11 +26,20 @@ with epy.lazy_imports():
     from zoo.tasks import losses
 
 
+ENCODED = "encoded_images"  # the signature that takes the bytes of image files
+
+
 def require_labels(split: Split, what: str) -> np.ndarray:
     """The split's class ids, int64 [N]; raises ZooError where it has other targets or none."""
     if split.targets is None or split.targets.ndim != 1:
         raise ZooError(f"this task needs {what} as targets; the data set has others or none")
     return split.targets
+
+
+def require_classes(data: Dataset) -> None:
+    """Raises ZooError unless there are two classes or more."""
+    if len(data.classes) < 2:
+        raise ZooError(f"data set {data.name} has one class alone, {data.classes[0]!r}: a classifier needs another one")
 
 
 def class_outputs(task: Task, probabilities: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -80,13 +89,14 @@ def class_weights(labels: np.ndarray, classes: int) -> np.ndarray:
     return (len(labels) / np.count_nonzero(counts) / counts[labels]).astype(np.float32)
 
 
-def class_summary(outputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """The first example's class, its probability and the probabilities of all classes in order."""
+def class_summary(task: Task, outputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """The first example's class, its probability, and the probabilities of all classes with their names in order."""
     probabilities = outputs["probabilities"][0]
     return {
         "class": outputs["class_names"][0].decode(),
         "probability": float(probabilities.max()),
         "probabilities": [float(value) for value in probabilities],
+        "classes": list(task.classes),
     }
 
 
@@ -106,11 +116,13 @@ class Classification(ImageTask):
     @classmethod
     def from_data(cls, spec: ModelSpec, data: Dataset, input_shape: tuple | None = None, **arguments: Any) -> Self:
         cls.check_inputs(data)
-        require_labels(data.splits["train"], "a label for each image")
-        shape, preprocessing = image_shape(spec, input_shape, data.shape[-1])
+        require_labels(data.first, "a label for each image")
+        require_classes(data)
+        shape, preprocessing = image_shape(spec, input_shape, data.shape[-1], data.background)
         return cls(spec, shape, data.classes, preprocessing=preprocessing, arguments=arguments)
 
     def examples(self, split: Split, options: TaskOptions | None = None) -> tuple[np.ndarray, ...]:
+        split = split.labeled()
         labels = require_labels(split, "a label for each image")
         if isinstance(options, ClassificationOptions) and options.class_weight == "balanced":
             return split.inputs, labels, class_weights(labels, len(self.classes))
@@ -158,20 +170,32 @@ class Classification(ImageTask):
             return outputs(pre.decode, encoded)
 
         images = tf.TensorSpec([None, None, None, self.channels], tf.uint8, "images")
-        return Signatures(
-            {
-                "serving_default": graph_function(from_images, images),
-                "encoded_images": graph_function(from_encoded, tf.TensorSpec([None], tf.string, "encoded")),
-            }
-        )
+        functions = {"serving_default": graph_function(from_images, images)}
+        if self.takes_files:
+            functions[ENCODED] = graph_function(from_encoded, tf.TensorSpec([None], tf.string, "encoded"))
+        return Signatures(functions)
+
+    @property
+    def takes_files(self) -> bool:
+        """Whether image files, which are gray or RGB, are among its inputs."""
+        return self.channels in (1, 3)
+
+    @property
+    def serving_notes(self) -> dict[str, Any]:
+        if not self.takes_files:
+            return {}
+        shown = {0: "black", 255: "white"}.get(self.preprocessing.background, f"gray {self.preprocessing.background}")
+        return {ENCODED: {**pre.ENCODED, "transparency": f"composited on {shown}"}}
 
     def with_views(self, names: Iterable[str]) -> Self:
         return dataclasses.replace(self, views=views.check(names, self.preprocessing.crop_to))
 
     def summary(self, outputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
-        return class_summary(outputs)
+        return class_summary(self, outputs)
 
     def golden_inputs(self, count: int) -> dict[str, dict[str, Any]]:
         images = self.golden_images(count)
-        encoded = np.array([tf.io.encode_png(image).numpy() for image in images])
-        return {"serving_default": {"images": images}, "encoded_images": {"encoded": encoded}}
+        inputs: dict[str, dict[str, Any]] = {"serving_default": {"images": images}}
+        if self.takes_files:
+            inputs[ENCODED] = {"encoded": np.array([tf.io.encode_png(image).numpy() for image in images])}
+        return inputs

@@ -11,16 +11,18 @@ from etils import epy
 
 from zoo.data import Dataset, Split
 from zoo.errors import ZooError
-from zoo.metrics import LOSS
+from zoo.metrics import ACCURACY, BITS_PER_CHARACTER, CARRIED_LOSS, LOSS, PERPLEXITY
 from zoo.recipe import Recipe, TaskOptions
 from zoo.spec import ModelSpec
-from zoo.tasks.base import Network, Signatures, TextTask, graph_function
+from zoo.tasks.base import Batches, Network, Signatures, TextTask, graph_function, named
 
 with epy.lazy_imports():
     import keras
     import tensorflow as tf
 
-    from zoo.tasks import losses
+    from zoo.tasks import characters, losses, streams
+
+EVALUATED_LENGTH = 256  # characters of a window from a zero state, as nanoGPT measures its loss
 
 LOSSES: dict[str, Callable] = {
     "cross_entropy": lambda: keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -29,13 +31,14 @@ LOSSES: dict[str, Callable] = {
 
 @dataclasses.dataclass(frozen=True)
 class LanguageModel(TextTask):
-    """Texts to the next character. Characters outside the vocabulary count as its first one.
+    """Texts to the next character. Characters outside the vocabulary count as its first one, which is also taken to
+    precede each text; see `zoo.tasks.characters.Characters`.
 
     The network takes a dict of `tokens` [B, T] and its recurrent states, and returns a dict of `logits` [B, T, V] and
     the new states under the same names.
     """
 
-    metrics = (LOSS,)
+    metrics = (LOSS, PERPLEXITY, BITS_PER_CHARACTER, CARRIED_LOSS)
 
     @classmethod
     def from_data(
@@ -53,19 +56,26 @@ class LanguageModel(TextTask):
         return cls(spec, tuple(input_shape or spec.input_shape), vocabulary, vocabulary, arguments=arguments)
 
     def examples(self, split: Split, options: TaskOptions | None = None) -> tuple[np.ndarray, ...]:
-        """Windows of the text, int32 [N, T], and the same windows one character later."""
-        length = self.input_shape[0]
+        """Windows of the text in its order, int32 [N, T], the same windows one character later, and their numbers,
+        int32 [N]. T is the network's input length for training, and `EVALUATED_LENGTH` for evaluation."""
+        length = EVALUATED_LENGTH if options is None else self.input_shape[0]
         assert length is not None, "a language model trains on windows of a known length"
         numbers = {character: number for number, character in enumerate(self.vocabulary)}
         text = np.array([numbers.get(character, 0) for character in "".join(split.inputs)], dtype=np.int32)
         count = (len(text) - 1) // length
         if count < 1:
             raise ZooError(f"a text of {len(text)} characters is too short: each window takes {length + 1}")
-        return text[: count * length].reshape(count, length), text[1 : count * length + 1].reshape(count, length)
+        inputs, targets = (text[start : start + count * length].reshape(count, length) for start in (0, 1))
+        return inputs, targets, np.arange(count, dtype=np.int32)
+
+    def order(self, examples: int, batch_size: int, seed: tf.Tensor) -> tf.Tensor:
+        """As many streams as a batch has rows: row b of the batches is the b-th part of the text, in its order."""
+        steps = examples // batch_size
+        return tf.transpose(tf.reshape(tf.range(steps * batch_size), [batch_size, steps]))
 
     def network_batch(self, *batch: tf.Tensor) -> tuple[Any, Any]:
-        tokens, targets = batch
-        return tokens, targets
+        tokens, targets, window = batch
+        return {"tokens": tokens, "window": window}, targets
 
     def compile(
         self,
@@ -77,80 +87,79 @@ class LanguageModel(TextTask):
         metrics: Iterable[Any] = (),
         **options: Any,
     ) -> Any:
-        tokens = keras.Input((None,), dtype="int32", name="tokens")
-        zeros = keras.ops.zeros_like(tokens[:, :1], dtype=model.compute_dtype)
-        states = {name: zeros * keras.ops.zeros((1, width)) for name, width in state_widths(model).items()}
-        trainer = keras.Model(tokens, model({"tokens": tokens, **states})["logits"])
+        trainer = streams.StreamTrainer(model, recipe.batch_size)
         loss = loss or losses.named(LOSSES, recipe.loss, self.spec.task)()
-        metrics = [keras.metrics.SparseCategoricalAccuracy(name="accuracy"), *metrics]
+        accuracy = keras.metrics.SparseCategoricalAccuracy(name=ACCURACY.name)
+        metrics = [accuracy, streams.Perplexity(PERPLEXITY.name), streams.Bits(BITS_PER_CHARACTER.name), *metrics]
         trainer.compile(make_optimizer(), loss=loss, metrics=metrics, jit_compile=False, **options)
         trainer.optimizer.build(trainer.trainable_variables)
         return trainer
 
+    def dataset_metrics(self, model: keras.Model, batches: Batches, options: Any) -> dict[str, float]:
+        """The loss with the state carried through the split."""
+        parts = [(inputs["tokens"], targets) for inputs, targets in batches()]
+        tokens, targets = (np.concatenate([part[index] for part in parts]).ravel() for index in (0, 1))
+        return {CARRIED_LOSS.name: streams.carried_loss(model, tokens, targets)}
+
+    def characters(self, model: keras.Model, network: Network | None = None) -> characters.Characters:
+        """The network as functions of texts."""
+        return characters.Characters(network or self.network(model), streams.state_widths(model), self.vocabulary)
+
     def signatures(self, model: keras.Model, network: Network | None = None) -> Signatures:
-        network = network or self.network(model)
-        widths = state_widths(model)
-        pairs = tf.lookup.KeyValueTensorInitializer(
-            list(self.vocabulary), list(range(len(self.vocabulary))), tf.string, tf.int32
-        )
-        numbers = tf.lookup.StaticHashTable(pairs, default_value=0)
-        characters = tf.constant(self.vocabulary)
-
-        def encode(texts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            """Token numbers [B, T], padded with 0, and lengths [B]; an empty text counts as the first character."""
-            split = tf.strings.unicode_split(texts, "UTF-8")
-            tokens = tf.ragged.map_flat_values(numbers.lookup, split).to_tensor(0)
-            lengths = tf.maximum(tf.cast(split.row_lengths(), tf.int32), 1)
-            return tf.pad(tokens, [[0, 0], [0, tf.maximum(1 - tf.shape(tokens)[1], 0)]]), lengths
-
-        def zero_states(batch: tf.Tensor) -> dict[str, tf.Tensor]:
-            return {name: tf.zeros([batch, width]) for name, width in widths.items()}
+        texts_to = self.characters(model, network)
 
         def next_character(texts: tf.Tensor) -> dict[str, tf.Tensor]:
-            tokens, lengths = encode(texts)
-            logits = network({"tokens": tokens, **zero_states(tf.shape(tokens)[0])})["logits"]
-            return {"probabilities": tf.nn.softmax(tf.gather(logits, lengths - 1, batch_dims=1))}
+            return {"probabilities": texts_to.next_probabilities(texts)}
 
-        def draw(logits: tf.Tensor, temperature: tf.Tensor, top_k: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-            """One character a row, int32 [B], from logits [B, V]; temperature 0 takes the most probable one, top_k 0
-            allows all."""
-            allowed = tf.where(top_k > 0, tf.minimum(top_k, len(self.vocabulary)), len(self.vocabulary))
-            threshold = tf.math.top_k(logits, allowed).values[:, -1:]
-            scaled = tf.where(logits >= threshold, logits, logits.dtype.min) / tf.maximum(temperature, 1e-6)
-            drawn = tf.random.stateless_categorical(scaled, 1, seed, dtype=tf.int32)[:, 0]
-            return tf.where(temperature > 0, drawn, tf.argmax(logits, -1, output_type=tf.int32))
+        def score(texts: tf.Tensor) -> dict[str, tf.Tensor]:
+            nats = texts_to.character_nats(texts)
+            return {"nats": tf.reduce_sum(nats, -1), "character_nats": nats}
 
         def generate(
-            texts: tf.Tensor, length: tf.Tensor, temperature: tf.Tensor, top_k: tf.Tensor, seed: tf.Tensor
+            texts: tf.Tensor,
+            length: tf.Tensor,
+            temperature: tf.Tensor,
+            top_k: tf.Tensor,
+            top_p: tf.Tensor,
+            seed: tf.Tensor,
         ) -> dict[str, tf.Tensor]:
-            tokens, lengths = encode(texts)
-            batch, longest = tf.shape(tokens)[0], tf.shape(tokens)[1]
-            steps = longest + length - 1
-            tokens = tf.pad(tokens, [[0, 0], [0, length]])
+            sampling = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
+            return {"texts": texts_to.generate(texts, length, sampling)}
 
-            def step(position: tf.Tensor, last: tf.Tensor, states: dict, drawn: tf.TensorArray) -> tuple:
-                outputs = network({"tokens": last[:, None], **states})
-                character = draw(outputs["logits"][:, 0], temperature, top_k, tf.stack([seed, position]))
-                given = tokens[:, position + 1]
-                last = tf.where(position + 1 < lengths, given, character)
-                states = {name: outputs[name] for name in states}
-                return position + 1, last, states, drawn.write(position, last)
-
-            start = (0, tokens[:, 0], zero_states(batch), tf.TensorArray(tf.int32, steps, element_shape=[None]))
-            *_, drawn = tf.while_loop(lambda position, *_: position < steps, step, start)
-            written = tf.transpose(drawn.stack())  # [B, steps]; what follows a text begins at its length - 1
-            columns = (lengths - 1)[:, None] + tf.range(length)[None]
-            new = tf.gather(characters, tf.gather(written, columns, batch_dims=1))
-            return {"texts": tf.strings.join([texts, tf.strings.reduce_join(new, -1)])}
-
-        texts = tf.TensorSpec([None], tf.string, "texts")
-        length, top_k, seed = (tf.TensorSpec([], tf.int32, name) for name in ("length", "top_k", "seed"))
-        temperature = tf.TensorSpec([], tf.float32, "temperature")
+        texts, length = tf.TensorSpec([None], tf.string, "texts"), tf.TensorSpec([], tf.int32, "length")
+        sampling = [tf.TensorSpec([], dtype, name) for name, dtype in characters.SAMPLING.items()]
         functions = {
             "serving_default": graph_function(next_character, texts),
-            "generate": graph_function(generate, texts, length, temperature, top_k, seed),
+            "generate": graph_function(generate, texts, length, *sampling),
+            "score": graph_function(score, texts),
         }
-        return Signatures(functions, resources=(numbers,))
+        return Signatures(functions, resources=(texts_to.table,))
+
+    def portable(self, model: keras.Model) -> keras.Model:
+        step = self.spec.build((1,), len(self.classes), **self.arguments)
+        step.set_weights(model.get_weights())
+        return step
+
+    def portable_function(self, model: keras.Model, network: Network | None = None) -> Any:
+        """One step: `tokens` int32 [B, 1] and the states float32 [B, width] to `logits` float32 [B, 1, V] and the new
+        states, whose names begin with `next_`: in ONNX no input may share its name with an output."""
+        network = network or self.network(model)
+        states = streams.state_widths(model)
+
+        def step(**inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+            outputs = network(inputs)
+            return {"logits": outputs["logits"], **{f"next_{name}": outputs[name] for name in states}}
+
+        specs = [tf.TensorSpec([None, width], tf.float32, name) for name, width in states.items()]
+        return graph_function(named(step, "tokens", *states), tf.TensorSpec([None, 1], tf.int32, "tokens"), *specs)
+
+    def portable_inputs(self, count: int) -> dict[str, Any]:
+        random = np.random.default_rng(0)
+        tokens = random.integers(0, len(self.vocabulary), (count, 1), dtype=np.int32)
+        widths = streams.state_widths(self.build())
+        return {"tokens": tokens} | {
+            name: random.uniform(-1, 1, (count, width)).astype(np.float32) for name, width in widths.items()
+        }
 
     def summary(self, outputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
         most_probable = np.argsort(outputs["probabilities"][0])[::-1][:5]
@@ -159,10 +168,7 @@ class LanguageModel(TextTask):
     def golden_inputs(self, count: int) -> dict[str, dict[str, Any]]:
         random = np.random.default_rng(0)
         texts = ["".join(random.choice(list(self.vocabulary), size=random.integers(0, 20))) for _ in range(count)]
-        settings = {"length": np.int32(8), "temperature": np.float32(0.8), "top_k": np.int32(5), "seed": np.int32(0)}
-        return {"serving_default": {"texts": np.array(texts)}, "generate": {"texts": np.array(texts), **settings}}
-
-
-def state_widths(model: keras.Model) -> dict[str, int]:
-    """Units of each recurrent state by its name: all inputs but the tokens."""
-    return {name: tensor.shape[-1] for name, tensor in model.input.items() if name != "tokens"}
+        sampling = {"temperature": np.float32(0.8), "top_k": np.int32(5), "top_p": np.float32(0.9), "seed": np.int32(0)}
+        inputs = {"texts": np.array(texts)}
+        generate = {**inputs, "length": np.int32(8), **sampling}
+        return {"serving_default": inputs, "generate": generate, "score": inputs}

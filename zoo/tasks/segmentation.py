@@ -12,8 +12,9 @@ import numpy as np
 from etils import epy
 
 from zoo import preprocessing as pre
-from zoo.data import Dataset, Split, rasters
+from zoo.data import Dataset, Split
 from zoo.data.dataset import IGNORED
+from zoo.data.decoding import Decoded, decode_raw
 from zoo.errors import ZooError
 from zoo.metrics import ADAPTED_RAND_ERROR, MEAN_DICE, MEAN_IOU, PIXEL_ACCURACY
 from zoo.recipe import MultilabelOptions, Recipe, SegmentationOptions, TaskOptions
@@ -53,8 +54,15 @@ class MaskTask(ImageTask):
     def from_data(cls, spec: ModelSpec, data: Dataset, input_shape: tuple | None = None, **arguments: Any) -> Self:
         cls.check_inputs(data)
         train = data.splits["train"]
-        known = cls.masks_of(spec, train) != IGNORED
-        shape, preprocessing = image_shape(spec, input_shape or (*spec.input_shape[:2], data.shape[-1]), data.shape[-1])
+        masks = cls.masks_of(spec, train)
+        known = masks != IGNORED
+        if (masks[known] == masks[known][:1]).all():
+            found = "no class" if cls.overlapping else f"the value {data.classes[0]}"
+            raise ZooError(
+                f"the masks of data set {data.name} contain {found} alone, in all of their pixels: draw others"
+            )
+        own = input_shape or (*spec.input_shape[:2], data.shape[-1])
+        shape, preprocessing = image_shape(spec, own, data.shape[-1], data.background)
         images = np.asarray(pre.to_channels(train.inputs, shape[-1] or data.shape[-1]))
         preprocessing = pre.for_bands(preprocessing, images, known if known.ndim == 3 else known[..., 0])
         return cls(spec, shape, data.classes, preprocessing=preprocessing, arguments=arguments)
@@ -75,7 +83,7 @@ class MaskTask(ImageTask):
     def select(self, data: Dataset) -> Dataset:
         data = super().select(data)
         pre.check_channels(data.shape[-1], self.channels)
-        dtype = data.splits["train"].inputs.dtype
+        dtype = data.first.inputs.dtype
         if self.preprocessing.dtype == "uint8" != dtype.name:
             raise ZooError(f"data set {data.name} has {dtype.name} images, the network was trained on uint8")
         return data
@@ -181,12 +189,8 @@ class MaskTask(ImageTask):
         images = tf.TensorSpec([None, None, None, self.channels], self.preprocessing.dtype, "images")
         return Signatures({"serving_default": graph_function(segment, images)})
 
-    def read(self, words: str) -> np.ndarray:
-        scene = rasters.open_scene(words)
-        pixels = scene.read(*(slice(0, side) for side in scene.shape[:2]))[None]
-        if self.preprocessing.dtype == "uint8" != pixels.dtype.name:
-            raise ZooError(f"{words} has {pixels.dtype.name} values, the network takes uint8")
-        return self.serving_inputs(Split(pixels))
+    def decode(self, data: bytes) -> Decoded:
+        return decode_raw(data, self.preprocessing.background)
 
     def example(self, split: Split, directory: Path) -> str:
         if written := super().example(split, directory):
@@ -245,7 +249,7 @@ class MultilabelSegmentation(MaskTask):
 
     def select(self, data: Dataset) -> Dataset:
         if set(self.classes) <= set(data.classes) and data.classes != self.classes:
-            self.masks_of(self.spec, data.splits["train"])
+            self.masks_of(self.spec, data.first)
             data = data.only_classes(*self.classes)
         return super().select(data)
 

@@ -14,7 +14,7 @@ from zoo.metrics import ACCURACY
 from zoo.recipe import ClassificationOptions, Recipe, TaskOptions
 from zoo.spec import ModelSpec
 from zoo.tasks.base import Network, Signatures, TextTask, graph_function
-from zoo.tasks.classification import class_outputs, class_summary, compile_classifier, require_labels
+from zoo.tasks.classification import class_outputs, class_summary, compile_classifier, require_classes, require_labels
 
 with epy.lazy_imports():
     import keras
@@ -42,26 +42,34 @@ class TextClassification(TextTask):
         cls.check_inputs(data)
         train = data.splits["train"]
         require_labels(train, "a label for each text")
+        require_classes(data)
         size = {**spec.arguments, **arguments}["vocabulary_size"]
         if not vocabulary:
-            counter = keras.layers.TextVectorization(max_tokens=size)
+            counter = vectorization(max_tokens=size)
             counter.adapt(tf.data.Dataset.from_tensor_slices(train.inputs.astype(str)).batch(1024))
-            vocabulary = tuple(counter.get_vocabulary(include_special_tokens=False))
+            vocabulary = tuple(map(str, counter.get_vocabulary(include_special_tokens=False)))
         return cls(spec, tuple(input_shape or spec.input_shape), data.classes, vocabulary, arguments=arguments)
 
     def tokenizer(self) -> keras.layers.TextVectorization:
-        """Texts [B] to token numbers [B, length]: lower case, no punctuation, split at spaces."""
-        return keras.layers.TextVectorization(
-            output_sequence_length=self.input_shape[0], vocabulary=list(self.vocabulary), name="tokenizer"
-        )
+        """Texts [B] to token numbers [B, T], T that of the longest."""
+        return vectorization(vocabulary=list(self.vocabulary))
+
+    def tokens(self, tokenizer: keras.layers.TextVectorization, texts: tf.Tensor) -> tf.Tensor:
+        """Token numbers int32 [B, T] of texts [B], padded with 0 to the longest. Of each text the first words count, as
+        many as the network's input length; a text without words counts as one unknown word."""
+        tokens = tf.cast(tokenizer(texts), tf.int32)[:, : self.input_shape[0]]
+        tokens = tf.pad(tokens, [[0, 0], [0, tf.maximum(1 - tf.shape(tokens)[1], 0)]])
+        return tf.concat([tf.maximum(tokens[:, :1], 1), tokens[:, 1:]], axis=1)
 
     def examples(self, split: Split, options: TaskOptions | None = None) -> tuple[np.ndarray, ...]:
+        split = split.labeled()
         labels = require_labels(split, "a label for each text")
-        return tokenized(self.tokenizer(), tf.constant(split.inputs.astype(str))).numpy(), labels
+        return self.tokens(self.tokenizer(), tf.constant(split.inputs.astype(str))).numpy(), labels
 
     def network_batch(self, *batch: tf.Tensor) -> tuple[Any, Any]:
         tokens, labels = batch
-        return tokens, tf.one_hot(labels, len(self.classes))
+        longest = tf.reduce_max(tf.math.count_nonzero(tokens, axis=1, dtype=tf.int32))
+        return tokens[:, :longest], tf.one_hot(labels, len(self.classes))
 
     def compile(
         self,
@@ -80,14 +88,14 @@ class TextClassification(TextTask):
         tokenizer = self.tokenizer()
 
         def classify(texts: tf.Tensor) -> dict[str, tf.Tensor]:
-            scores = network(tokenized(tokenizer, texts))
+            scores = network(self.tokens(tokenizer, texts))
             return class_outputs(self, zoo_layers.probabilities(scores, self.spec.outputs))
 
         function = graph_function(classify, tf.TensorSpec([None], tf.string, "texts"))
         return Signatures({"serving_default": function}, resources=(tokenizer,))
 
     def summary(self, outputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
-        return class_summary(outputs)
+        return class_summary(self, outputs)
 
     def golden_inputs(self, count: int) -> dict[str, dict[str, Any]]:
         words = [*self.vocabulary[: 40 - 3], "unseenword", "AND,", "12"]
@@ -96,8 +104,13 @@ class TextClassification(TextTask):
         return {"serving_default": {"texts": np.array(texts)}}
 
 
-def tokenized(tokenizer: keras.layers.TextVectorization, texts: tf.Tensor) -> tf.Tensor:
-    """Token numbers int32 [B, length]; a text without words counts as one unknown word, because a mean over no words
-    would not be a number."""
-    tokens = tf.cast(tokenizer(texts), tf.int32)
-    return tf.concat([tf.maximum(tokens[:, :1], 1), tokens[:, 1:]], axis=1)
+def vectorization(**options: Any) -> keras.layers.TextVectorization:
+    """Texts to token numbers by words: lower case, split at spaces, each punctuation mark a word of its own except for
+    apostrophes and hyphens."""
+    return keras.layers.TextVectorization(standardize=separated, name="tokenizer", **options)
+
+
+def separated(texts: tf.Tensor) -> tf.Tensor:
+    """Lower-case texts with spaces around punctuation marks."""
+    lower = tf.strings.lower(texts, encoding="utf-8")
+    return tf.strings.regex_replace(lower, r"[^\pL\pM\pN\s'’-]", r" \0 ")

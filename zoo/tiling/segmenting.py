@@ -60,7 +60,7 @@ def segment(
         ZooError: as `predict_tiled`, and for files that cannot be written. Neither file is left behind then.
     """
     predictor = source if isinstance(source, Predictor) else Predictor(source)
-    task, scene = predictor.task, rasters.open_scene(image)
+    task, scene = predictor.task, rasters.open_scene(image, predictor.task.preprocessing.background)
     tiles = predicted_tiles(predictor, scene, tile=tile, overlap=overlap, tta=tta)
     assert isinstance(task, MaskTask), "only such a task has tiles"
     suffixes = (*(() if task.overlapping else (".png",)), *rasters.TIFFS, ".npy")

@@ -80,7 +80,7 @@ def predict_tiled(
             written.
     """
     predictor = source if isinstance(source, Predictor) else Predictor(source)
-    opened = rasters.open_scene(scene)
+    opened = rasters.open_scene(scene, predictor.task.preprocessing.background)
     path = None if out is None else rasters.check_target(out, (".npy",), scene)
     tiles = predicted_tiles(predictor, opened, tile=tile, overlap=overlap, tta=tta)
     shape = (*opened.shape[:2], len(predictor.task.classes))

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
 from etils import epy
 
+from zoo import registry
 from zoo.data import Dataset, Split
 from zoo.data import load as load_data
+from zoo.data.sources import NAMED
 from zoo.errors import ZooError
-from zoo.recipe import Recipe, SegmentationOptions
+from zoo.recipe import ClassificationOptions, Recipe, SegmentationOptions
 from zoo.spec import ModelSpec
 from zoo.tasks import ImageTask, Task, image_size
 
@@ -22,10 +25,28 @@ with epy.lazy_imports():
 LARGEST_BATCH = 2**20  # pixels that a network is evaluated on at once
 
 
-def load_for(spec: ModelSpec, input_shape: tuple | None, recipe: Recipe, data: Any) -> Dataset:
-    """A data set as a network takes it: image files resized to its input, without the class that the recipe ignores."""
+def load_for(spec: ModelSpec, input_shape: tuple | None, recipe: Recipe, data: Any, **options: Any) -> Dataset:
+    """A data set as a network takes it: image files resized to its input, without the class that the recipe ignores and
+    the labels that it leaves out.
+
+    A user's own data set with the name of one that references report on gets another name: their scores do not compare.
+
+    Args:
+        options: further ones of `zoo.data.load`.
+    """
     ignored_class = recipe.options.ignored_class if isinstance(recipe.options, SegmentationOptions) else None
-    return load_data(data, image_size=image_size(spec, input_shape), ignored_class=ignored_class)
+    dataset = load_data(
+        data,
+        image_size=image_size(spec, input_shape),
+        ignored_class=ignored_class,
+        background=recipe.background,
+        **options,
+    )
+    if isinstance(recipe.options, ClassificationOptions) and recipe.options.labels_per_class is not None:
+        dataset = dataset.with_labels(recipe.options.labels_per_class, recipe.options.labels_seed)
+    if dataset.own and dataset.name in {*NAMED, *registry.reported_datasets()}:
+        return dataclasses.replace(dataset, name=f"{dataset.name}-own")
+    return dataset
 
 
 def training_batches(
@@ -56,8 +77,7 @@ def training_batches(
     side = tf.random.stateless_uniform([examples], [seed, 1], 0, 2, tf.int32)  # on which an image is shown first
 
     def epoch_batches(epoch: tf.Tensor) -> tf.data.Dataset:
-        order = tf.random.experimental.stateless_shuffle(tf.range(examples * copies), tf.stack([seed, epoch]))
-        batches = tf.reshape(order[: steps * batch_size], [steps, batch_size])
+        batches = task.order(examples * copies, batch_size, tf.stack([seed, epoch]))
         return tf.data.Dataset.from_tensor_slices((tf.fill([steps], epoch), tf.range(steps), batches))
 
     @tf.autograph.experimental.do_not_convert  # which would change the type of our errors

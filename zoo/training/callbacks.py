@@ -24,11 +24,13 @@ STATE_FILE = "state.npz"
 
 
 class LearningRate(keras.callbacks.Callback):
-    """Sets each optimizer's learning rate to the recipe's, for the epoch or the step that begins."""
+    """Sets each optimizer's learning rate, by the recipe's schedule, for the epoch or the step that begins. Each
+    optimizer has the rate that it was made with, before a resumed run restores a later one."""
 
     def __init__(self, optimizers: list, recipe: Recipe) -> None:
         super().__init__()
         self.optimizers, self.recipe, self.epoch = optimizers, recipe, 0
+        self.rates = [float(keras.ops.convert_to_numpy(optimizer.learning_rate)) for optimizer in optimizers]
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         self.epoch = epoch
@@ -39,8 +41,8 @@ class LearningRate(keras.callbacks.Callback):
             self._set(self.epoch + batch / self.params["steps"])
 
     def _set(self, epoch: float) -> None:
-        for optimizer in self.optimizers:
-            optimizer.learning_rate = self.recipe.learning_rate * self.recipe.schedule.factor(epoch, self.recipe.epochs)
+        for optimizer, rate in zip(self.optimizers, self.rates, strict=True):
+            optimizer.learning_rate = rate * self.recipe.schedule.factor(epoch, self.recipe.epochs)
 
 
 class SlowWeights(keras.callbacks.Callback):
@@ -79,6 +81,30 @@ def best_epoch(rows: list[dict[str, Any]], monitor: Metric | None) -> int:
 def optimizers_of(trainer: keras.Model) -> list[Any]:
     """The optimizers of a compiled model: those that it lists as `optimizers`, or its only one."""
     return getattr(trainer, "optimizers", None) or [trainer.optimizer]
+
+
+def with_rising_average(kind: type) -> type:
+    """An optimizer class whose moving average of the weights has the momentum 1 - (1 + step) ** (-2 / 3), or its
+    `ema_momentum` where that is lower: with a constant one of 0.999 a short run would hardly leave its first weights.
+    It is the warm-up of timm's `ModelEmaV3`, with its default power."""
+
+    class RisingAverage(kind):
+        @property
+        def ema_momentum(self) -> Any:
+            if getattr(self, "_iterations", None) is None:
+                return self.highest
+            step = keras.ops.cast(self.iterations, "float32")
+            return keras.ops.minimum(self.highest, 1 - (1 + step) ** (-2 / 3))
+
+        @ema_momentum.setter
+        def ema_momentum(self, value: float) -> None:
+            self.highest = value
+
+        def get_config(self) -> dict[str, Any]:
+            return {**super().get_config(), "ema_momentum": self.highest}
+
+    RisingAverage.__name__ = kind.__name__
+    return RisingAverage
 
 
 def keeps_average(optimizer: Any) -> bool:

@@ -15,8 +15,8 @@ from etils import epy
 from zoo import artifacts, tasks
 from zoo.artifacts.manifest import MANIFEST, sha256
 from zoo.errors import ZooError, unknown
-from zoo.recipe import Recipe
-from zoo.spec import Stage
+from zoo.recipe import ClassificationOptions, Recipe, plain
+from zoo.spec import Stage, check_keras
 from zoo.training.batches import load_for
 from zoo.training.devices import strategy
 from zoo.training.randomness import seeded
@@ -27,7 +27,14 @@ from zoo.weights import assign, is_within, named_weights
 with epy.lazy_imports():
     import keras
 
-CARRIED = ("augmentation", "border", "threshold_by")  # recipe keys and options that the weights were trained by
+    from zoo.training import remarks
+
+CARRIED = (
+    "augmentation",
+    "background",
+    "border",
+    "threshold_by",
+)  # recipe keys and options that the weights were trained by
 
 
 def fine_tune(
@@ -41,6 +48,7 @@ def fine_tune(
     deterministic: bool = False,
     input_shape: tuple | None = None,
     epochs: int | None = None,
+    strict: bool = False,
     optimizer: Any = None,
     loss: Any = None,
     metrics: Sequence[Any] = (),
@@ -64,6 +72,7 @@ def fine_tune(
             interrupted run in it is resumed.
         input_shape: another input shape, where the architecture allows it.
         epochs: epochs of each stage in place of the spec's.
+        strict: raise for files in a folder or archive that are not read, see `zoo.data.load`.
         optimizer, loss, metrics, callbacks: as for `zoo.train`, in every stage, also the optimizer's learning rate.
         changes: recipe keys to change in every stage, such as `batch_size=8`. Otherwise the stages have the spec's
             first recipe, with the augmentation, the border weights and the choice of thresholds that the weights were
@@ -74,6 +83,8 @@ def fine_tune(
             or its weights do not fit; for `only_class` without overlapping classes, or with a class that the source or
             the data do not have.
     """
+    check_keras()
+    seed, input_shape = plain(seed), plain(input_shape)
     artifact = artifacts.open_artifact(source)
     origin = tasks.restore(artifact.manifest["model"])
     spec, kind = origin.spec, type(origin)
@@ -94,7 +105,7 @@ def fine_tune(
     changes = {key: trained[key] for key in CARRIED if key in trained} | changes | keys
     recipe = stage_recipe(origin.with_options(spec.recipe()), stages[-1], **changes)
     shape = input_shape or origin.input_shape
-    dataset = load_for(spec, shape, recipe, data)
+    dataset = load_for(spec, shape, recipe, data, strict=strict)
     if only_class is not None:
         dataset = dataset.only_classes(only_class)
     keep = {"vocabulary": origin.vocabulary} if origin.vocabulary else {}
@@ -108,6 +119,9 @@ def fine_tune(
     record["recipe_name"] = "fine_tune"
     if only_class is not None:
         record["only_class"] = only_class
+    if variant := (artifact.manifest["training"] or {}).get("variant"):
+        record["variant"] = variant
+    print(remarks.class_counts(dataset))
     if described := given.describe():
         record["given_in_python"] = described
 
@@ -153,6 +167,8 @@ def stage_recipe(recipe: Recipe, stage: Stage, **changes: Any) -> Recipe:
     """The spec's recipe at the stage's learning rate and epochs, without what is made for a long training: its
     schedule, and the moving average, which would still hold the head's initial weights after a few steps."""
     own = {"learning_rate": stage.learning_rate, "epochs": stage.epochs, "schedule": {}, "ema": None, "targets": {}}
+    if isinstance(recipe.options, ClassificationOptions):
+        own["labels_per_class"] = None  # the user's data have the labels that they have
     return recipe.replace(**{**own, **changes})
 
 

@@ -22,6 +22,7 @@ from zoo.data import Dataset
 from zoo.errors import ZooError
 from zoo.files import read_json, write_json
 from zoo.recipe import Recipe, Schedule, from_dict
+from zoo.spec import Preprocessing
 from zoo.training.batches import load_for
 from zoo.weights import assign, load_arrays, named_weights
 
@@ -60,7 +61,7 @@ class Run:
     @property
     def tag(self) -> str:
         """The default tag of its export."""
-        return tag_of(self.record["data"]["name"], self.record.get("only_class"))
+        return tag_of(self.record["data"]["name"], self.record.get("only_class"), self.record.get("variant", {}))
 
     @property
     def metrics(self) -> dict[str, dict[str, float]]:
@@ -68,10 +69,13 @@ class Run:
         return self.record["metrics"]
 
 
-def tag_of(data_name: str, only_class: str | None) -> str:
-    """The data set's name, followed by a dash and the class for a network of one class: networks of different classes
-    are not versions of one another."""
-    return data_name if only_class is None else data_name + "-" + re.sub(r"[^\w-]+", "_", only_class)
+def tag_of(data_name: str, only_class: str | None, variant: Mapping[str, Any] = {}) -> str:
+    """The data set's name, followed by dashes and what makes the network another one: the class of a network of one
+    class, and builder arguments that are not the spec's, as in `digits-hidden50`."""
+    parts = [] if only_class is None else [only_class]
+    words = {key: "_".join(re.findall(r"\w+", json.dumps(value))) for key, value in sorted(variant.items())}
+    parts += [key + value for key, value in words.items()]
+    return "-".join([data_name, *(re.sub(r"[^\w-]+", "_", part) for part in parts)])
 
 
 def describe_run(task: tasks.Task, dataset: Dataset, recipe: Recipe, **settings: Any) -> dict[str, Any]:
@@ -100,7 +104,7 @@ def open_run(directory: Path, record: Mapping[str, Any]) -> None:
     path = directory / RUN_FILE
     record = json.loads(json.dumps(record))
     if path.exists():
-        found = read_json(path)
+        found = _completed(read_json(path))
         if extended := _extended(found, record):
             write_json(path, extended)
             return
@@ -115,6 +119,16 @@ def open_run(directory: Path, record: Mapping[str, Any]) -> None:
         write_json(path, {**record, "provenance": provenance()})
     except OSError as error:
         raise ZooError(f"cannot write the run to {directory}: {error.strerror}") from None
+
+
+def _completed(record: dict[str, Any]) -> dict[str, Any]:
+    """A record with the defaults of keys that a later release added to recipes and preprocessing."""
+    parts = [(record.get("recipe", {}), Recipe), (record.get("model", {}).get("preprocessing", {}), Preprocessing)]
+    for part, kind in parts:
+        added = [field for field in dataclasses.fields(kind) if field.name not in part]
+        known = [field for field in added if isinstance(field.default, str | int | float | tuple | None)]
+        part |= {field.name: json.loads(json.dumps(field.default)) for field in known}
+    return record
 
 
 def _extended(found: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any] | None:

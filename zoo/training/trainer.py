@@ -16,10 +16,11 @@ import numpy as np
 from etils import epy
 
 from zoo import registry, tasks
-from zoo.data import Dataset, Split
-from zoo.errors import ZooError
+from zoo.data import Dataset, Split, brightness
+from zoo.errors import ZooError, note
 from zoo.files import read_json, write_json
-from zoo.recipe import Recipe
+from zoo.recipe import Recipe, plain
+from zoo.spec import check_keras
 from zoo.training.batches import evaluation_batches, load_for, training_batches
 from zoo.training.devices import strategy
 from zoo.training.evaluation import evaluate_splits
@@ -31,7 +32,7 @@ with epy.lazy_imports():
     import keras
     import tensorflow as tf
 
-    from zoo.training import callbacks, plots
+    from zoo.training import callbacks, plots, remarks
 
 MOST_STEPS_PER_EXECUTION = 50  # steps that run without returning to Python; small batches gain most
 EXAMPLES_TO_MEASURE = 1_000  # of the training data, for batch normalization
@@ -100,6 +101,7 @@ def train(
     deterministic: bool = False,
     input_shape: tuple | None = None,
     arguments: Mapping[str, Any] | None = None,
+    strict: bool = False,
     optimizer: Any = None,
     loss: Any = None,
     metrics: Sequence[Any] = (),
@@ -118,6 +120,7 @@ def train(
         devices: see `zoo.training.devices.strategy`.
         deterministic: the same seed gives the same bytes of weights; slower.
         arguments: builder arguments in place of the spec's, such as `{"width": 16}`.
+        strict: raise for files in a folder or archive that are not read, see `zoo.data.load`.
         optimizer: a Keras optimizer (it is copied) in place of the recipe's and all of its settings; the recipe's
             schedule multiplies its learning rate. Or a name, which is a change of the recipe's key.
         loss: a Keras loss in place of the recipe's. Or a name, which is a change of the recipe's key.
@@ -129,8 +132,10 @@ def train(
         ZooError: for unknown names, data that the task cannot use, a directory that contains another run, or a loss
             that is not a finite number.
     """
+    check_keras()
     spec = registry.get_spec(name)
     kind = tasks.get_task(spec.task)
+    seed, input_shape, arguments = plain(seed), plain(input_shape), plain(arguments or {})
     if isinstance(recipe, Recipe):
         spec.recipe()  # raises for an ensemble, which is not trained
         recipe_name = "own"
@@ -139,11 +144,15 @@ def train(
     given, keys = split_given(optimizer, loss, metrics, callbacks)
     recipe = tasks.with_options(recipe, kind, spec.task).replace(**{**changes, **keys})
     devices_strategy = strategy(devices)
-    dataset = load_for(spec, input_shape, recipe, data)
-    task = kind.from_data(spec, dataset, input_shape, **{**recipe.arguments, **(arguments or {})})
+    dataset = load_for(spec, input_shape, recipe, data, strict=strict)
+    task = kind.from_data(spec, dataset, input_shape, **{**recipe.arguments, **arguments})
     directory = Path(out or Path("runs") / f"{spec.name}.{dataset.name}.{recipe_name}-{seed}")
     record = describe_run(task, dataset, recipe, seed=seed, deterministic=deterministic, devices=devices)
     record["recipe_name"] = recipe_name
+    usual = {**spec.arguments, **recipe.arguments}
+    if variant := {key: value for key, value in arguments.items() if plain(usual.get(key)) != value}:
+        record["variant"] = variant
+    print(remarks.class_counts(dataset))
     if described := given.describe():
         record["given_in_python"] = described
     with seeded(seed, deterministic):
@@ -175,12 +184,9 @@ def rehearsed(
         raise ZooError(f"patience needs a validation score, which {task.spec.task} has not: leave patience out")
     with devices_strategy.scope(), dtype_policy(recipe.precision):
         model = task.build()
-        trainer = task.compile(
+        task.compile(
             model, recipe, optimizer_maker(recipe, given), loss=given.loss, metrics=copy.deepcopy(given.metrics)
         )
-        optimizers = callbacks.optimizers_of(trainer)
-        if len(optimizers) > 1 and any(map(callbacks.keeps_average, optimizers)):
-            raise ZooError(f"ema averages the weights of one optimizer, {task.spec.name} has several: leave ema out")
     replicas = devices_strategy.num_replicas_in_sync
     few = dataset.splits["train"].head(recipe.batch_size + replicas)
     training_batches(task, few, recipe, seed=0, replicas=replicas)
@@ -222,6 +228,7 @@ def fit(
             steps_per_execution=1 if by_step or replicas > 1 else fused,
         )
         optimizers = callbacks.optimizers_of(trainer)
+        schedule = callbacks.LearningRate(optimizers, recipe)
         slow = [callbacks.SlowWeights(trainer.trainable_variables, recipe)] if recipe.lookahead else []
         optimized = [variable for one in optimizers for variable in one.variables]
         history.watch(trainer, [*trainer.variables, *optimized, *(variable for one in slow for variable in one.slow)])
@@ -236,10 +243,11 @@ def fit(
                 validation_data=validation,
                 verbose="auto" if _is_interactive() else 2,
                 callbacks=[
-                    callbacks.LearningRate(optimizers, recipe),
+                    schedule,
                     *slow,
                     history,  # before the swap, so that it sees the averaged weights when validation ends
-                    *([keras.callbacks.SwapEMAWeights()] if callbacks.keeps_average(optimizers[0]) else []),
+                    *task.callbacks(model, directory),
+                    *([keras.callbacks.SwapEMAWeights()] if any(map(callbacks.keeps_average, optimizers)) else []),
                     keras.callbacks.TensorBoard(directory / "tensorboard", write_graph=False),
                     *given.callbacks,
                 ],
@@ -268,11 +276,17 @@ def make_optimizer(recipe: Recipe) -> keras.optimizers.Optimizer:
         ZooError: for an optimizer that Keras does not know, or arguments that it does not take.
     """
     config = {"learning_rate": recipe.learning_rate, "clipnorm": recipe.clip_norm}
-    config |= {"weight_decay": recipe.weight_decay, **recipe.optimizer_arguments}
-    if recipe.ema:
-        config |= {"use_ema": True, "ema_momentum": recipe.ema}
+    config |= {
+        "global_clipnorm": recipe.global_clip_norm,
+        "weight_decay": recipe.weight_decay,
+        **recipe.optimizer_arguments,
+    }
     try:
-        optimizer = keras.optimizers.get({"class_name": recipe.optimizer, "config": config})
+        kind = type(keras.optimizers.get(recipe.optimizer))
+        if recipe.ema:
+            config |= {"use_ema": True, "ema_momentum": recipe.ema}
+            kind = callbacks.with_rising_average(kind)
+        optimizer = kind(**config)
     except (ValueError, TypeError) as error:
         raise ZooError(f"optimizer {recipe.optimizer!r} with {config}: {str(error).splitlines()[0]}") from None
     optimizer.weight_decay = optimizer.weight_decay or None  # AdamW's constructor does not take None for no decay
@@ -344,7 +358,12 @@ def finish_run(
         finished = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         record |= {"example": task.example(dataset.splits["test"], directory), **further}
         record |= {"history": rows, "best_epoch": best_epoch, "metrics": metrics, "finished": finished}
+        record["remarks"] = remarks.of_run(task, dataset, rows, best_epoch)
+        if levels := brightness.of_images(dataset.splits["train"]):
+            record["brightness"] = levels
         save_arrays(directory / WEIGHTS_FILE, {key: v.numpy() for key, v in named_weights(model).items()})
         plots.training_curves(rows, task, best_epoch, directory / "curves.png")
         write_json(directory / RUN_FILE, record)
+        for remark in record["remarks"]:
+            note(remark)
     return Run(directory, task, model, recipe, read_json(directory / RUN_FILE))

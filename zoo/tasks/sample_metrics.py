@@ -1,0 +1,194 @@
+"""How well generated images match real ones, measured in the feature space of one published network.
+
+The features are the 84 units of layer F6 of the LeNet-5 `FEATURE_NETWORK`, whose file of weights is checked against its
+sha256: scores are comparable with each other, offline and in any version of this package. They are not comparable with
+scores in the features of Inception, which other publications use. Images are converted to gray and resized to 28 x 28.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from scipy import optimize
+
+from zoo import preprocessing as pre
+from zoo import registry
+from zoo.errors import ZooError
+from zoo.files import package_folder
+from zoo.weights import assign, checkpoint_arrays, named_weights
+
+FEATURE_NETWORK = "lenet5.mnist_distorted/1"
+SHA256 = "6e0dde2afe59d30e559f2de57584e8ba8e9ba80e2866acc164262b104efb3702"  # of the file with its weights
+WIDTH, CLASSES = 84, 10  # units of F6, and classes that the network reads
+BLOCK = 1_000  # rows of a table of distances that are held at once
+
+Features = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
+
+
+@functools.cache
+def _feature_weights() -> dict[str, np.ndarray]:
+    """The weights of the feature network; raises ZooError where they are missing or are not those published."""
+    prefix = package_folder() / FEATURE_NETWORK / "variables" / "variables"
+    try:
+        digest = hashlib.sha256(prefix.with_name("variables.data-00000-of-00001").read_bytes()).hexdigest()
+    except OSError:
+        digest = "missing"
+    if digest != SHA256:
+        raise ZooError(f"the weights of {FEATURE_NETWORK}, which measure generated images, are {digest}: reinstall zoo")
+    return checkpoint_arrays(prefix)
+
+
+def feature_function() -> Features:
+    """A function from images [B, H, W, C] of 0..255 to the features [B, 84] and the scores of the ten digits [B, 10],
+    higher for more probable ones."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float32")  # whatever the networks compute in
+    try:
+        spec = registry.get_spec(FEATURE_NETWORK.partition(".")[0])
+        network = spec.build()
+    finally:
+        keras.config.set_dtype_policy(before)
+    assign(named_weights(network), _feature_weights())
+    both = keras.Model(network.input, [network.get_layer(spec.features[-1]).output, network.output])
+
+    def features(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        found, distances = both(pre.apply(images, spec.preprocessing, 1), training=False)
+        return found, -distances
+
+    return features
+
+
+def frechet(mean: Any, covariance: Any, other_mean: Any, other_covariance: Any) -> tf.Tensor:
+    """The squared Fréchet distance of two normal distributions (Dowson and Landau 1982, equation (4); of features,
+    Heusel et al. 2017, equation (6)).
+
+    The trace of sqrt(A B) is the sum of the square roots of the eigenvalues of sqrt(A) B sqrt(A), which is symmetric.
+    """
+    values, vectors = tf.linalg.eigh(covariance)
+    root = tf.matmul(vectors * tf.sqrt(tf.maximum(values, 0.0)), vectors, transpose_b=True)
+    shared = tf.linalg.eigvalsh(tf.matmul(root, tf.matmul(other_covariance, root)))
+    traces = tf.linalg.trace(covariance) + tf.linalg.trace(other_covariance)
+    distance = tf.reduce_sum((mean - other_mean) ** 2) + traces - 2 * tf.reduce_sum(tf.sqrt(tf.maximum(shared, 0.0)))
+    return tf.maximum(distance, 0.0)
+
+
+class FrechetDistance(keras.metrics.Metric):
+    """The Fréchet distance between the features [N, F] of real and of generated images, over all batches."""
+
+    def __init__(self, width: int = WIDTH, name: str = "frechet_distance") -> None:
+        super().__init__(name=name, dtype="float64")
+        self.moments = [
+            [self.add_variable(shape, "zeros", name=f"{kind}_{len(shape)}") for shape in ((), (width,), (width, width))]
+            for kind in ("real", "generated")
+        ]
+
+    @property
+    def seen(self) -> Any:
+        """The number of real images so far."""
+        return self.moments[0][0]
+
+    def update_state(self, real: Any, generated: Any) -> None:
+        for (count, total, products), features in zip(self.moments, (real, generated), strict=True):
+            features = tf.cast(features, tf.float64)
+            count.assign(count + tf.cast(tf.shape(features)[0], tf.float64))
+            total.assign(total + tf.reduce_sum(features, 0))
+            products.assign(products + tf.matmul(features, features, transpose_a=True))
+
+    def result(self) -> tf.Tensor:
+        return tf.cast(
+            frechet(*(part for moments in self.moments for part in _mean_and_covariance(*moments))), "float32"
+        )
+
+
+def _mean_and_covariance(count: Any, total: Any, products: Any) -> tuple[tf.Tensor, tf.Tensor]:
+    count, total, products = (tf.convert_to_tensor(value) for value in (count, total, products))
+    mean = total / tf.maximum(count, 1.0)
+    centered = products - count * mean[:, None] * mean[None]
+    return mean, centered / tf.maximum(count - 1.0, 1.0)
+
+
+def frechet_distance(real: np.ndarray, generated: np.ndarray) -> float:
+    """The Fréchet distance between features [N, F] and [M, F]."""
+    metric = FrechetDistance(real.shape[-1])
+    metric.update_state(real, generated)
+    return float(metric.result())
+
+
+def frechet_floor(real: np.ndarray) -> float:
+    """The Fréchet distance between two random halves of real features [N, F]: what a perfect generator would reach with
+    half as many examples."""
+    order = np.random.default_rng(0).permutation(len(real))
+    return frechet_distance(*np.array_split(real[order], 2)) if len(real) > 1 else 0.0
+
+
+def squared_distances(rows: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Squared Euclidean distances [N, M] of rows [N, F] to others [M, F]."""
+    squares = (rows**2).sum(1)[:, None] + (others**2).sum(1)[None] - 2 * rows @ others.T
+    return np.maximum(squares, 0.0)
+
+
+def _radii(features: np.ndarray, neighbors: int) -> np.ndarray:
+    """The squared distance [N] of each row to its `neighbors`-th nearest other row, to the farthest of fewer rows."""
+    rank = min(neighbors, len(features) - 1)  # rank 0 is the row itself
+    blocks = (features[start : start + BLOCK] for start in range(0, len(features), BLOCK))
+    return np.concatenate([np.partition(squared_distances(block, features), rank)[:, rank] for block in blocks])
+
+
+def _within(rows: np.ndarray, centers: np.ndarray, radii: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For each row [N] how many of the balls around the centers [M] hold it; for each center its squared distance [M]
+    to the nearest row."""
+    inside, nearest = [], np.full(len(centers), np.inf)
+    for start in range(0, len(rows), BLOCK):
+        distances = squared_distances(rows[start : start + BLOCK], centers)
+        inside.append((distances <= radii).sum(1))
+        nearest = np.minimum(nearest, distances.min(0))
+    return np.concatenate(inside), nearest, radii
+
+
+def precision_and_recall(real: np.ndarray, generated: np.ndarray, neighbors: int = 3) -> dict[str, float]:
+    """Kynkäänniemi et al. 2019, equation (1), with their k = 3 (section 2.1): the share of generated features [M, F]
+    within the balls around the real ones [N, F] that reach to their k-th neighbors, and the reverse."""
+    inside_real, _, _ = _within(generated, real, _radii(real, neighbors))
+    inside_generated, _, _ = _within(real, generated, _radii(generated, neighbors))
+    return {"precision": float((inside_real > 0).mean()), "recall": float((inside_generated > 0).mean())}
+
+
+def density_and_coverage(real: np.ndarray, generated: np.ndarray, neighbors: int = 5) -> dict[str, float]:
+    """Naeem et al. 2020, equations (3) and (4), with their k = 5: in how many balls of real features a generated one
+    lies, divided by k; and the share of these balls that hold a generated feature."""
+    inside, nearest, radii = _within(generated, real, _radii(real, neighbors))
+    return {"density": float(inside.mean() / neighbors), "coverage": float((nearest <= radii).mean())}
+
+
+def class_shares(classes: np.ndarray, count: int = CLASSES) -> dict[str, float]:
+    """The least and the largest share of a class among class ids [N], and the divergence of all shares from uniform, in
+    nats: 0 where all classes are equally frequent, log(count) where there is one."""
+    shares = np.bincount(classes, minlength=count) / len(classes)
+    present = shares[shares > 0]
+    return {
+        "least_class_share": float(shares.min()),
+        "largest_class_share": float(shares.max()),
+        "class_divergence": float((present * np.log(present * count)).sum()),
+    }
+
+
+def matched_accuracy(codes: np.ndarray, classes: np.ndarray, count: int) -> float:
+    """The share of examples whose code [N] is the one of their class [N] under the best one-to-one matching of codes
+    and classes (Kuhn 1955)."""
+    table = np.zeros((count, CLASSES), int)
+    np.add.at(table, (codes, classes), 1)
+    return float(table[optimize.linear_sum_assignment(-table)].sum() / len(codes))
+
+
+def nearest(images: np.ndarray, training: np.ndarray) -> np.ndarray:
+    """For each image [N, H, W, C] the index [N] of the training image [M, H, W, C] that is nearest by its pixels:
+    beside it a copy shows."""
+    rows, others = (array.reshape(len(array), -1).astype(np.float32) / 255 for array in (images, training))
+    found = [squared_distances(rows, others[start : start + 10 * BLOCK]) for start in range(0, len(others), 10 * BLOCK)]
+    return np.concatenate(found, axis=1).argmin(1)

@@ -1,0 +1,82 @@
+"""Classification of images of which few have labels: a classifier that is trained against a generator."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from etils import epy
+
+from zoo import preprocessing as pre
+from zoo.data import Split
+from zoo.errors import ZooError
+from zoo.recipe import ClassificationOptions, Recipe, TaskOptions
+from zoo.tasks.classification import Classification, require_labels
+
+with epy.lazy_imports():
+    import keras
+    import tensorflow as tf
+
+    from zoo.tasks import feature_matching, losses
+
+if TYPE_CHECKING:
+    from zoo.tasks.feature_matching import FeatureMatchingTrainer
+
+LOSSES = {"feature_matching": True}
+
+
+@dataclasses.dataclass(frozen=True)
+class SemiSupervisedClassification(Classification):
+    """Images [B, H, W, C] to one of K classes, by the sub-model `discriminator` of a model that also has a `generator`.
+
+    Training uses all images, those without a label too; evaluation those with one.
+    """
+
+    def examples(self, split: Split, options: TaskOptions | None = None) -> tuple[np.ndarray, ...]:
+        """For training a row has an image, whether it has a label or not, and beside it an image that has one, with its
+        label: each labeled image is there equally often."""
+        labeled = split.labeled()
+        if options is None:
+            return labeled.inputs, require_labels(labeled, "a label for each image")
+        repeated = np.arange(len(split)) % len(labeled)
+        return split.inputs, labeled.inputs[repeated], require_labels(labeled, "a label for some images")[repeated]
+
+    def network_batch(self, *batch: tf.Tensor) -> tuple[Any, Any]:
+        *images, labels = batch
+        inputs = tuple(pre.apply(one, self.preprocessing, self.channels) for one in images)
+        return inputs if len(inputs) > 1 else inputs[0], tf.one_hot(labels, len(self.classes))
+
+    def compile(
+        self,
+        model: keras.Model,
+        recipe: Recipe,
+        make_optimizer: Callable[[], Any],
+        *,
+        loss: Any = None,
+        metrics: Iterable[Any] = (),
+        **options: Any,
+    ) -> FeatureMatchingTrainer:
+        if loss is not None or list(metrics):
+            raise ZooError(f"{self.spec.name} has a train step of its own: it takes no Keras loss or metrics")
+        if recipe.precision == "mixed_float16":
+            raise ZooError(f"{self.spec.name} has no loss scaling, which mixed_float16 needs: use mixed_bfloat16")
+        losses.named(LOSSES, recipe.loss, self.spec.task)
+        assert isinstance(recipe.options, ClassificationOptions)
+        if recipe.options.label_smoothing:
+            raise ZooError(f"the loss {recipe.loss} has no label smoothing: leave label_smoothing out")
+        trainer = feature_matching.FeatureMatchingTrainer(
+            model.get_layer("generator"), model.get_layer("discriminator"), self.spec.features[-1]
+        )
+        of_generator, of_discriminator = make_optimizer(), make_optimizer()
+        of_generator.use_ema = False  # the average is for the network that is kept
+        trainer.compile(of_generator, of_discriminator, **options)
+        return trainer
+
+    def served(self, model: keras.Model) -> keras.Model:
+        return model.get_layer("discriminator")
+
+    def run_in_training_mode(self, model: keras.Model, inputs: Any) -> None:
+        width = model.get_layer("generator").inputs[0].shape[-1]
+        model(tf.random.stateless_normal([tf.shape(inputs)[0], width], (0, 0)), training=True)

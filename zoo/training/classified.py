@@ -1,0 +1,137 @@
+"""What a classifier did on labeled examples: confusion matrix, precision and recall by class, calibration, errors."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from etils import epy
+
+from zoo.data import Split
+from zoo.errors import ZooError
+from zoo.files import written
+
+with epy.lazy_imports():
+    from PIL import Image
+    from sklearn import metrics
+
+BINS = 15  # of the calibration error: Guo et al. 2017, On Calibration of Modern Neural Networks, section 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Classified:
+    """Predictions for labeled examples.
+
+    Args:
+        classes: names of the K classes in order of their ids.
+        labels: true class ids, int64 [N].
+        probabilities: float32 [N, K].
+    """
+
+    classes: tuple[str, ...]
+    labels: np.ndarray
+    probabilities: np.ndarray
+
+    @property
+    def predicted(self) -> np.ndarray:
+        """The most probable class of each example, int64 [N]."""
+        return self.probabilities.argmax(axis=1)
+
+    @property
+    def confusion(self) -> np.ndarray:
+        """The number of examples by true class (rows) and predicted class (columns), int64 [K, K]."""
+        return metrics.confusion_matrix(self.labels, self.predicted, labels=range(len(self.classes)))
+
+    def per_class(self) -> list[dict[str, Any]]:
+        """By class its name, its number of `examples`, `precision` (the share of true ones among those predicted; None
+        where it was never predicted), and `recall` (the share found; None where it has no example), from 0 to 1."""
+        counts = self.confusion
+        right, given, said = np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)
+        return [
+            {
+                "class": name,
+                "examples": int(given[number]),
+                "precision": float(right[number] / said[number]) if said[number] else None,
+                "recall": float(right[number] / given[number]) if given[number] else None,
+            }
+            for number, name in enumerate(self.classes)
+        ]
+
+    def calibration_error(self) -> float:
+        """The expected calibration error, from 0 to 1: the mean difference between the probability of the predicted
+        class and the share of right predictions, in `BINS` bins of equal width (Guo et al. 2017, equation 5)."""
+        confidence, right = self.probabilities.max(axis=1), self.predicted == self.labels
+        bins = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
+        sums = (np.bincount(bins, values, BINS) for values in (confidence, right))
+        return float(np.abs(np.subtract(*sums)).sum() / len(self.labels)) if len(self.labels) else 0.0
+
+    def errors(self) -> np.ndarray:
+        """Positions of the examples that were predicted wrongly, those of the most confident predictions first."""
+        wrong = np.flatnonzero(self.predicted != self.labels)
+        return wrong[np.argsort(-self.probabilities.max(axis=1)[wrong], kind="stable")]
+
+    def as_plain(self) -> dict[str, Any]:
+        """`classes`, `confusion`, `per_class` and `calibration_error` as plain data."""
+        return {
+            "classes": list(self.classes),
+            "confusion": self.confusion.tolist(),
+            "per_class": self.per_class(),
+            "calibration_error": self.calibration_error(),
+        }
+
+    def as_csv(self) -> str:
+        """A table with a line for each class: its name, examples, precision, recall, and its row of the confusion
+        matrix."""
+        table = io.StringIO()
+        writer = csv.writer(table, lineterminator="\n")
+        writer.writerow(["class", "examples", "precision", "recall", *(f"predicted {name}" for name in self.classes)])
+        for row, counts in zip(self.per_class(), self.confusion.tolist(), strict=True):
+            writer.writerow([*row.values(), *counts])
+        return table.getvalue()
+
+
+def write_errors(directory: Path, split: Split, classified: Classified) -> int:
+    """Write the examples that were predicted wrongly: `errors.csv` with their names, true and predicted classes and
+    probabilities, the most confident first; and of images a PNG file each, as the network saw it, in a folder
+    `TRUE_as_PREDICTED`.
+
+    Returns:
+        The number of errors.
+
+    Raises:
+        ZooError: for a folder that exists and is not empty, or cannot be written.
+    """
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise ZooError(f"{directory} exists and is not empty: give a new folder for the errors")
+    errors, predicted = classified.errors(), classified.predicted
+    are_images = split.inputs.dtype == np.uint8 and split.inputs.shape[-1] in (1, 3)
+    if directory.exists():
+        directory.rmdir()
+    with written(directory) as temporary:
+        temporary.mkdir()
+        with (temporary / "errors.csv").open("w", newline="", encoding="utf-8") as file:
+            table = csv.writer(file, lineterminator="\n")
+            table.writerow(["input", "file", "true", "predicted", "probability"])
+            for rank, number in enumerate(errors.tolist(), start=1):
+                true, said = (classified.classes[ids[number]] for ids in (classified.labels, predicted))
+                text = "" if are_images else split.inputs[number] if split.inputs.ndim == 1 else ""
+                name = split.names[number] if split.names is not None else text or f"example {number}"
+                place = ""
+                if are_images:
+                    place = f"{_plain(true)}_as_{_plain(said)}/{rank:04d}_{_plain(Path(str(name)).stem)}.png"
+                    (temporary / place).parent.mkdir(exist_ok=True)
+                    image = split.inputs[number]
+                    Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(temporary / place)
+                probability = float(classified.probabilities[number].max())
+                table.writerow([name, place, true, said, f"{probability:.4f}"])
+    return len(errors)
+
+
+def _plain(name: str) -> str:
+    """A name as a part of a file's name."""
+    return re.sub(r"[^\w.-]+", "_", name)[:80]
