@@ -340,7 +340,13 @@ def test_short_flags_are_recipe_keys(run_line, unexported):
     recipe = record_of()["recipe"]
     keys = ("learning_rate", "batch_size", "optimizer", "loss", "options")
     assert [recipe[key] for key in keys[:4]] == [0.002, 64, "adam", "cross_entropy"]
-    assert recipe["options"] == {"label_smoothing": 0.1, "loss_weights": [1.0], "class_weight": None}
+    assert recipe["options"] == {
+        "label_smoothing": 0.1,
+        "loss_weights": [1.0],
+        "class_weight": None,
+        "labels_per_class": None,
+        "labels_seed": 0,
+    }
     assert "given_in_python" not in record_of(), "names are a part of the recipe, which reproduce repeats"
     # the same by --set: the same run, which is finished
     run_line(

@@ -1,7 +1,7 @@
 """Two plain networks that learn CIFAR-10 in a few epochs.
 
-    zoo train airbench93 --data cifar10
-    zoo train airbench94 --data cifar10
+    zoo info airbench93
+    zoo info airbench94
 
 Keller Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU" (arXiv 2404.00498, 2024), with its programs
 `airbench94.py` and `lib_airbench93.py`. Both networks are convolution, pooling, batch normalization and GELU without

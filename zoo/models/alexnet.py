@@ -1,6 +1,6 @@
 """AlexNet, and the network by which its authors tried local response normalization on CIFAR-10.
 
-    zoo train alexnet_small --data cifar10
+    zoo info alexnet_small
 
 Krizhevsky, Sutskever and Hinton, "ImageNet Classification with Deep Convolutional Neural Networks" (2012), with the
 program cuda-convnet and its layer definitions for CIFAR-10.

@@ -1,6 +1,6 @@
 """A small convolutional network for photographs of cats and dogs.
 
-    zoo train catdog_cnn --data cats_dogs
+    zoo info catdog_cnn
 
 Ankit Sachan, "Tensorflow Tutorial 2: image classifier using convolutional neural network" (cv-tricks.com, 2017), with
 its programs `train.py` and `dataset.py`.

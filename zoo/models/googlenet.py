@@ -1,6 +1,6 @@
 """GoogLeNet: 22 layers of Inception modules, with two auxiliary classifiers that exist in training only.
 
-    zoo train googlenet --data FOLDER
+    zoo info googlenet
 
 Szegedy, Liu, Jia, Sermanet, Reed, Anguelov, Erhan, Vanhoucke and Rabinovich, "Going Deeper with Convolutions" (2015).
 There are no published weights: training as the paper did needs ImageNet.
