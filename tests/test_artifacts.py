@@ -777,7 +777,7 @@ def test_exports_that_cannot_be(exported, arguments, message):
 
 @pytest.mark.parametrize("format", ["onnx", "litert", "keras"])
 def test_a_network_of_raw_text_has_no_other_format(format):
-    spec, sizes = zoo.get_spec("lstm_text"), {"vocabulary_size": 20, "width": 4}
+    spec, sizes = zoo.get_spec("lstm_text"), {"vocabulary_size": 20, "embedding": 4, "width": 4}
     model = spec.build(None, 2, **sizes)
     words = tuple(f"word{number}" for number in range(18))
     with pytest.raises(ZooError, match="takes raw text"):

@@ -26,13 +26,16 @@ from zoo.artifacts.manifest import GOLDEN
 ARGUMENTS = {
     "list": "pattern task dataset pretrained max-params min-metric sort json",
     "info": "name recipe json",
-    "train": "name data recipe config epochs lr batch-size optimizer loss set arg devices seed deterministic "
-    "input-shape out export strict",
-    "fine-tune": "source data only-class epochs lr batch-size optimizer loss set devices seed deterministic "
-    "input-shape out export strict",
-    "evaluate": "source data split tta errors json csv strict",
+    "train": "name data text-column label-column recipe config epochs lr batch-size optimizer loss set arg devices "
+    "seed deterministic input-shape out export strict",
+    "fine-tune": "source data text-column label-column only-class epochs lr batch-size optimizer loss set devices "
+    "seed deterministic input-shape out export strict",
+    "evaluate": "source data text-column label-column split tta errors json csv strict",
     "predict": "source inputs top json csv",
     "segment": "image output model tile overlap tta overlay",
+    "sample": "source output count seed labels interpolate",
+    "generate": "source prompt length temperature top-k top-p seed",
+    "score": "source texts picture json",
     "export": "sources path format storage tta",
     "ensemble": "members data method name storage export",
     "reproduce": "source data smoke seed devices out",

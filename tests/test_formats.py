@@ -208,7 +208,7 @@ def test_a_missing_package_is_named(monkeypatch):
 
 @pytest.mark.parametrize("format", SUFFIXES)
 def test_a_network_of_raw_text_has_no_other_format(format):
-    spec, sizes = zoo.get_spec("lstm_text"), {"vocabulary_size": 20, "width": 4}
+    spec, sizes = zoo.get_spec("lstm_text"), {"vocabulary_size": 20, "embedding": 4, "width": 4}
     given = {"spec": spec, "classes": ("a", "b"), "vocabulary": tuple("cdef"), "arguments": sizes}
     with pytest.raises(zoo.ZooError, match=f"lstm_text takes raw text, which {format} files do not: export a Saved"):
         zoo.export(spec.build(None, 2, **sizes), f"m{SUFFIXES[format]}", format=format, **given)

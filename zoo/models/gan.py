@@ -1,10 +1,7 @@
 """Generative adversarial networks.
 
-zoo train dcgan_small --data mnist         # see docs/generation.md for times and scores
-zoo train dcgan_conditional --data mnist
-zoo train infogan --data mnist
-zoo train gan_mlp --data mnist
-zoo train dcgan --data cats_dogs
+    zoo info dcgan_small
+    zoo info infogan
 
 Goodfellow et al. 2014, "Generative Adversarial Nets", arXiv 1406.2661.
 Radford, Metz and Chintala 2016, "Unsupervised Representation Learning with Deep Convolutional GANs", arXiv 1511.06434.

@@ -1,8 +1,7 @@
 """A classifier of digits that needs ten labels a class and learns the rest from images without a label.
 
-zoo train ssgan --data mnist                                    # ten labels a class; see docs/generation.md for scores
-zoo train ssgan --data mnist --set labels_seed=1                # ten others
-zoo train ssgan_classifier --data mnist --set labels_per_class=10   # the same network on the labels alone
+    zoo info ssgan
+    zoo info ssgan_classifier
 
 Salimans et al. 2016, "Improved Techniques for Training GANs", arXiv 1606.03498, and its code
 github.com/openai/improved-gan, mnist_svhn_cifar10/train_mnist_feature_matching.py.
