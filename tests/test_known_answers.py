@@ -200,12 +200,9 @@ def noise_of(task):
     return lambda step: latents(8, tf.constant(step)).numpy().astype(np.float64)
 
 
-def test_the_steps_of_a_gan_are_the_papers(gan):
+def check_steps(run, noise):
     """Losses, gradients and updates; an update that mixed the two losses would move other variables."""
-    run, _ = gan
-    task = gan_task()
-    noise = noise_of(task)
-    replay = GanReplay(initial_weights(task), IMAGES / 255)
+    replay = GanReplay(initial_weights(gan_task()), IMAGES / 255)
     kept = []
     for step, row in enumerate(run.history):
         replay.noise = noise(step)
@@ -218,6 +215,17 @@ def test_the_steps_of_a_gan_are_the_papers(gan):
             assert row[f"{prefix}discriminator_loss"] == pytest.approx(discriminator_loss, rel=1e-4)
             assert row[f"{prefix}loss"] == pytest.approx(generator_loss + discriminator_loss, rel=1e-4)
     assert_close(weights(run.model), kept[run.best_epoch - 1])
+
+
+def test_the_steps_of_a_gan_are_the_papers(gan):
+    check_steps(gan[0], noise_of(gan_task()))
+
+
+def test_two_devices_take_the_steps_of_one(tmp_path):
+    """Each draws noise of its own for its half of the batch."""
+    run, _ = trained_gan(tmp_path / "two", devices="cpu:2")
+    halves = lambda step: [tf.random.stateless_normal([4, 3], [step, replica]) for replica in (0, 1)]  # noqa: E731
+    check_steps(run, lambda step: np.concatenate(halves(step)).astype(np.float64))
 
 
 def test_the_average_of_a_gan_is_that_of_its_generator(averaged_gan):
