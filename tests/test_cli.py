@@ -27,11 +27,11 @@ ARGUMENTS = {
     "list": "pattern task dataset pretrained max-params min-metric sort json",
     "info": "name recipe json",
     "train": "name data recipe config epochs lr batch-size optimizer loss set arg devices seed deterministic "
-    "input-shape out export",
+    "input-shape out export strict",
     "fine-tune": "source data only-class epochs lr batch-size optimizer loss set devices seed deterministic "
-    "input-shape out export",
-    "evaluate": "source data split json",
-    "predict": "source inputs json",
+    "input-shape out export strict",
+    "evaluate": "source data split errors json csv strict",
+    "predict": "source inputs top json csv",
     "segment": "image output model tile overlap tta overlay",
     "export": "sources path format storage",
     "ensemble": "members data method name storage export",
@@ -365,7 +365,8 @@ def test_builder_arguments(run_line, unverified):
     run_line(f"{TRAIN} --arg hidden=[7] --arg initialization=glorot")
     assert record_of()["model"]["arguments"] == {"hidden": [7], "initialization": "glorot"}
     assert zoo.load_run("run").model.get_layer("hidden1").units == 7
-    assert zoo.create_model("mlp_784_30_10", weights=Path("saved_models/mlp_784_30_10.digits")).layers[2].units == 7
+    exported = "saved_models/mlp_784_30_10.digits-hidden7-initializationglorot"  # its name tells it from the spec
+    assert zoo.create_model("mlp_784_30_10", weights=Path(exported)).layers[2].units == 7
 
 
 def test_config_is_a_recipe_that_info_printed(run_line, unexported):

@@ -587,10 +587,11 @@ def test_the_averaged_weights_are_validated_and_kept(tmp_path):
     data = bars(classes=3)
     replay, momentum, averages = Replay(data), 0.7, []
     run = zoo.train("mlp_784_10", data, out=tmp_path / "run", epochs=4, batch_size=24, learning_rate=5.0, ema=momentum)
-    for _ in range(4):
+    for step in range(4):
         replay.step(rate=5.0, decay=0.0)
         now = np.vstack([replay.kernel, replay.bias])
-        averages.append(now if not averages else momentum * averages[-1] + (1 - momentum) * now)
+        rising = min(momentum, 1 - (1 + step) ** (-2 / 3))  # timm's warm-up: 0, 0.37, 0.52, 0.60
+        averages.append(now if not averages else rising * averages[-1] + (1 - rising) * now)
     assert np.abs(averages[-1] - now).max() > 0.01  # they do differ from the weights of the last step
     x, y = replay.arrays(data.splits["validation"])
     losses = [0.5 * np.sum((sigmoid(x @ both[:-1] + both[-1]) - y) ** 2, axis=1).mean() for both in averages]
