@@ -135,7 +135,7 @@ def _report(dataset: Dataset) -> None:
     for name, split in dataset.splits.items():
         if dataset.whole or split.targets is None or split.targets.ndim != 1 or not dataset.classes:
             continue
-        counts = np.bincount(split.targets, minlength=len(dataset.classes))
+        counts = np.bincount(split.labeled().targets, minlength=len(dataset.classes))
         if (counts == 0).any():
             lacking = listed(dataset.classes[number] for number in np.flatnonzero(counts == 0))
             note(f"{dataset.name}: {name} has no example of {lacking}")
