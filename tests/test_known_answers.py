@@ -309,7 +309,8 @@ def test_a_generator_learns_a_distribution_of_two_points(tmp_path):
     images = Split(values[:, None, None, None] * np.ones((1, 2, 2, 1), np.uint8))
     few = {name: images.head(200) for name in SPLITS}
     run = zoo.train(
-        "plain_gan", Dataset("points", {**few, "train": images}), out=tmp_path, input_shape=(2, 2, 1), arguments={"latents": 4, "width": 32},
+        "plain_gan", Dataset("points", {**few, "train": images}),
+        out=tmp_path, input_shape=(2, 2, 1), arguments={"latents": 4, "width": 32},
         epochs=16, batch_size=64, optimizer="adam", optimizer_arguments={"beta_1": 0.5}, learning_rate=0.01, r1=0.05,
         r1_every=1, ema=0.98,
     )  # fmt: skip
