@@ -335,7 +335,7 @@ BAD = {
     "two examples": (npz(x_train=np.ones((2, 4, 3), np.uint8), y_train=np.arange(2)), "no example in train"),
     "empty test": (npz(x_test=np.ones((0, 4, 3), np.uint8), y_test=np.ones(0, int)), "no example in test"),
     "not utf-8": (file("set.txt", b"caf\xe9" * 50), r"set\.txt is not UTF-8 text \(byte 3\)"),
-    "short text": (file("set.txt", b"ab"), r"contains 2 characters: too few"),
+    "short text": (file("set.txt", b"a"), r"contains 1 characters: too few"),
 }
 
 

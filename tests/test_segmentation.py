@@ -174,7 +174,7 @@ def task_of(name, data):
 
 
 def augmented(task, batch, augmentation, copy=0):
-    return task.augment(batch, tf.constant([1, 2]), augmentation, tf.zeros(len(batch[0]), tf.int32) + copy)
+    return task.augment(batch, tf.constant([1, 2]), augmentation, tf.zeros(len(batch[0]), tf.int32) + copy, None)
 
 
 @pytest.mark.parametrize(

@@ -25,10 +25,11 @@ with epy.lazy_api_imports(globals()):  # none of these is imported, TensorFlow l
     from zoo.exporting.ensembles import create_ensemble
     from zoo.exporting.saved_model import export
     from zoo.language import Score, draw_scores, generate, score
-    from zoo.loading import Predictor, create_model, load, load_weights, predict
+    from zoo.loading import Predictor, create_model, features, load, load_weights, predict
     from zoo.sampling import sample
     from zoo.tiling.segmenting import Segmented, segment
     from zoo.tiling.tiles import predict_tiled
+    from zoo.training.attacks import adversarial, adversarial_accuracy
     from zoo.training.evaluation import evaluate
     from zoo.training.fine_tuning import fine_tune
     from zoo.training.reproduction import Reproduction, reproduce
@@ -60,11 +61,14 @@ __all__ = [
     "Segmented",
     "Stage",
     "ZooError",
+    "adversarial",
+    "adversarial_accuracy",
     "create_ensemble",
     "create_model",
     "draw_scores",
     "evaluate",
     "export",
+    "features",
     "fine_tune",
     "generate",
     "get_spec",

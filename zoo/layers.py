@@ -139,6 +139,105 @@ def _uniform_within(limits: np.ndarray) -> Any:
 
 
 @register
+class Gelu(keras.layers.Layer):
+    """x times the standard normal distribution function at x, written with `erf`: Keras' own form needs `erfc`, which
+    few of the formats have that networks are exported to."""
+
+    def call(self, inputs: Any) -> Any:
+        return inputs * (0.5 * (1.0 + ops.erf(inputs * 0.5**0.5)))
+
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
+        return input_shape
+
+
+@register
+class Dirac(keras.initializers.Initializer):
+    """Kernels [k, k, C, F] whose first C filters pass a channel each on unchanged; the others are uniform within
+    +- 1 / sqrt(fan-in) (Jordan 2024, section 3.1, and PyTorch's initialization of convolutions)."""
+
+    def __init__(self, seed: int | None = None) -> None:
+        self.uniform = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform", seed)
+
+    def __call__(self, shape: tuple, dtype: Any = None) -> Any:
+        size, _, channels, filters = shape
+        passing = np.zeros(shape, "float32")
+        for channel in range(min(channels, filters)):
+            passing[size // 2, size // 2, channel, channel] = 1
+        first = np.arange(filters) < channels
+        return ops.where(first, ops.cast(passing, dtype), self.uniform(shape, dtype))
+
+
+@register
+class FixedKernelConv2D(keras.layers.Layer):
+    """Convolution without padding, whose kernel is stored but not trained, plus a trained bias:
+    [B, H, W, C] to [B, H - k + 1, W - k + 1, filters]."""
+
+    def __init__(self, filters: int, kernel_size: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.filters, self.kernel_size = filters, kernel_size
+
+    def build(self, input_shape: tuple) -> None:
+        shape = (self.kernel_size, self.kernel_size, input_shape[-1], self.filters)
+        self.kernel = self.add_weight(shape=shape, initializer="glorot_uniform", trainable=False, name="kernel")
+        self.bias = self.add_weight(shape=(self.filters,), initializer="zeros", name="bias")
+
+    def call(self, inputs: Any) -> Any:
+        return ops.conv(inputs, self.kernel, padding="valid", data_format="channels_last") + self.bias
+
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
+        batch, height, width, _ = input_shape
+        margin = self.kernel_size - 1
+        return batch, height and height - margin, width and width - margin, self.filters
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "filters": self.filters, "kernel_size": self.kernel_size}
+
+
+@register
+class LocallyConnected2D(keras.layers.Layer):
+    """Convolution with zero padding whose kernel and bias differ from place to place: [B, H, W, C] to
+    [B, H, W, filters] (the "local" layers of cuda-convnet).
+
+    Args:
+        filters: number of output channels.
+        kernel_size: k, odd, in pixels.
+    """
+
+    def __init__(
+        self, filters: int, kernel_size: int, kernel_initializer: Any = "glorot_uniform", **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.filters, self.kernel_size = filters, kernel_size
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+
+    def build(self, input_shape: tuple) -> None:
+        _, height, width, channels = input_shape
+        shape = (height * width, self.kernel_size**2 * channels, self.filters)
+        self.kernel = self.add_weight(shape=shape, initializer=self.kernel_initializer, name="kernel")
+        self.bias = self.add_weight(shape=(height, width, self.filters), initializer="zeros", name="bias")
+
+    def call(self, inputs: Any) -> Any:
+        _, height, width, channels = inputs.shape
+        margin = self.kernel_size // 2
+        padded = ops.pad(inputs, ((0, 0), (margin, margin), (margin, margin), (0, 0)))
+        shifts = range(self.kernel_size)
+        windows = ops.concatenate(
+            [padded[:, down : down + height, right : right + width] for down in shifts for right in shifts], axis=-1
+        )
+        windows = ops.reshape(windows, (-1, height * width, self.kernel_size**2 * channels))
+        places = ops.matmul(ops.transpose(windows, (1, 0, 2)), self.kernel)  # a matrix product for each place
+        return ops.reshape(ops.transpose(places, (1, 0, 2)), (-1, height, width, self.filters)) + self.bias
+
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
+        return *input_shape[:3], self.filters
+
+    def get_config(self) -> dict[str, Any]:
+        initializer = keras.initializers.serialize(self.kernel_initializer)
+        own = {"filters": self.filters, "kernel_size": self.kernel_size, "kernel_initializer": initializer}
+        return {**super().get_config(), **own}
+
+
+@register
 class EuclideanRBF(keras.layers.Layer):
     """Squared distances [B, K] of inputs [B, D] to K fixed codes (LeCun et al. 1998, equation (7)).
 
@@ -202,7 +301,8 @@ class BatchNormalization(keras.layers.BatchNormalization):
             return super().call(inputs, training=training, mask=mask)
         import tensorflow as tf
 
-        scale, offset = (ops.cast(weight, "float32") for weight in (self.gamma, self.beta))
+        offset = ops.cast(self.beta, "float32")
+        scale = ops.cast(self.gamma, "float32") if self.scale else ops.ones_like(offset)
         outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
             x=inputs, scale=scale, offset=offset, mean=[], variance=[], epsilon=self.epsilon, is_training=True
         )

@@ -7,12 +7,13 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from etils import epy
 
 from zoo import artifacts, registry, tasks
+from zoo import preprocessing as pre
 from zoo.data import brightness
 from zoo.data.decoding import UNREADABLE, Unusable
 from zoo.errors import ZooError, graph_error, listed, note, unknown
@@ -21,11 +22,9 @@ from zoo.spec import check_keras
 from zoo.weights import LoadReport, assign, load_arrays, named_weights
 
 with epy.lazy_imports():
+    import keras
     import tensorflow as tf
     import tqdm
-
-if TYPE_CHECKING:
-    import keras
 
 
 class Trained(Protocol):
@@ -112,6 +111,7 @@ class Predictor:
 
     Args:
         source: `name.tag`, an exported directory, or a run.
+        tta: names of test-time augmentations, over which it averages: `mirror`, `shift`, `crops`.
 
     Attributes:
         task: classes, preprocessing and everything else that gives the network's numbers a meaning.
@@ -120,10 +120,10 @@ class Predictor:
         artifact: the artifact that it was read from; None for a run.
 
     Raises:
-        ZooError: for an artifact that is missing or damaged.
+        ZooError: for an artifact that is missing or damaged, and test-time augmentations that the task does not have.
     """
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, tta: Iterable[str] = ()) -> None:
         check_keras()
         self.artifact: artifacts.Artifact | None = None
         if isinstance(source, str | os.PathLike):
@@ -138,6 +138,8 @@ class Predictor:
                 self.recipe = self.task.with_options(self.task.spec.recipe())
         else:
             self.task, self.model, self.recipe = source.task, source.model, source.recipe
+        if tta := tuple(tta):
+            self.task = self.task.with_views(tta)
         self.signatures = self.task.signatures(self.model)
 
     def __call__(self, *inputs: Any, signature: str = "serving_default", **named: Any) -> dict[str, np.ndarray]:
@@ -191,9 +193,40 @@ def _tensor(value: Any, spec: tf.TensorSpec) -> tf.Tensor:
     return tf.constant(array)
 
 
-def load(source: Source) -> Predictor:
-    """A trained network, by `name.tag`, directory or run, ready to predict."""
-    return Predictor(source)
+def load(source: Source, tta: Iterable[str] = ()) -> Predictor:
+    """A trained network, by `name.tag`, directory or run, ready to predict; see `Predictor` for `tta`."""
+    return Predictor(source, tta)
+
+
+def features(source: Source, images: np.ndarray, layers: Iterable[str] | None = None) -> dict[str, np.ndarray]:
+    """The outputs of layers within a trained network, such as vectors for a search among images.
+
+    Args:
+        source: `name.tag`, an exported directory, or a run; a network of images.
+        images: [N, H, W, C] as the network is served.
+        layers: names of layers; the spec's `features` by default.
+
+    Returns:
+        By layer float32 [N, ...].
+
+    Raises:
+        ZooError: for a layer that the network does not have, and networks of texts.
+    """
+    predictor = source if isinstance(source, Predictor) else Predictor(source)
+    task, served = predictor.task, predictor.task.served(predictor.model)
+    if not isinstance(task, tasks.ImageTask):
+        raise ZooError(f"{task.spec.name} takes no images: features are those of networks of images")
+    known = [layer.name for layer in served.layers]
+    names = tuple(layers or task.spec.features)
+    for name in names:
+        if name not in known:
+            raise unknown(f"layer of {task.spec.name}", name, known)
+    inner = keras.Model(served.input, {name: served.get_layer(name).output for name in names})
+    call = tf.function(
+        lambda batch: inner(pre.apply(batch, task.preprocessing, task.channels), training=False), autograph=False
+    )
+    parts = [call(tf.constant(images[first : first + 256])) for first in range(0, len(images), 256)]
+    return {name: np.concatenate([part[name].numpy() for part in parts]) for name in names}
 
 
 def predict(source: Source, inputs: Any) -> list[dict[str, Any]]:

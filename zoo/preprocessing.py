@@ -7,7 +7,7 @@ images of the right size makes OpenVINO 2026.4 return NaN.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from etils import epy
@@ -34,8 +34,10 @@ def for_input(preprocessing: Preprocessing, spec_shape: tuple, input_shape: tupl
     if preprocessing.size is None or tuple(spec_shape[:2]) == tuple(input_shape[:2]):
         return preprocessing
     margin = [outer - inner for outer, inner in zip(spec_shape[:2], preprocessing.size, strict=True)]
-    size = (input_shape[0] - margin[0], input_shape[1] - margin[1])
-    return dataclasses.replace(preprocessing, size=size, pad_to=tuple(input_shape[:2]) if any(margin) else None)
+    size, sides = (input_shape[0] - margin[0], input_shape[1] - margin[1]), tuple(input_shape[:2])
+    if preprocessing.crop_to is not None:
+        return dataclasses.replace(preprocessing, size=size, crop_to=sides)
+    return dataclasses.replace(preprocessing, size=size, pad_to=sides if any(margin) else None)
 
 
 def for_bands(preprocessing: Preprocessing, images: np.ndarray, known: np.ndarray) -> Preprocessing:
@@ -138,6 +140,9 @@ def apply(images: tf.Tensor, preprocessing: Preprocessing, channels: int) -> tf.
     if preprocessing.size is not None:
         images = resize(images, preprocessing.size)
     images = tf.cast(images, tf.float32)
+    if preprocessing.crop_to is not None:
+        (height, width), (top, left) = preprocessing.crop_to, _margins(images.shape[1:3], preprocessing.crop_to)
+        images = images[:, top : top + height, left : left + width]
     if preprocessing.pad_to is not None:
         margins = [outer - inner for outer, inner in zip(preprocessing.pad_to, images.shape[1:3], strict=True)]
         images = tf.pad(images, [(0, 0), *((margin // 2, margin - margin // 2) for margin in margins), (0, 0)])
@@ -147,13 +152,18 @@ def apply(images: tf.Tensor, preprocessing: Preprocessing, channels: int) -> tf.
     return images * scale + preprocessing.low
 
 
+def _margins(outer: Iterable[int], inner: Iterable[int]) -> tuple[int, ...]:
+    """Pixels above and on the left of a window in the middle."""
+    return tuple((whole - part) // 2 for whole, part in zip(outer, inner, strict=True))
+
+
 def decode(encoded: tf.Tensor, preprocessing: Preprocessing, channels: int) -> tf.Tensor:
     """The bytes of image files, string [B], to the network's input, float32 [B, H', W', channels].
 
     The images may have several sizes if the preprocessing has one. `ENCODED` says what the graph decodes; the pixels
     are those of `zoo.data.decoding.decode_image`, but for the few gray values in which two decoders of JPEG differ.
     """
-    height, width = preprocessing.pad_to or preprocessing.size or (None, None)
+    height, width = preprocessing.pad_to or preprocessing.crop_to or preprocessing.size or (None, None)
 
     def decode_one(data: tf.Tensor) -> tf.Tensor:
         image = tf.cast(tf.io.decode_image(data, expand_animations=False), tf.int32)

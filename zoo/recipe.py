@@ -22,24 +22,40 @@ class Schedule:
 
     `constant` stays at 1; `cosine` falls from 1 to 0 over the epochs; `step` multiplies by `decay` every `every`
     epochs; `table` takes the factor of the last (first epoch, factor) pair that has begun. The first
-    `warmup_epochs` rise linearly to the factor.
+    `warmup_epochs` rise linearly to the factor. `triangle` is set anew for each step: it rises linearly from `first` to
+    1 during the share `peak` of the training, and falls linearly to `last`.
     """
 
-    kind: Literal["constant", "cosine", "step", "table"] = "constant"
+    kind: Literal["constant", "cosine", "step", "table", "triangle"] = "constant"
     warmup_epochs: int = 0
     decay: float = 0.1
     every: int = 1
     table: tuple[tuple[int, float], ...] = ()
+    first: float = 0.0
+    peak: float = 0.5
+    last: float = 0.0
 
     def __post_init__(self) -> None:
+        if not 0 < self.peak < 1:
+            raise ZooError(f"schedule key peak must be a share between 0 and 1, not {self.peak}")
         for name, least in (("every", 1), ("warmup_epochs", 0)):
             if getattr(self, name) < least:
                 raise ZooError(f"schedule key {name} must be at least {least}, not {getattr(self, name)}")
         if self.kind == "table" and 0 not in [first for first, _ in self.table]:
             raise ZooError("schedule key table must begin with a pair for epoch 0")
 
-    def factor(self, epoch: int, epochs: int) -> float:
-        """The factor for `epoch` (from 0) of `epochs`."""
+    @property
+    def by_step(self) -> bool:
+        """Whether the factor changes within an epoch."""
+        return self.kind == "triangle"
+
+    def factor(self, epoch: float, epochs: int) -> float:
+        """The factor for `epoch` (from 0) of `epochs`; between two whole numbers for a step within an epoch."""
+        if self.kind == "triangle":
+            done = epoch / epochs
+            if done < self.peak:
+                return self.first + (1 - self.first) * done / self.peak
+            return 1 + (self.last - 1) * (done - self.peak) / (1 - self.peak)
         warmup = min(1.0, (epoch + 1) / (self.warmup_epochs + 1))
         if self.kind == "cosine":
             return warmup * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
@@ -89,10 +105,15 @@ class ColorJitter:
 
 @dataclasses.dataclass(frozen=True)
 class FlipCrop:
-    """Random horizontal flip and a random crop after padding by `pad` pixels (He et al. 2016, section 4.2)."""
+    """Random horizontal flip and a random crop after padding by `pad` pixels (He et al. 2016, section 4.2).
+
+    With `alternating`, an image is flipped at random in the first epoch and in every second epoch from then on as in
+    the first, in the others the other way round: two epochs show both sides of it (Jordan 2024, section 3.6).
+    """
 
     pad: int = 4
     flip: bool = True
+    alternating: bool = False
 
     def __post_init__(self) -> None:
         if self.pad < 0:
@@ -156,6 +177,22 @@ class Augmentation:
 
 
 @dataclasses.dataclass(frozen=True)
+class Lookahead:
+    """Every `every` steps the weights move to a slow average, which first moves towards them: with the decay d, slow
+    becomes d * slow + (1 - d) * weights. The decay grows from 0 to `decay` with the third power of the share of the
+    training that is done (Jordan 2024, section 3.4)."""
+
+    every: int = 5
+    decay: float = 0.95**5
+
+    def __post_init__(self) -> None:
+        if self.every < 1 or not 0 <= self.decay < 1:
+            raise ZooError(
+                f"lookahead needs every from 1 on and a decay from 0 to below 1, not {self.every}, {self.decay}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
 class TaskOptions:
     """What a recipe sets for one kind of task; the base class stands for the task's defaults."""
 
@@ -166,11 +203,16 @@ class ClassificationOptions(TaskOptions):
 
     Args:
         label_smoothing: share of each target that is spread evenly over all classes, for cross-entropy losses.
+        loss_weights: weight of the loss of each of the network's outputs; all learn the same classes, and the first
+            one alone is measured and served.
+        class_weight: `balanced` weighs each training example by the inverse of its class's share.
         labels_per_class: the training data keep the labels of at most so many examples of each class; None for all.
         labels_seed: seed by which these examples are drawn.
     """
 
     label_smoothing: float = 0.0
+    loss_weights: tuple[float, ...] = (1.0,)
+    class_weight: Literal["balanced"] | None = None
     labels_per_class: int | None = None
     labels_seed: int = 0
 
@@ -256,6 +298,9 @@ class Recipe:
             that is L2 regularization with this factor.
         ema: largest momentum of the exponential moving average of the weights that is validated and kept; None for
             none. The momentum rises with the number of steps, so that the average is useful from the first ones on.
+        lookahead: slow weights that the weights are moved to every few steps; None for none.
+        rate_factors: factors on the learning rate by the name of a weight, such as `{"beta": 64.0}` for the biases of
+            batch normalization.
         clip_norm: largest norm of each variable's gradient; with several devices, of each device's share of it.
         global_clip_norm: largest norm of all gradients together; with several devices, of each device's share of them.
         patience: epochs without a better validation score before training stops; None for never.
@@ -275,6 +320,8 @@ class Recipe:
     loss: str = "cross_entropy"
     weight_decay: float = 0.0
     ema: float | None = None
+    lookahead: Lookahead | None = None
+    rate_factors: Mapping[str, float] = dataclasses.field(default_factory=dict)
     clip_norm: float | None = None
     global_clip_norm: float | None = None
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"

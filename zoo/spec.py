@@ -17,6 +17,7 @@ with epy.lazy_imports():
 
 if TYPE_CHECKING:
     import keras
+    import numpy as np
 
 
 def check_keras() -> None:
@@ -64,13 +65,15 @@ class Stage:
 class Preprocessing:
     """From images to a network's input, inside the graph.
 
-    Images are resized to `size` (height, width in pixels; None keeps any size) and padded with zeros to `pad_to` (None
-    for no padding). Then 0..`full_scale` is mapped linearly to `low`..`high`; or, where `mean` and `std` are given (one
-    number a band), the mean is subtracted and the result divided by the standard deviation. `dtype` is the type in
-    which images are served. `background` is the gray value that transparent pixels show, from 0 (black) to 255 (white).
+    Images are resized to `size` (height, width in pixels; None keeps any size), their center is cut to `crop_to` (None
+    for no cropping), and they are padded with zeros to `pad_to` (None for no padding). Then 0..`full_scale` is mapped
+    linearly to `low`..`high`; or, where `mean` and `std` are given (one number a band), the mean is subtracted and the
+    result divided by the standard deviation. `dtype` is the type in which images are served. `background` is the gray
+    value that transparent pixels show, from 0 (black) to 255 (white).
     """
 
     size: tuple[int, int] | None = None
+    crop_to: tuple[int, int] | None = None
     pad_to: tuple[int, int] | None = None
     low: float = 0.0
     high: float = 1.0
@@ -102,6 +105,8 @@ class ModelSpec:
         arguments: the builder's further arguments for this variant.
         notes: what a reader should know about this variant, such as an error in the paper and how it is resolved.
         ensemble: whether the network joins trained networks and is not trained itself.
+        prepare: called once before training from scratch, with the network and 5,000 inputs of it from the training
+            data, float32 [N, H, W, C]: it sets initial weights that depend on the data.
     """
 
     name: str
@@ -122,6 +127,7 @@ class ModelSpec:
     arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
     ensemble: bool = False
+    prepare: Callable[[keras.Model, np.ndarray], None] | None = None
     builder: Callable[..., keras.Model] | None = None
 
     def recipe(self, name: str | None = None) -> Recipe:

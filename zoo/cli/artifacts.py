@@ -13,7 +13,7 @@ import zoo
 from zoo import artifacts
 from zoo import report as results
 from zoo.cli import quiet
-from zoo.cli.options import Several, Storage
+from zoo.cli.options import Averaged, Several, Storage, words
 from zoo.errors import ZooError
 
 with epy.lazy_imports():
@@ -31,13 +31,14 @@ def export(
     path: Annotated[Path, typer.Argument(help="FOLDER/NAME.TAG, or a file for the other formats.")],
     format: Annotated[str, typer.Option(help="tensorflow, onnx, litert or keras.")] = "tensorflow",
     storage: Storage = None,
+    tta: Averaged = "",
 ) -> None:
     """Export a run, or trained weights again, and verify that the export computes the same numbers."""
     are_runs = [Path(source, "run.json").exists() for source in sources]
     if len(sources) > 1 and not all(are_runs):
         raise ZooError(f"{sources[are_runs.index(False)]} is not a run: several sources must be runs of one training")
     source = [zoo.load_run(source) for source in sources] if all(are_runs) else zoo.load(sources[0])
-    print(zoo.export(source, path, format=format, storage=storage))  # type: ignore[arg-type]
+    print(zoo.export(source, path, format=format, storage=storage, tta=words(tta)))  # type: ignore[arg-type]
 
 
 def verify(sources: Several) -> None:

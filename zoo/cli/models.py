@@ -110,7 +110,7 @@ def info(
         return
     tags = artifacts.published_index().get(name, {}).get("tags", {})
     if as_json:
-        fields = {key: value for key, value in dataclasses.asdict(spec).items() if key != "builder"}
+        fields = {key: value for key, value in dataclasses.asdict(spec).items() if key not in ("builder", "prepare")}
         print(json.dumps({**fields, "weights": tags}, indent=1))
     else:
         _print_model(spec, tags)

@@ -21,6 +21,11 @@ with epy.lazy_imports():
     from zoo import tasks
 
 
+def words(text: str) -> tuple[str, ...]:
+    """The words between commas."""
+    return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
 def complete_model(incomplete: str) -> list[str]:
     """The names of models that begin so, for the shell."""
     return [name for name in zoo.list_models() if name.startswith(incomplete)]
@@ -47,6 +52,15 @@ Data = Annotated[
         help="digits, mnist, scenes, tfds:NAME, or a path: a folder, zip or tar with one sub-folder per class, or with "
         "images and labels; .npz, .tsv, .csv, .txt. Bare names are also looked up in the folder in ZOO_DATA_DIR; "
         "./NAME is always a path, zoo:NAME never."
+    ),
+]
+Averaged = Annotated[
+    str,
+    typer.Option(
+        "--tta",
+        metavar="VIEWS",
+        help="Test-time augmentation of images: average over mirror, shift (by a pixel) or crops (corners and center); "
+        "several with commas between, such as mirror,shift.",
     ),
 ]
 TextColumn = Annotated[

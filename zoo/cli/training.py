@@ -17,6 +17,7 @@ from zoo import artifacts
 from zoo.artifacts.manifest import check_name
 from zoo.cli import options
 from zoo.cli.options import (
+    Averaged,
     BatchSize,
     Changes,
     Csv,
@@ -172,6 +173,7 @@ def evaluate(
         str | None,
         typer.Option(help="train, validation or test; by default test, or all examples of a source without splits."),
     ] = None,
+    tta: Averaged = "",
     errors: Annotated[
         Path | None, typer.Option(help="A new folder for the examples that a classifier gets wrong, and errors.csv.")
     ] = None,
@@ -180,7 +182,8 @@ def evaluate(
     strict: Strict = False,
 ) -> None:
     """Measure trained weights on a data set: loss, metrics, and for classifiers the errors by class."""
-    found = evaluation.examine(source, options.data_of(data, text_column, label_column), split=split, strict=strict)
+    given = options.data_of(data, text_column, label_column)
+    found = evaluation.examine(source, given, split=split, tta=options.words(tta), strict=strict)
     if found.classified is None and (errors or as_csv):
         raise ZooError("--errors and --csv are for networks that predict one class an example")
     if errors is not None and found.classified is not None:

@@ -46,7 +46,11 @@ _SHIFTS = np.array([[0, 0], [0, 1], [0, -1], [1, 0], [-1, 0]], np.float32)
 
 
 def augment(
-    images: tf.Tensor, masks: tf.Tensor | None, seed: tf.Tensor, augmentation: Augmentation
+    images: tf.Tensor,
+    masks: tf.Tensor | None,
+    seed: tf.Tensor,
+    augmentation: Augmentation,
+    turn: tf.Tensor | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor | None]:
     """Moves each image and its mask by one random map: bilinear for images, nearest neighbor for masks.
 
@@ -56,6 +60,7 @@ def augment(
         images: float32 [batch, height, width, channels] in any range; only the batch axis may have an unknown size.
         masks: any integers [batch, height, width] or [batch, height, width, classes], or None.
         seed: int32 [2]; the same seed draws the same maps, so each batch of each epoch needs its own.
+        turn: int32 [batch], of which images are flipped where it is odd; needed for alternating flips alone.
         augmentation: the kinds of maps and their ranges; its `fill` sets the values of pixels from outside the image.
 
     Returns:
@@ -87,6 +92,8 @@ def augment(
         shift += tf.cast(crop, tf.float32)
         if flip_crop.flip:
             flipped = tf.random.stateless_uniform([batch, 1, 1], flip_seed) < 0.5
+            if flip_crop.alternating:
+                flipped = tf.reshape(turn, [batch, 1, 1]) % 2 == 1
             linear = linear @ tf.where(flipped, _SYMMETRIES[1], _SYMMETRIES[0])
     if elastic:
         noise = tf.random.stateless_uniform([batch, 2, height, width], elastic_seed, -1.0, 1.0)

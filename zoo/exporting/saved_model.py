@@ -52,6 +52,7 @@ def export(
     preprocessing: Preprocessing | None = None,
     input_shape: tuple | None = None,
     arguments: Mapping[str, Any] | None = None,
+    tta: Sequence[str] = (),
 ) -> Path:
     """Write a trained network, verify that the written one computes the same numbers, and return its path.
 
@@ -67,6 +68,8 @@ def export(
         storage: type of the stored weights: `float32` (the default; for loaded weights the type that they have),
             `float16` for half the size, where the served graph computes in float32 on the rounded weights, or `auto`:
             float16 where that changes no predicted class on the validation split of the training data.
+        tta: names of test-time augmentations over which the served graph averages, see `zoo.load`; the scores in the
+            manifest are those without.
 
     Raises:
         ZooError: for a path that cannot be written or has another name, a full disk, a format that cannot hold the
@@ -88,6 +91,8 @@ def export(
         raise ZooError(f"{spec.name} is exported as what create_ensemble returns, not as a bare model")
     else:
         task, model = _task_of(one, spec, classes, vocabulary, preprocessing, input_shape, arguments or {}), one
+    if tta:
+        task = task.with_views(tta)
     path = Path(path)
     if format != "tensorflow":
         with written(path, tf.errors.OpError) as temporary, full_precision():

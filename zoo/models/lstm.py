@@ -2,9 +2,9 @@
 
 Commands, with the time on two CPU cores:
 
-    zoo train lstm_text --data rt_polarity       # 5 minutes, test accuracy about 0.77
-    zoo train lstm_mnist --data mnist            # 15 minutes, test accuracy about 0.99
-    zoo train lstm_char --data tinyshakespeare   # 2 hours, validation loss below 1.50 nats a character
+    zoo train lstm_text --data rt_polarity       # 5 minutes
+    zoo train lstm_mnist --data mnist            # 15 minutes, test accuracy 0.995
+    zoo train lstm_char --data tinyshakespeare   # hours
 
 Hochreiter and Schmidhuber 1997, "Long Short-Term Memory", Neural Computation 9(8): section 4. Gers, Schmidhuber and
 Cummins 2000, "Learning to Forget: Continual Prediction with LSTM", Neural Computation 12(10): the forget gate.
@@ -62,7 +62,7 @@ SMALL_CHARACTERS = Recipe(
                 learning_rate=2e-3,
                 optimizer="adam",
                 ema=0.99,
-                arguments={"dropout": 0.5, "embedding_dropout": 0.3, "word_dropout": 0.3},
+                arguments={"dropout": 0.5, "embedding_dropout": 0.5, "word_dropout": 0.5},
             )
         },
         stages=(

@@ -36,6 +36,9 @@ def get_task(name: str) -> type[Task]:
     return TASKS[name]
 
 
+LATER = ("views",)  # fields that descriptions of earlier releases lack
+
+
 def restore(description: Mapping[str, Any]) -> Task:
     """The task that `Task.describe` wrote down.
 
@@ -46,7 +49,8 @@ def restore(description: Mapping[str, Any]) -> Task:
         spec = registry.get_spec(description["spec"])
         kind = get_task(spec.task)
         # a mapping, or a sequence of which JSON has made a list
-        kept = {field.name: description[field.name] for field in dataclasses.fields(kind) if field.name != "spec"}
+        names = [field.name for field in dataclasses.fields(kind) if field.name != "spec"]
+        kept = {name: description[name] for name in names if name in description or name not in LATER}
         kept = {name: dict(value) if isinstance(value, Mapping) else tuple(value) for name, value in kept.items()}
         return kind(spec, **{**kept, "preprocessing": from_dict(Preprocessing, description["preprocessing"])})
     except (KeyError, TypeError, AttributeError) as error:

@@ -120,8 +120,9 @@ class Task(abc.ABC):
         """
 
     @abc.abstractmethod
-    def network_batch(self, *batch: tf.Tensor) -> tuple[Any, Any]:
-        """A batch of `examples` [B, ...] to the network's input and the loss's target, in the graph."""
+    def network_batch(self, *batch: tf.Tensor) -> tuple[Any, ...]:
+        """A batch of `examples` [B, ...] to the network's input, the loss's target and, if the options weigh examples,
+        their weights, in the graph."""
 
     @abc.abstractmethod
     def compile(
@@ -195,12 +196,15 @@ class Task(abc.ABC):
         order = tf.random.experimental.stateless_shuffle(tf.range(examples), seed)
         return tf.reshape(order[: examples // batch_size * batch_size], [-1, batch_size])
 
-    def augment(self, batch: tuple, seed: tf.Tensor, augmentation: Augmentation, copy: tf.Tensor) -> tuple:
+    def augment(
+        self, batch: tuple, seed: tf.Tensor, augmentation: Augmentation, copy: tf.Tensor, turn: tf.Tensor
+    ) -> tuple:
         """A batch of `examples` with its random variations.
 
         Args:
             seed: int32 [2], another one for each batch of each epoch.
             copy: int32 [B], which copy of its example a row is where the augmentation expands the data.
+            turn: int32 [B], the number of the epoch, plus 0 or 1 by example, for what alternates from epoch to epoch.
         """
         raise ZooError(f"{self.spec.task} takes no augmentation: leave the recipe key augmentation out")
 
@@ -225,6 +229,14 @@ class Task(abc.ABC):
     def calibrated(self, model: keras.Model, batches: Batches, options: Any) -> Self:
         """The task with what the options choose on the batches of the validation split after training."""
         return self
+
+    def with_views(self, names: Iterable[str]) -> Self:
+        """The task with test-time augmentations, over which prediction and serving average the probabilities.
+
+        Raises:
+            ZooError: for unknown names, and for tasks that average nothing.
+        """
+        raise ZooError(f"{self.spec.task} has no test-time augmentation")
 
     def serving_inputs(self, split: Split) -> np.ndarray:
         """The split's inputs as `serving_default` takes them."""
@@ -349,7 +361,9 @@ class ImageTask(Task):
     def serving_inputs(self, split: Split) -> np.ndarray:
         return np.asarray(pre.to_channels(split.inputs, self.channels)).astype(self.preprocessing.dtype, copy=False)
 
-    def augment(self, batch: tuple, seed: tf.Tensor, augmentation: Augmentation, copy: tf.Tensor) -> tuple:
+    def augment(
+        self, batch: tuple, seed: tf.Tensor, augmentation: Augmentation, copy: tf.Tensor, turn: tf.Tensor
+    ) -> tuple:
         if augmentation.expand_shift:
             batch = self._moved(batch, lambda images, masks: augmentation_ops.shift_expansion(images, masks, copy))
         images, *rest = batch
@@ -357,7 +371,7 @@ class ImageTask(Task):
         if augmentation.color_jitter:
             images = augmentation_ops.color_jitter(images, seed, augmentation.color_jitter)
         return self._moved(
-            (images, *rest), lambda images, masks: augmentation_ops.augment(images, masks, seed, augmentation)
+            (images, *rest), lambda images, masks: augmentation_ops.augment(images, masks, seed, augmentation, turn)
         )
 
     def _moved(self, batch: tuple, move: Move) -> tuple:
@@ -422,7 +436,7 @@ class ImageTask(Task):
         """Random images [count, H, W, C] of the type and size that the preprocessing produces."""
         size = self.preprocessing.size or (20, 28)  # no multiple of 8: odd feature maps are compared too
         shape, generator = (count, *size, self.channels), np.random.default_rng(0)
-        if self.preprocessing.mean:
+        if self.preprocessing.dtype == "float32":
             return generator.normal(self.preprocessing.mean, self.preprocessing.std, shape).astype(np.float32)
         return generator.integers(0, 256, shape, dtype=np.uint8)
 
@@ -442,7 +456,7 @@ class TextTask(Task):
         return [Item(text, functools.partial(_as_array, text)) for text in plain]
 
     def example(self, split: Split, directory: Path) -> str:
-        return str(split.inputs[0])[:40]
+        return str(split.inputs[0]).strip().partition("\n")[0][:40]
 
 
 def _as_array(text: str) -> tuple[np.ndarray, tuple[str, ...]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 from etils import epy
@@ -15,16 +15,15 @@ from zoo.errors import ZooError
 from zoo.metrics import ACCURACY
 from zoo.recipe import ClassificationOptions, Recipe, TaskOptions
 from zoo.spec import ModelSpec
+from zoo.tasks import views
 from zoo.tasks.base import ImageTask, Network, Signatures, Task, graph_function, image_shape
 
 with epy.lazy_imports():
+    import keras
     import tensorflow as tf
 
     from zoo import layers as zoo_layers
     from zoo.tasks import losses
-
-if TYPE_CHECKING:
-    import keras
 
 
 ENCODED = "encoded_images"  # the signature that takes the bytes of image files
@@ -43,9 +42,8 @@ def require_classes(data: Dataset) -> None:
         raise ZooError(f"data set {data.name} has one class alone, {data.classes[0]!r}: a classifier needs another one")
 
 
-def class_outputs(task: Task, scores: tf.Tensor) -> dict[str, tf.Tensor]:
-    """The network's outputs [B, K] to `probabilities` [B, K], `class_ids` [B] and `class_names` [B]."""
-    probabilities = zoo_layers.probabilities(scores, task.spec.outputs)
+def class_outputs(task: Task, probabilities: tf.Tensor) -> dict[str, tf.Tensor]:
+    """`probabilities` [B, K] with their `class_ids` [B] and `class_names` [B]."""
     class_ids = tf.argmax(probabilities, -1, output_type=tf.int64)
     return {
         "probabilities": probabilities,
@@ -63,13 +61,32 @@ def compile_classifier(
     metrics: Iterable[Any],
     options: Mapping[str, Any],
 ) -> keras.Model:
-    """`model` compiled with the recipe's loss and the accuracy of its probabilities."""
-    accuracy = losses.accuracy(task.spec.outputs)
+    """`model` compiled with the recipe's loss and the accuracy of its probabilities; a network with several outputs
+    within a model that stacks them.
+
+    Raises:
+        ZooError: for another number of `loss_weights` than of outputs.
+    """
     assert isinstance(recipe.options, ClassificationOptions)
+    weights, outputs = recipe.options.loss_weights, len(model.outputs)
+    if len(weights) != outputs:
+        raise ZooError(
+            f"{task.spec.name} has {outputs} outputs, the recipe key loss_weights has {len(weights)} weights"
+        )
+    accuracy = losses.accuracy(task.spec.outputs, several=outputs > 1)
     loss = loss or losses.classification_loss(recipe.loss, recipe.options.label_smoothing)
+    if outputs > 1:
+        loss = losses.SeveralOutputs(loss, weights)
+        model = keras.Model(model.input, keras.ops.stack(model.outputs, axis=1), name=model.name)
     model.compile(make_optimizer(), loss=loss, metrics=[accuracy, *metrics], jit_compile=False, **options)
     model.optimizer.build(model.trainable_variables)
     return model
+
+
+def class_weights(labels: np.ndarray, classes: int) -> np.ndarray:
+    """The weight of each example, float32 [N], of mean 1: every class that occurs weighs the same in all."""
+    counts = np.bincount(labels, minlength=classes)
+    return (len(labels) / np.count_nonzero(counts) / counts[labels]).astype(np.float32)
 
 
 def class_summary(task: Task, outputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
@@ -85,7 +102,13 @@ def class_summary(task: Task, outputs: Mapping[str, np.ndarray]) -> dict[str, An
 
 @dataclasses.dataclass(frozen=True)
 class Classification(ImageTask):
-    """Images [B, H, W, C] to one of K classes."""
+    """Images [B, H, W, C] to one of K classes.
+
+    Args:
+        views: names of test-time augmentations, over which serving averages the probabilities; see `zoo.tasks.views`.
+    """
+
+    views: tuple[str, ...] = ()
 
     Options = ClassificationOptions
     metrics = (ACCURACY,)
@@ -100,11 +123,19 @@ class Classification(ImageTask):
 
     def examples(self, split: Split, options: TaskOptions | None = None) -> tuple[np.ndarray, ...]:
         split = split.labeled()
-        return split.inputs, require_labels(split, "a label for each image")
+        labels = require_labels(split, "a label for each image")
+        if isinstance(options, ClassificationOptions) and options.class_weight == "balanced":
+            return split.inputs, labels, class_weights(labels, len(self.classes))
+        return split.inputs, labels
 
-    def network_batch(self, *batch: tf.Tensor) -> tuple[Any, Any]:
-        images, labels = batch
-        return pre.apply(images, self.preprocessing, self.channels), tf.one_hot(labels, len(self.classes))
+    def network_batch(self, *batch: tf.Tensor) -> tuple[Any, ...]:
+        """The third array of a batch, if there is one, weighs its examples."""
+        images, labels, *weights = batch
+        targets = tf.one_hot(labels, len(self.classes))
+        return pre.apply(images, self.preprocessing, self.channels), targets, *weights
+
+    def served(self, model: keras.Model) -> keras.Model:
+        return model if len(model.outputs) == 1 else keras.Model(model.input, model.outputs[0], name=model.name)
 
     def compile(
         self,
@@ -121,11 +152,22 @@ class Classification(ImageTask):
     def signatures(self, model: keras.Model, network: Network | None = None) -> Signatures:
         network = network or self.network(model)
 
+        def outputs(read: Callable, source: tf.Tensor) -> dict[str, tf.Tensor]:
+            def probabilities(inputs: tf.Tensor) -> tf.Tensor:
+                return zoo_layers.probabilities(network(inputs), self.spec.outputs)
+
+            if not self.views:
+                return class_outputs(self, probabilities(read(source, self.preprocessing, self.channels)))
+            whole = dataclasses.replace(self.preprocessing, crop_to=None)
+            images = read(source, whole, self.channels)
+            crop_to = self.preprocessing.crop_to
+            return class_outputs(self, views.averaged(probabilities, images, self.views, crop_to))
+
         def from_images(images: tf.Tensor) -> dict[str, tf.Tensor]:
-            return class_outputs(self, network(pre.apply(images, self.preprocessing, self.channels)))
+            return outputs(pre.apply, images)
 
         def from_encoded(encoded: tf.Tensor) -> dict[str, tf.Tensor]:
-            return class_outputs(self, network(pre.decode(encoded, self.preprocessing, self.channels)))
+            return outputs(pre.decode, encoded)
 
         images = tf.TensorSpec([None, None, None, self.channels], tf.uint8, "images")
         functions = {"serving_default": graph_function(from_images, images)}
@@ -144,6 +186,9 @@ class Classification(ImageTask):
             return {}
         shown = {0: "black", 255: "white"}.get(self.preprocessing.background, f"gray {self.preprocessing.background}")
         return {ENCODED: {**pre.ENCODED, "transparency": f"composited on {shown}"}}
+
+    def with_views(self, names: Iterable[str]) -> Self:
+        return dataclasses.replace(self, views=views.check(names, self.preprocessing.crop_to))
 
     def summary(self, outputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
         return class_summary(self, outputs)

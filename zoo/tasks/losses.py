@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import keras
 from keras import ops
@@ -59,6 +59,17 @@ def classification_loss(name: str, label_smoothing: float) -> keras.losses.Loss:
     return named(PLAIN, name, "classification", also=SMOOTHED)()
 
 
+class SeveralOutputs(keras.losses.Loss):
+    """The weighted sum of a loss over several outputs of a network, [B, outputs, K], with the same targets [B, K]."""
+
+    def __init__(self, loss: keras.losses.Loss, weights: Sequence[float]) -> None:
+        super().__init__()
+        self.loss, self.weights = loss, weights
+
+    def call(self, y_true: keras.KerasTensor, y_pred: keras.KerasTensor) -> keras.KerasTensor:
+        return sum(weight * self.loss.call(y_true, y_pred[:, i]) for i, weight in enumerate(self.weights))
+
+
 def named(losses: dict, name: str, task: str, also: dict | None = None) -> Callable:
     """The loss of that name; raises ZooError for one that the task does not know."""
     if name not in losses:
@@ -66,14 +77,16 @@ def named(losses: dict, name: str, task: str, also: dict | None = None) -> Calla
     return losses[name]
 
 
-def accuracy(outputs: str) -> keras.metrics.Metric:
+def accuracy(outputs: str, several: bool = False) -> keras.metrics.Metric:
     """The share of examples whose most probable class is the target's.
 
     Args:
         outputs: `ModelSpec.outputs`.
+        several: whether predictions are [B, outputs, K], of which the first output counts.
     """
 
     def categorical(y_true: keras.KerasTensor, y_pred: keras.KerasTensor) -> keras.KerasTensor:
+        y_pred = y_pred[:, 0] if several else y_pred
         return keras.metrics.categorical_accuracy(y_true, zoo_layers.probabilities(y_pred, outputs))
 
     return keras.metrics.MeanMetricWrapper(categorical, name="accuracy")

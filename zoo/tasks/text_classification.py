@@ -20,6 +20,8 @@ with epy.lazy_imports():
     import keras
     import tensorflow as tf
 
+    from zoo import layers as zoo_layers
+
 
 @dataclasses.dataclass(frozen=True)
 class TextClassification(TextTask):
@@ -86,7 +88,8 @@ class TextClassification(TextTask):
         tokenizer = self.tokenizer()
 
         def classify(texts: tf.Tensor) -> dict[str, tf.Tensor]:
-            return class_outputs(self, network(self.tokens(tokenizer, texts)))
+            scores = network(self.tokens(tokenizer, texts))
+            return class_outputs(self, zoo_layers.probabilities(scores, self.spec.outputs))
 
         function = graph_function(classify, tf.TensorSpec([None], tf.string, "texts"))
         return Signatures({"serving_default": function}, resources=(tokenizer,))

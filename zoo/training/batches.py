@@ -75,6 +75,8 @@ def training_batches(
     steps = examples * copies // batch_size  # a shorter last batch would weigh more, and starve a replica
     varied = recipe.augmentation != type(recipe.augmentation)(fill=recipe.augmentation.fill, patches=patches)
 
+    side = tf.random.stateless_uniform([examples], [seed, 1], 0, 2, tf.int32)  # on which an image is shown first
+
     def epoch_batches(epoch: tf.Tensor) -> tf.data.Dataset:
         batches = task.order(examples * copies, batch_size, tf.stack([seed, epoch]))
         return tf.data.Dataset.from_tensor_slices((tf.fill([steps], epoch), tf.range(steps), batches))
@@ -87,7 +89,9 @@ def training_batches(
         else:
             batch = tuple(tf.gather(array, index % examples) for array in arrays)
         if varied:
-            batch = task.augment(batch, key, recipe.augmentation, index // examples)
+            batch = task.augment(
+                batch, key, recipe.augmentation, index // examples, tf.gather(side, index % examples) + epoch
+            )
         return task.network_batch(*batch)
 
     epochs = tf.data.Dataset.range(first_epoch, recipe.epochs, output_type=tf.int32)

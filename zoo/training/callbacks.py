@@ -23,16 +23,51 @@ if TYPE_CHECKING:
 STATE_FILE = "state.npz"
 
 
-def learning_rate_by_epoch(optimizers: list, recipe: Recipe) -> keras.callbacks.Callback:
-    """Sets each optimizer's learning rate, by the recipe's schedule, for the epoch that begins. Each optimizer has the
-    rate that it was made with, before a resumed run restores a later one."""
-    rates = [float(keras.ops.convert_to_numpy(optimizer.learning_rate)) for optimizer in optimizers]
+class LearningRate(keras.callbacks.Callback):
+    """Sets each optimizer's learning rate, by the recipe's schedule, for the epoch or the step that begins. Each
+    optimizer has the rate that it was made with, before a resumed run restores a later one."""
 
-    def set_rate(epoch: int, logs: dict | None = None) -> None:
-        for optimizer, rate in zip(optimizers, rates, strict=True):
-            optimizer.learning_rate = rate * recipe.schedule.factor(epoch, recipe.epochs)
+    def __init__(self, optimizers: list, recipe: Recipe) -> None:
+        super().__init__()
+        self.optimizers, self.recipe, self.epoch = optimizers, recipe, 0
+        self.rates = [float(keras.ops.convert_to_numpy(optimizer.learning_rate)) for optimizer in optimizers]
 
-    return keras.callbacks.LambdaCallback(on_epoch_begin=set_rate)
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        self.epoch = epoch
+        self._set(epoch)
+
+    def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
+        if self.recipe.schedule.by_step:
+            self._set(self.epoch + batch / self.params["steps"])
+
+    def _set(self, epoch: float) -> None:
+        for optimizer, rate in zip(self.optimizers, self.rates, strict=True):
+            optimizer.learning_rate = rate * self.recipe.schedule.factor(epoch, self.recipe.epochs)
+
+
+class SlowWeights(keras.callbacks.Callback):
+    """The recipe's `lookahead`: slow averages of the trained weights, to which these move every few steps, and after
+    the last step."""
+
+    def __init__(self, variables: list[Any], recipe: Recipe) -> None:
+        super().__init__()
+        assert recipe.lookahead is not None, "the recipe has a lookahead"
+        self.lookahead, self.epochs, self.epoch = recipe.lookahead, recipe.epochs, 0
+        self.fast = variables
+        self.slow = [keras.Variable(variable, trainable=False, dtype=variable.dtype) for variable in variables]
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        self.epoch = epoch
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        step, steps = self.epoch * self.params["steps"] + batch + 1, self.epochs * self.params["steps"]
+        if step % self.lookahead.every == 0:
+            decay = self.lookahead.decay * (step / steps) ** 3
+            for fast, slow in zip(self.fast, self.slow, strict=True):
+                slow.assign(decay * slow + (1 - decay) * fast)
+        if step % self.lookahead.every == 0 or step == steps:
+            for fast, slow in zip(self.fast, self.slow, strict=True):
+                fast.assign(slow)
 
 
 def best_epoch(rows: list[dict[str, Any]], monitor: Metric | None) -> int:

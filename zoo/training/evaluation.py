@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -40,7 +40,9 @@ class Evaluation:
     classified: Classified | None
 
 
-def evaluate(source: Source, data: Any, *, split: str | None = None, strict: bool = False) -> dict[str, float]:
+def evaluate(
+    source: Source, data: Any, *, split: str | None = None, tta: Iterable[str] = (), strict: bool = False
+) -> dict[str, float]:
     """Loss and metrics of a trained network on a data set, of which some classes may be missing.
 
     Args:
@@ -48,19 +50,24 @@ def evaluate(source: Source, data: Any, *, split: str | None = None, strict: boo
         data: a data set's name or path, or a loaded one; see `zoo.data.load`.
         split: `train`, `validation` or `test`; by default test, or all examples of a source without splits. A split
             that the source lacks is held out of train as in training.
+        tta: names of test-time augmentations (`mirror`, `shift`, `crops`): the accuracy of the mean over them is
+            measured too, as `averaged_accuracy`.
         strict: raise for files in a folder or archive that are not read.
 
     Raises:
         ZooError: for data with other classes than the network's, an unknown split, and a source of several splits
-            without test where none is chosen.
+            without test where none is chosen, and test-time augmentations that the task does not have.
     """
-    return examine(source, data, split=split, strict=strict).scores
+    return examine(source, data, split=split, tta=tta, strict=strict).scores
 
 
-def examine(source: Source, data: Any, *, split: str | None = None, strict: bool = False) -> Evaluation:
+def examine(
+    source: Source, data: Any, *, split: str | None = None, tta: Iterable[str] = (), strict: bool = False
+) -> Evaluation:
     """As `evaluate`, with the examples and the predictions."""
     predictor = source if isinstance(source, Predictor) else Predictor(source)
     task = predictor.task
+    averaged = Predictor(predictor, tta) if (tta := tuple(tta)) else None  # refuses unknown names before the work
     if split is not None and split not in SPLITS:
         raise unknown("split", split, SPLITS)
     load = functools.partial(load_for, task.spec, task.input_shape, predictor.recipe, data, strict=strict)
@@ -80,6 +87,9 @@ def examine(source: Source, data: Any, *, split: str | None = None, strict: bool
         levels = [float(image.mean()) for image in chosen.inputs] if chosen.inputs.dtype == np.uint8 else []
         if words := predictor.brightness_warning(levels):
             note(words)
+    if averaged is not None:
+        right = predicted_class_ids(averaged, chosen) == chosen.targets
+        scores["averaged_accuracy"] = float(np.mean(right))
     return Evaluation(name, chosen, scores, classified)
 
 

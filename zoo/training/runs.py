@@ -141,8 +141,8 @@ def _extended(found: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, 
     schedule = from_dict(Schedule, now["schedule"])
     if any(schedule.factor(epoch, epochs) != schedule.factor(epoch, now["epochs"]) for epoch in range(epochs)):
         return None
-    if any(found.get(key) != value for key, value in record.items() if key != "recipe"):
-        return None
+    if now["lookahead"] or any(found.get(key) != value for key, value in record.items() if key != "recipe"):
+        return None  # the decay of the slow weights depends on the number of epochs too
     return {**record, "provenance": found["provenance"]}
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from etils import epy
 
 from zoo import registry, tasks
@@ -35,6 +36,7 @@ with epy.lazy_imports():
 
 MOST_STEPS_PER_EXECUTION = 50  # steps that run without returning to Python; small batches gain most
 EXAMPLES_TO_MEASURE = 1_000  # of the training data, for batch normalization
+EXAMPLES_TO_PREPARE = 5_000  # of the training data, for initial weights that depend on it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,6 +157,9 @@ def train(
         record["given_in_python"] = described
     with seeded(seed, deterministic):
         model = rehearsed(task, dataset, recipe, devices_strategy, given)
+        if spec.prepare is not None:
+            few = evaluation_batches(task, dataset.splits["train"].sample(EXAMPLES_TO_PREPARE))
+            spec.prepare(model, np.concatenate([inputs.numpy() for inputs, _ in few]))
         open_run(directory, record)
         history = fit(task, model, dataset, recipe, directory, devices_strategy, seed=seed, given=given)
         model = plain_copy(task, model)
@@ -211,7 +216,8 @@ def fit(
         task, dataset.splits["train"], recipe, seed=seed, first_epoch=len(history.rows), replicas=replicas
     )
     validation = evaluation_batches(task, dataset.splits["validation"], replicas=replicas)
-    fused = max(n for n in range(1, MOST_STEPS_PER_EXECUTION + 1) if steps % n == 0) if replicas == 1 else 1
+    by_step = recipe.schedule.by_step or recipe.lookahead is not None  # callbacks that must see each step
+    fused = max(n for n in range(1, MOST_STEPS_PER_EXECUTION + 1) if steps % n == 0)
     with devices_strategy.scope(), dtype_policy(recipe.precision):
         trainer = task.compile(
             model,
@@ -219,11 +225,13 @@ def fit(
             optimizer_maker(recipe, given),
             loss=given.loss,
             metrics=copy.deepcopy(given.metrics),
-            steps_per_execution=fused,
+            steps_per_execution=1 if by_step or replicas > 1 else fused,
         )
         optimizers = callbacks.optimizers_of(trainer)
-        schedule = callbacks.learning_rate_by_epoch(optimizers, recipe)
-        history.watch(trainer, [*trainer.variables, *(v for one in optimizers for v in one.variables)])
+        schedule = callbacks.LearningRate(optimizers, recipe)
+        slow = [callbacks.SlowWeights(trainer.trainable_variables, recipe)] if recipe.lookahead else []
+        optimized = [variable for one in optimizers for variable in one.variables]
+        history.watch(trainer, [*trainer.variables, *optimized, *(variable for one in slow for variable in one.slow)])
         history.restore_state()
         if not history.is_over(recipe.epochs):
             trainer.fit(
@@ -236,6 +244,7 @@ def fit(
                 verbose="auto" if _is_interactive() else 2,
                 callbacks=[
                     schedule,
+                    *slow,
                     history,  # before the swap, so that it sees the averaged weights when validation ends
                     *task.callbacks(model, directory),
                     *([keras.callbacks.SwapEMAWeights()] if any(map(callbacks.keeps_average, optimizers)) else []),
@@ -283,6 +292,14 @@ def make_optimizer(recipe: Recipe) -> keras.optimizers.Optimizer:
     optimizer.weight_decay = optimizer.weight_decay or None  # AdamW's constructor does not take None for no decay
     if optimizer.weight_decay:
         optimizer.exclude_from_weight_decay(var_names=["bias", "beta", "gamma"])
+    if recipe.rate_factors:
+        update = optimizer.update_step
+
+        def scaled_update(gradient: tf.Tensor, variable: tf.Variable, rate: tf.Tensor) -> None:
+            name = variable.name.split("/")[-1].split(":")[0]  # of "layer/name:0"
+            update(gradient, variable, rate * recipe.rate_factors.get(name, 1.0))
+
+        optimizer.update_step = scaled_update
     return optimizer
 
 
