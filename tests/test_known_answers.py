@@ -165,7 +165,7 @@ class Rates(keras.callbacks.Callback):
         self.rates = []
 
     def on_epoch_end(self, epoch, logs=None):
-        self.rates.append([float(one.learning_rate) for one in self.model.optimizers])
+        self.rates.append([float(keras.ops.convert_to_numpy(one.learning_rate)) for one in self.model.optimizers])
 
 
 def trained_gan(directory, **changes):
@@ -200,12 +200,9 @@ def noise_of(task):
     return lambda step: latents(8, tf.constant(step)).numpy().astype(np.float64)
 
 
-def test_the_steps_of_a_gan_are_the_papers(gan):
+def check_steps(run, noise):
     """Losses, gradients and updates; an update that mixed the two losses would move other variables."""
-    run, _ = gan
-    task = gan_task()
-    noise = noise_of(task)
-    replay = GanReplay(initial_weights(task), IMAGES / 255)
+    replay = GanReplay(initial_weights(gan_task()), IMAGES / 255)
     kept = []
     for step, row in enumerate(run.history):
         replay.noise = noise(step)
@@ -220,8 +217,19 @@ def test_the_steps_of_a_gan_are_the_papers(gan):
     assert_close(weights(run.model), kept[run.best_epoch - 1])
 
 
+def test_the_steps_of_a_gan_are_the_papers(gan):
+    check_steps(gan[0], noise_of(gan_task()))
+
+
+def test_two_devices_take_the_steps_of_one(tmp_path):
+    """Each draws noise of its own for its half of the batch."""
+    run, _ = trained_gan(tmp_path / "two", devices="cpu:2")
+    halves = lambda step: [tf.random.stateless_normal([4, 3], [step, replica]) for replica in (0, 1)]  # noqa: E731
+    check_steps(run, lambda step: np.concatenate(halves(step)).astype(np.float64))
+
+
 def test_the_average_of_a_gan_is_that_of_its_generator(averaged_gan):
-    """It begins at the weights after the first step. The discriminator keeps its own weights."""
+    """It begins at the weights after the first step with a rising momentum. The discriminator keeps its weights."""
     run, _ = averaged_gan
     task = gan_task()
     noise = noise_of(task)
@@ -231,7 +239,8 @@ def test_the_average_of_a_gan_is_that_of_its_generator(averaged_gan):
         replay.noise = noise(step)
         replay.step(rate, rate / 2)
         kept.append(replay.weights)
-    averages = {key: 0.75 * first + 0.25 * kept[1][key] for key, first in kept[0].items()}
+    momentum = 1 - 2 ** (-2 / 3)
+    averages = {key: momentum * first + (1 - momentum) * kept[1][key] for key, first in kept[0].items()}
     expected = {key: averages[key] if key.startswith("generator/") else value for key, value in kept[1].items()}
     assert_close(weights(run.model), [kept[0], expected][run.best_epoch - 1])
     assert run.history[1]["val_generator_loss"] != run.history[0]["val_generator_loss"]
@@ -297,9 +306,11 @@ def test_the_discriminator_takes_a_step_on_each_part_of_the_batch():
 def test_a_generator_learns_a_distribution_of_two_points(tmp_path):
     """Images are dark or bright, three to one; nothing lies between, and no point is lost."""
     values = np.uint8([40, 40, 40, 220] * 800)
-    images = values[:, None, None, None] * np.ones((1, 2, 2, 1), np.uint8)
+    images = Split(values[:, None, None, None] * np.ones((1, 2, 2, 1), np.uint8))
+    few = {name: images.head(200) for name in SPLITS}
     run = zoo.train(
-        "plain_gan", dataset(images), out=tmp_path, input_shape=(2, 2, 1), arguments={"latents": 4, "width": 32},
+        "plain_gan", Dataset("points", {**few, "train": images}),
+        out=tmp_path, input_shape=(2, 2, 1), arguments={"latents": 4, "width": 32},
         epochs=16, batch_size=64, optimizer="adam", optimizer_arguments={"beta_1": 0.5}, learning_rate=0.01, r1=0.05,
         r1_every=1, ema=0.98,
     )  # fmt: skip

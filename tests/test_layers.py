@@ -9,7 +9,9 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import zoo
 from zoo import layers as zoo_layers
+from zoo import tasks, testing
 
 RNG = np.random.default_rng(0)
 TABLE = [[0, 1], [2], [0, 1, 2], [1]]
@@ -212,3 +214,44 @@ def test_probabilities_of_logits_and_distances_are_a_softmax():
     scores = np.log(np.array([[1.0, 2.0, 5.0]], "float32"))
     np.testing.assert_allclose(zoo_layers.probabilities(scores, "logits"), [[1 / 8, 2 / 8, 5 / 8]], rtol=1e-6)
     np.testing.assert_allclose(zoo_layers.probabilities(-scores, "distances"), [[1 / 8, 2 / 8, 5 / 8]], rtol=1e-6)
+
+
+def test_a_weight_normalized_layer_ignores_the_length_of_its_kernel():
+    layer = zoo_layers.WeightNormalizedDense(2)
+    x = np.float32([[1, 2, 2], [0, 3, 4]])
+    layer.build(x.shape)
+    layer.kernel.assign(np.float32([[5, 0], [0, 3], [0, 4]]))  # columns of length 5
+    layer.scale.assign([2.0, 10.0])
+    layer.bias.assign([0.0, 1.0])
+    np.testing.assert_allclose(layer(x), [[2, 29], [0, 51]], rtol=1e-5)
+    layer.kernel.assign(7 * layer.kernel)
+    np.testing.assert_allclose(layer(x), [[2, 29], [0, 51]], rtol=1e-5)
+
+
+def test_a_maxout_unit_is_the_maximum_of_its_pieces():
+    assert zoo_layers.Maxout(3)(np.float32([[1, 5, 2, -4, -6, -5]])).numpy().tolist() == [[5, -4]]
+
+
+def test_normal_latents_become_uniform():
+    normal = np.random.default_rng(0).standard_normal((4_000, 3)).astype(np.float32)
+    for low in (-1.0, 0.0):
+        uniform = zoo_layers.ToUniform(low=low)(normal).numpy()
+        shares = np.histogram(uniform, 10, (low, 1))[0] / uniform.size
+        np.testing.assert_allclose(shares, 0.1, atol=0.01)
+    partly = zoo_layers.ToUniform(1)(normal).numpy()
+    np.testing.assert_array_equal(partly[:, 1:], normal[:, 1:])
+    assert -1 <= partly[:, 0].min() < -0.99
+
+
+def test_a_discriminator_with_spectral_normalization_keeps_its_singular_values_near_one():
+    """After a few steps, in which a plain one is free to grow."""
+    spec, data = zoo.get_spec("dcgan_small"), testing.example_data("generation")
+    task = tasks.get_task(spec.task).from_data(spec, data, latents=4, widths=[4, 4], spectral=True)
+    trainer = task.compile(task.build(), task.with_options(spec.recipe()), lambda: keras.optimizers.SGD(0.05))
+    for _ in range(8):
+        trainer.train_on_batch(*task.network_batch(data.splits["train"].inputs))
+    kernels = [layer.layer.kernel for layer in trainer.discriminator.layers if hasattr(layer, "layer")]
+    assert len(kernels) == 3
+    for kernel in kernels:
+        norm = np.linalg.norm(kernel.numpy().reshape(-1, kernel.shape[-1]), 2)
+        assert norm == pytest.approx(1, abs=0.25)

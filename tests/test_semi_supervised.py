@@ -66,6 +66,19 @@ def test_images_without_a_label_are_trained_on_beside_those_with_one():
     assert len(task.examples(train)[0]) == 4  # those that can be evaluated
 
 
+def test_a_training_begins_where_the_first_images_have_no_label(tmp_path):
+    """More of them than a batch has."""
+    dataset = data()
+    targets = np.where(np.arange(200) < 150, UNLABELED, dataset.splits["train"].targets)
+    splits = {**dataset.splits, "train": Split(dataset.splits["train"].inputs, targets)}
+    late = Dataset("late", splits, dataset.classes)
+    run = zoo.train(
+        "ssgan", late, out=tmp_path, input_shape=(4, 4, 1), arguments=SMALL, labels_per_class=None, epochs=1,
+        batch_size=20,
+    )  # fmt: skip
+    assert len(run.history) == 1
+
+
 @pytest.mark.slow
 def test_four_labels_and_many_images_are_enough(tmp_path):
     run = zoo.train(

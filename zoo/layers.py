@@ -491,54 +491,6 @@ class GlobalMaxPooling1D(keras.layers.GlobalMaxPooling1D):
 
 
 @register
-class SpectralNormalization(keras.layers.Layer):
-    """A dense or convolutional layer without bias and activation, divided by the largest singular value of its kernel
-    as a matrix [inputs, outputs], plus a bias (Miyato et al. 2018, section 2.1). One step of the power iteration is
-    made in each call in training (appendix A).
-
-    The gradient passes through the singular value, and the kernel itself is never overwritten, as it is by Keras' layer
-    of this name, which therefore takes steps of another kind and fails on several devices.
-    """
-
-    def __init__(self, layer: Any, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.layer = layer
-
-    def build(self, input_shape: tuple) -> None:
-        if not self.layer.built:
-            self.layer.build(input_shape)
-        outputs = self.layer.kernel.shape[-1]
-        self.bias = self.add_weight(shape=(outputs,), initializer="zeros", name="bias")
-        self.vector = self.add_weight(
-            shape=(1, outputs), initializer=keras.initializers.RandomNormal(), trainable=False, name="vector"
-        )
-
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
-        matrix = ops.cast(ops.reshape(self.layer.kernel, (-1, self.layer.kernel.shape[-1])), "float32")
-        vector = ops.cast(self.vector, "float32")
-        left = ops.stop_gradient(_unit(ops.matmul(vector, ops.transpose(matrix))))
-        right = ops.stop_gradient(_unit(ops.matmul(left, matrix)))
-        if training:
-            self.vector.assign(ops.cast(right, self.vector.dtype))
-        norm = ops.sum(ops.matmul(left, matrix) * right)
-        return self.layer(inputs) / ops.cast(norm, self.compute_dtype) + ops.cast(self.bias, self.compute_dtype)
-
-    def compute_output_shape(self, input_shape: tuple) -> tuple:
-        return self.layer.compute_output_shape(input_shape)
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "layer": keras.saving.serialize_keras_object(self.layer)}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> SpectralNormalization:
-        return cls(**{**config, "layer": keras.saving.deserialize_keras_object(config["layer"])})
-
-
-def _unit(vector: Any) -> Any:
-    return vector / (ops.norm(vector) + 1e-12)
-
-
-@register
 class WeightNormalizedDense(keras.layers.Layer):
     """x @ (g * v / |v|) + b, where |v| is the length of each column (Salimans and Kingma 2016, equation (2)).
 

@@ -133,9 +133,10 @@ def load(
 def _report(dataset: Dataset) -> None:
     """Notes on what will surprise whoever trains on the data set."""
     for name, split in dataset.splits.items():
-        if dataset.whole or split.targets is None or split.targets.ndim != 1 or not dataset.classes:
+        labels = split.labeled().targets
+        if dataset.whole or labels is None or labels.ndim != 1 or not dataset.classes:
             continue
-        counts = np.bincount(split.targets, minlength=len(dataset.classes))
+        counts = np.bincount(labels, minlength=len(dataset.classes))
         if (counts == 0).any():
             lacking = listed(dataset.classes[number] for number in np.flatnonzero(counts == 0))
             note(f"{dataset.name}: {name} has no example of {lacking}")

@@ -207,9 +207,9 @@ def convolved(
     x = images
     for number, maps in enumerate(widths, start=1):
         name = f"conv{number}"
-        with_bias = not spectral and not (normalized and number > 1)
+        with_bias = not (normalized and number > 1)
         layer = layers.Conv2D(maps, kernel, strides=2, padding="same", use_bias=with_bias, name=name)
-        x = zoo_layers.SpectralNormalization(layer, name=f"{name}_spectral")(x) if spectral else layer(x)
+        x = layers.SpectralNormalization(layer, name=f"{name}_spectral")(x) if spectral else layer(x)
         if normalized and number > 1:
             x = layers.BatchNormalization(name=f"{name}_norm")(x)
         x = layers.LeakyReLU(0.2, name=f"{name}_relu")(x)
@@ -268,8 +268,8 @@ def dcgan(
 
 def scored(features: Any, spectral: bool) -> Any:
     """Logits [B, 1] of features [B, F]."""
-    layer = layers.Dense(1, use_bias=not spectral, name="output")
-    return zoo_layers.SpectralNormalization(layer, name="output_spectral")(features) if spectral else layer(features)
+    layer = layers.Dense(1, name="output")
+    return layers.SpectralNormalization(layer, name="output_spectral")(features) if spectral else layer(features)
 
 
 @register(

@@ -40,6 +40,8 @@ class SemiSupervisedClassification(Classification):
         labeled = split.labeled()
         if options is None:
             return labeled.inputs, require_labels(labeled, "a label for each image")
+        if not len(labeled):
+            raise ZooError(f"{self.spec.name} needs a label for at least one image")
         repeated = np.arange(len(split)) % len(labeled)
         return split.inputs, labeled.inputs[repeated], require_labels(labeled, "a label for some images")[repeated]
 

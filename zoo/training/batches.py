@@ -42,8 +42,9 @@ def load_for(spec: ModelSpec, input_shape: tuple | None, recipe: Recipe, data: A
         background=recipe.background,
         **options,
     )
-    if isinstance(recipe.options, ClassificationOptions) and recipe.options.labels_per_class is not None:
-        dataset = dataset.with_labels(recipe.options.labels_per_class, recipe.options.labels_seed)
+    if isinstance(recipe.options, ClassificationOptions) and not dataset.whole:  # for evaluation alone all labels count
+        few, seed = recipe.options.labels_per_class, recipe.options.labels_seed
+        dataset = dataset if few is None else dataset.with_labels(few, seed)
     if dataset.own and dataset.name in {*NAMED, *registry.reported_datasets()}:
         return dataclasses.replace(dataset, name=f"{dataset.name}-own")
     return dataset

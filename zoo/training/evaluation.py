@@ -79,7 +79,7 @@ def examine(
     elif name == "all":
         _tell_if_trained_on(predictor, dataset)
     dataset = task.select(dataset)
-    chosen = dataset.splits[part]
+    chosen = dataset.splits[part].labeled()
     scores = evaluate_splits(task, predictor.model, {part: chosen}, predictor.recipe)[part]
     classified = None
     if predictor.predicts_classes and chosen.targets is not None and chosen.targets.ndim == 1:

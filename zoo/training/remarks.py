@@ -17,12 +17,13 @@ FAR = 0.1  # chosen: a share of the training examples that is this far above tha
 def class_counts(dataset: Dataset) -> str:
     """The number of examples of each split, and of each class in the training split."""
     sizes = ", ".join(f"{len(split):,} {name}" for name, split in dataset.splits.items())
-    labels = dataset.splits["train"].targets
+    train = dataset.splits["train"]
+    labels, without = train.labeled().targets, len(train) - len(train.labeled())
     if labels is None or labels.ndim != 1 or not dataset.classes:
         return f"{dataset.name}: {sizes}"
     counts = np.bincount(labels, minlength=len(dataset.classes))
     named = listed((f"{name} {count:,}" for name, count in zip(dataset.classes, counts, strict=True)), 20)
-    return f"{dataset.name}: {sizes}; classes in train: {named}"
+    return f"{dataset.name}: {sizes}; classes in train: {named}" + (f", without a label {without:,}" if without else "")
 
 
 def of_run(task: Task, dataset: Dataset, rows: Sequence[Mapping[str, Any]], best_epoch: int) -> list[str]:

@@ -188,7 +188,7 @@ def rehearsed(
             model, recipe, optimizer_maker(recipe, given), loss=given.loss, metrics=copy.deepcopy(given.metrics)
         )
     replicas = devices_strategy.num_replicas_in_sync
-    few = dataset.splits["train"].head(recipe.batch_size + replicas)
+    few = dataset.splits["train"].labeled().head(recipe.batch_size + replicas)
     training_batches(task, few, recipe, seed=0, replicas=replicas)
     evaluation_batches(task, dataset.splits["validation"], replicas=replicas)
     return model
