@@ -507,9 +507,7 @@ class WeightNormalizedDense(keras.layers.Layer):
 
     def build(self, input_shape: tuple) -> None:
         shape = (input_shape[-1], self.units)
-        self.kernel = self.add_weight(
-            shape=shape, initializer=keras.initializers.RandomNormal(0.0, 0.05), name="kernel"
-        )
+        self.kernel = self.add_weight(shape=shape, initializer=keras.initializers.RandomNormal(0.0, 0.1), name="kernel")
         self.scale = self.add_weight(
             shape=(self.units,),
             initializer=keras.initializers.Constant(math.sqrt(2)),  # keeps the variance through a layer of ReLU
