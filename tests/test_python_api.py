@@ -79,9 +79,9 @@ def test_the_moving_average_of_a_given_optimizer_is_its_own(tmp_path):
     """The recipe's does not act on it."""
     optimizer = keras.optimizers.SGD(0.3, use_ema=True, ema_momentum=0.9)
     given = train(tmp_path / "given", optimizer=optimizer, ema=0.5, epochs=2)
-    named = train(tmp_path / "named", optimizer="sgd", learning_rate=0.3, ema=0.9, epochs=2)
+    alone = train(tmp_path / "alone", optimizer=optimizer, epochs=2)
     plain = train(tmp_path / "plain", optimizer=keras.optimizers.SGD(0.3), ema=0.5, epochs=2)
-    losses = [[row["val_loss"] for row in run.history] for run in (given, named, plain)]
+    losses = [[row["val_loss"] for row in run.history] for run in (given, alone, plain)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
     assert losses[0][-1] != pytest.approx(losses[2][-1], rel=1e-3)
 

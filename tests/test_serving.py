@@ -356,7 +356,7 @@ def test_a_real_server_returns_the_status_during_a_prediction(server, tmp_path):
     rows = predict({"instances": IMAGES.tolist()})["predictions"]
     assert [sorted(row) for row in rows] == [["class_ids", "class_names", "probabilities"]] * 3
     with pytest.raises(urllib.error.HTTPError) as error:
-        predict({"instances": []})
+        predict({"instances": 3})
     assert error.value.code == 400
 
     responses = []
