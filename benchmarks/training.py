@@ -38,7 +38,7 @@ from zoo.data import Dataset, Split
 from zoo.models.lenet5 import TABLE, bitmap_codes
 from zoo.recipe import Affine, Augmentation, Recipe
 from zoo.tasks.losses import classification_loss
-from zoo.training import trainer
+from zoo.training import optimizers, trainer
 from zoo.training.randomness import dtype_policy
 
 MODELS = ("network3_relu", "lenet5")
@@ -84,7 +84,7 @@ def keras_epoch(
 ) -> float:
     """Seconds of an epoch of what a user of Keras writes: float images and targets in memory, `compile`, `fit`."""
     clock, model = Clock(), task.build()
-    model.compile(trainer.make_optimizer(recipe), loss, metrics=[metric])
+    model.compile(optimizers.make_optimizer(recipe), loss, metrics=[metric])
     model.fit(
         *train, batch_size=recipe.batch_size, epochs=recipe.epochs, callbacks=[clock], verbose=0,
         validation_data=validation, validation_batch_size=len(validation[0]),

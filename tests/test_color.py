@@ -19,7 +19,7 @@ from zoo.spec import Preprocessing
 from zoo.tasks.classification import class_weights
 from zoo.training import callbacks
 from zoo.training.batches import training_batches
-from zoo.training.trainer import make_optimizer
+from zoo.training.optimizers import make_optimizer
 
 RANDOM = np.random.default_rng(0)
 SMALL = Recipe(epochs=3, batch_size=4, learning_rate=0.1, options=ClassificationOptions())

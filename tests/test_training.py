@@ -26,7 +26,19 @@ from zoo.metrics import LOSS
 from zoo.recipe import Recipe
 from zoo.spec import ModelSpec, Preprocessing, Stage
 from zoo.tasks import get_task
-from zoo.training import batches, callbacks, devices, evaluation, fine_tuning, plots, randomness, runs, trainer
+from zoo.training import (
+    batches,
+    callbacks,
+    devices,
+    evaluation,
+    fine_tuning,
+    normalization,
+    optimizers,
+    plots,
+    randomness,
+    runs,
+    trainer,
+)
 from zoo.weights import assign, load_arrays, named_weights
 
 SPLITS = ("train", "validation", "test")
@@ -454,7 +466,7 @@ def test_batch_normalization_inside_a_sub_model_is_measured_too():
     outputs = layers.Dense(2, name="output")(layers.Flatten(name="flatten")(part(images)))
     model, data = keras.Model(images, outputs), bars()
     task = get_task("classification").from_data(THROWAWAY, data)
-    trainer.measure_normalization(task, model, data.splits["train"])
+    normalization.measure_normalization(task, model, data.splits["train"])
     inputs = data.splits["train"].inputs / np.float32(255)
     np.testing.assert_allclose(part.get_layer("norm").moving_mean, inputs.mean((0, 1, 2)), rtol=1e-4)
     np.testing.assert_allclose(part.get_layer("norm").moving_variance, inputs.var((0, 1, 2)), rtol=1e-2)
@@ -656,7 +668,7 @@ def test_weight_decay_is_that_of_the_recipe(optimizer):
     recipe = Recipe(epochs=1, batch_size=8, learning_rate=0.1, optimizer=optimizer)
     kernel, bias = (keras.Variable([2.0], name=name) for name in ("kernel", "bias"))
     for decay, expected in ((0.0, 2.0), (0.5, 2.0 * (1 - 0.1 * 0.5))):
-        made = trainer.make_optimizer(recipe.replace(weight_decay=decay))
+        made = optimizers.make_optimizer(recipe.replace(weight_decay=decay))
         made.apply([keras.ops.zeros(1), keras.ops.zeros(1)], [kernel, bias])
         assert float(kernel[0]) == pytest.approx(expected)
         assert float(bias[0]) == 2.0

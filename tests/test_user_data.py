@@ -821,7 +821,7 @@ def test_a_short_run_with_a_moving_average_learns():
 
 
 def test_the_momentum_of_the_average_is_that_of_timm():
-    from zoo.training.callbacks import with_rising_average
+    from zoo.training.optimizers import with_rising_average
 
     optimizer = with_rising_average(keras.optimizers.SGD)(learning_rate=1.0, use_ema=True, ema_momentum=0.6)
     variable, average, values = keras.Variable([0.0]), 0.0, []
@@ -845,7 +845,7 @@ REMARKS = {
         2,
         ["is no better than chance: always predicting the largest class has 0.5"],
     ),
-    "by heart": (rows((0.9, 0.8), (0.99, 0.86)), 2, ["training accuracy 0.9900 is far above validation 0.8600"]),
+    "overfitting": (rows((0.9, 0.8), (0.99, 0.86)), 2, ["training accuracy 0.9900 is far above validation 0.8600"]),
     "first epoch": (rows((0.9, 0.9), (0.9, 0.8)), 1, ["is that of epoch 1 of 2"]),
     "good": (rows((0.9, 0.9), (0.95, 0.93)), 2, []),
     "one epoch": (rows((0.9, 0.9)), 1, []),

@@ -19,7 +19,7 @@ import tensorflow as tf
 import zoo
 from zoo import tasks
 from zoo.data import Dataset, Split
-from zoo.training.trainer import flat_layers
+from zoo.training.normalization import flat_layers
 from zoo.weights import named_weights
 
 WORDS = {"bad": "dull gray poor weak flat", "good": "bright warm rich fine sharp"}

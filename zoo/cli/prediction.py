@@ -103,7 +103,7 @@ def sample(
     interpolate: Annotated[
         bool,
         typer.Option(
-            "--interpolate", help="The images between each sample and the next: rows, or a .gif or .webp film."
+            "--interpolate", help="The images between each sample and the next: rows, or a .gif or .webp animation."
         ),
     ] = False,
 ) -> None:

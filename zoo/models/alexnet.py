@@ -173,7 +173,7 @@ def alexnet(input_shape: tuple, classes: int, width: int = 4096) -> keras.Model:
         year=2014,
         references=(
             "Krizhevsky 2014, One weird trick for parallelizing convolutional neural networks, arXiv 1404.5997",
-            "cuda-convnet2, layers/layers-imagenet-1gpu.cfg",
+            "cuda-convnet2, layers/layers-223-1gpu.cfg",
         ),
         input_shape=(224, 224, 3),
         classes=1000,
@@ -186,8 +186,8 @@ def alexnet(input_shape: tuple, classes: int, width: int = 4096) -> keras.Model:
         recipes={"paper": replace(IMAGENET, augmentation=Augmentation(flip_crop=FlipCrop(pad=16)))},
         stages=FINE_TUNING,
         notes=(
-            "the first layer is padded by 2 pixels, so that it has 55 x 55 outputs",
-            "the definition has 8,192 units in the second hidden layer, which it calls fc4096b; here it has 4,096",
+            "images of 224 x 224 pixels, padded by 2, so that the first layer has 55 x 55 outputs; the definition has "
+            "images of 223 x 223 pixels without padding, and 54 x 54 outputs",
         ),
     )
 )

@@ -144,7 +144,7 @@ DCGAN_SMALL = ModelSpec(
     stages=(Stage("all", ("*",), 1e-4, 10),),
     notes=(
         "the discriminator has no batch normalization, which does not go together with the R1 penalty",
-        "the recipe's rates, penalty and average were chosen by the validation score on MNIST",
+        "the recipe's schedule, penalty and average are not the paper's",
     ),
 )
 
@@ -288,7 +288,7 @@ def scored(features: Any, spectral: bool) -> Any:
         params=898_242 + 2 * 62_720,
         head=("class_dense", "class_features"),
         stages=(Stage("classes", ("class_*",), 1e-4, 5), Stage("all", ("*",), 1e-4, 10)),
-        notes=(*DCGAN_SMALL.notes, "a new class begins as a copy of no other: its weights are new in both networks"),
+        notes=(*DCGAN_SMALL.notes, "fine-tuning initializes the weights of the classes anew in both networks"),
     )
 )
 def dcgan_conditional(

@@ -254,7 +254,7 @@ def gru_char(
     ModelSpec(
         name="simple_rnn_char",
         task="language_model",
-        summary="character model: simple recurrent units, whose gradient vanishes over time",
+        summary="character model: simple recurrent units, to compare with the LSTM",
         year=1990,
         references=(
             "Elman 1990, Finding Structure in Time",

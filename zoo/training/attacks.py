@@ -10,6 +10,7 @@ from etils import epy
 
 from zoo import preprocessing as pre
 from zoo import tasks
+from zoo.data import Split
 from zoo.errors import ZooError, unknown
 from zoo.loading import Predictor, Source
 from zoo.training.batches import fitting_batch, load_for
@@ -99,6 +100,6 @@ def adversarial_accuracy(
     rows = []
     for epsilon in epsilons:
         images = adversarial(predictor, examples.inputs, examples.targets, epsilon=epsilon, steps=steps)
-        right = predicted_class_ids(predictor, type(examples)(images, examples.targets)) == examples.targets
+        right = predicted_class_ids(predictor, Split(images, examples.targets)) == examples.targets
         rows.append({"epsilon": float(epsilon), "accuracy": float(np.mean(right))})
     return rows

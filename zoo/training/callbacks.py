@@ -15,6 +15,7 @@ import numpy as np
 
 from zoo.errors import ZooError
 from zoo.recipe import Recipe
+from zoo.training.optimizers import optimizers_of
 from zoo.weights import assign, load_arrays, named_weights, save_arrays
 
 if TYPE_CHECKING:
@@ -76,40 +77,6 @@ def best_epoch(rows: list[dict[str, Any]], monitor: Metric | None) -> int:
         return len(rows)
     ranks = [monitor.rank(row[f"val_{monitor.name}"]) for row in rows]
     return ranks.index(max(ranks)) + 1
-
-
-def optimizers_of(trainer: keras.Model) -> list[Any]:
-    """The optimizers of a compiled model: those that it lists as `optimizers`, or its only one."""
-    return getattr(trainer, "optimizers", None) or [trainer.optimizer]
-
-
-def with_rising_average(kind: type) -> type:
-    """An optimizer class whose moving average of the weights has the momentum 1 - (1 + step) ** (-2 / 3), or its
-    `ema_momentum` where that is lower: with a constant one of 0.999 a short run would hardly leave its first weights.
-    It is the warm-up of timm's `ModelEmaV3`, with its default power."""
-
-    class RisingAverage(kind):
-        @property
-        def ema_momentum(self) -> Any:
-            if getattr(self, "_iterations", None) is None:
-                return self.highest
-            step = keras.ops.cast(self.iterations, "float32")
-            return keras.ops.minimum(self.highest, 1 - (1 + step) ** (-2 / 3))
-
-        @ema_momentum.setter
-        def ema_momentum(self, value: float) -> None:
-            self.highest = value
-
-        def get_config(self) -> dict[str, Any]:
-            return {**super().get_config(), "ema_momentum": self.highest}
-
-    RisingAverage.__name__ = kind.__name__
-    return RisingAverage
-
-
-def keeps_average(optimizer: Any) -> bool:
-    """Whether an optimizer, or the one that a loss-scaling optimizer wraps, keeps a moving average of the weights."""
-    return getattr(optimizer, "inner_optimizer", optimizer).use_ema
 
 
 class History(keras.callbacks.Callback):

@@ -19,9 +19,11 @@ from zoo.recipe import ClassificationOptions, Recipe, plain
 from zoo.spec import Stage, check_keras
 from zoo.training.batches import load_for
 from zoo.training.devices import strategy
+from zoo.training.normalization import flat_layers
+from zoo.training.optimizers import split_given
 from zoo.training.randomness import seeded
 from zoo.training.runs import Run, describe_run, open_run, tag_of
-from zoo.training.trainer import finish_run, fit, flat_layers, plain_copy, rehearsed, split_given
+from zoo.training.trainer import finish_run, fit, plain_copy, rehearsed
 from zoo.weights import assign, is_within, named_weights
 
 with epy.lazy_imports():

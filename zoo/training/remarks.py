@@ -43,13 +43,12 @@ def of_run(task: Task, dataset: Dataset, rows: Sequence[Mapping[str, Any]], best
         if score <= chance + spread:
             found.append(
                 f"the best validation {name}, {score:.4f}, is no better than chance: always predicting the largest "
-                f"class has {chance:.4f} ± {spread:.4f}; the network has learned nothing that holds for new data: try "
-                "more epochs, another learning rate or another network"
+                f"class has {chance:.4f} ± {spread:.4f}; try more epochs, another learning rate or another network"
             )
     if task.monitor.is_share and name in row and row[name] - score > FAR:
         found.append(
-            f"training {name} {row[name]:.4f} is far above validation {score:.4f}: the network knows its training data "
-            "by heart; more data, augmentation or fewer epochs help"
+            f"training {name} {row[name]:.4f} is far above validation {score:.4f}: the network overfits; more data, "
+            "augmentation or fewer epochs help"
         )
     if best_epoch == 1 and len(rows) > 1:
         found.append(

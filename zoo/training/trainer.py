@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import datetime
 import functools
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ import numpy as np
 from etils import epy
 
 from zoo import registry, tasks
-from zoo.data import Dataset, Split, brightness
+from zoo.data import Dataset, brightness
 from zoo.errors import ZooError, note
 from zoo.files import read_json, write_json
 from zoo.recipe import Recipe, plain
@@ -24,6 +23,8 @@ from zoo.spec import check_keras
 from zoo.training.batches import evaluation_batches, load_for, training_batches
 from zoo.training.devices import strategy
 from zoo.training.evaluation import evaluate_splits
+from zoo.training.normalization import measure_normalization
+from zoo.training.optimizers import NOTHING_GIVEN, Given, keeps_average, optimizer_maker, optimizers_of, split_given
 from zoo.training.randomness import dtype_policy, seeded
 from zoo.training.runs import RUN_FILE, WEIGHTS_FILE, Run, describe_run, open_run
 from zoo.weights import assign, named_weights, save_arrays
@@ -35,59 +36,7 @@ with epy.lazy_imports():
     from zoo.training import callbacks, plots, remarks
 
 MOST_STEPS_PER_EXECUTION = 50  # steps that run without returning to Python; small batches gain most
-EXAMPLES_TO_MEASURE = 1_000  # of the training data, for batch normalization
 EXAMPLES_TO_PREPARE = 5_000  # of the training data, for initial weights that depend on it
-
-
-@dataclasses.dataclass(frozen=True)
-class Given:
-    """Keras objects that the caller passes in place of what the recipe names.
-
-    Args:
-        optimizer: a Keras optimizer, which is copied.
-        loss: a Keras loss.
-        metrics: Keras metrics, measured beside the task's.
-        callbacks: Keras callbacks, called after the trainer's own.
-    """
-
-    optimizer: Any = None
-    loss: Any = None
-    metrics: Sequence[Any] = ()
-    callbacks: Sequence[Any] = ()
-
-    def describe(self) -> dict[str, Any]:
-        """The names of what was given, as plain data; empty where nothing was."""
-        single = {"optimizer": self.optimizer, "loss": self.loss}
-        several = {"metrics": self.metrics, "callbacks": self.callbacks}
-        described: dict[str, Any] = {name: _name_of(one) for name, one in single.items() if one is not None}
-        return described | {name: [_name_of(one) for one in ones] for name, ones in several.items() if ones}
-
-
-def _name_of(given: Any) -> str:
-    return given if isinstance(given, str) else getattr(given, "__name__", type(given).__name__)
-
-
-def split_given(
-    optimizer: Any, loss: Any, metrics: Sequence[Any], callbacks: Sequence[Any]
-) -> tuple[Given, dict[str, Any]]:
-    """The Keras objects among what a caller passes, and the recipe keys that follow from it: the names of an optimizer
-    and a loss, and the learning rate of an optimizer.
-
-    Raises:
-        ZooError: for an optimizer that is neither of Keras nor a name, or that has a schedule of its own.
-    """
-    keys: dict[str, Any] = {
-        key: one for key, one in {"optimizer": optimizer, "loss": loss}.items() if isinstance(one, str)
-    }
-    if optimizer is not None and "optimizer" not in keys:
-        if not isinstance(optimizer, keras.optimizers.Optimizer):
-            raise ZooError(f"the optimizer must be a Keras optimizer or the name of one, not {_name_of(optimizer)}")
-        rate = optimizer.get_config()["learning_rate"]
-        if not isinstance(rate, float):
-            raise ZooError("the optimizer has a schedule of its own: give it a number, and the recipe a schedule")
-        keys["learning_rate"] = rate
-    objects = {key: one for key, one in {"optimizer": optimizer, "loss": loss}.items() if key not in keys}
-    return Given(**objects, metrics=metrics, callbacks=callbacks), keys
 
 
 def train(
@@ -172,7 +121,7 @@ def rehearsed(
     dataset: Dataset,
     recipe: Recipe,
     devices_strategy: tf.distribute.Strategy,
-    given: Given = Given(),
+    given: Given = NOTHING_GIVEN,
 ) -> keras.Model:
     """The network with initial weights, after everything that the training needs has been built once: a training that
     cannot begin leaves nothing behind.
@@ -203,7 +152,7 @@ def fit(
     devices_strategy: tf.distribute.Strategy,
     *,
     seed: int,
-    given: Given = Given(),
+    given: Given = NOTHING_GIVEN,
 ) -> callbacks.History:
     """Train `model` until the recipe's end and leave it with the weights of the best epoch.
 
@@ -227,7 +176,7 @@ def fit(
             metrics=copy.deepcopy(given.metrics),
             steps_per_execution=1 if by_step or replicas > 1 else fused,
         )
-        optimizers = callbacks.optimizers_of(trainer)
+        optimizers = optimizers_of(trainer)
         schedule = callbacks.LearningRate(optimizers, recipe)
         slow = [callbacks.SlowWeights(trainer.trainable_variables, recipe)] if recipe.lookahead else []
         optimized = [variable for one in optimizers for variable in one.variables]
@@ -247,7 +196,7 @@ def fit(
                     *slow,
                     history,  # before the swap, so that it sees the averaged weights when validation ends
                     *task.callbacks(model, directory),
-                    *([keras.callbacks.SwapEMAWeights()] if any(map(callbacks.keeps_average, optimizers)) else []),
+                    *([keras.callbacks.SwapEMAWeights()] if any(map(keeps_average, optimizers)) else []),
                     keras.callbacks.TensorBoard(directory / "tensorboard", write_graph=False),
                     *given.callbacks,
                 ],
@@ -261,78 +210,12 @@ def _is_interactive() -> bool:
     return sys.stdout.isatty() or "ipykernel" in sys.modules
 
 
-def optimizer_maker(recipe: Recipe, given: Given) -> Callable[[], keras.optimizers.Optimizer]:
-    """A function that makes a fresh optimizer: a copy of the given one, or the recipe's."""
-    if given.optimizer is None:
-        return lambda: make_optimizer(recipe)
-    config = keras.optimizers.serialize(given.optimizer)
-    return lambda: keras.optimizers.deserialize(config)
-
-
-def make_optimizer(recipe: Recipe) -> keras.optimizers.Optimizer:
-    """A fresh optimizer by the recipe; weight decay leaves out biases and normalization.
-
-    Raises:
-        ZooError: for an optimizer that Keras does not know, or arguments that it does not take.
-    """
-    config = {"learning_rate": recipe.learning_rate, "clipnorm": recipe.clip_norm}
-    config |= {
-        "global_clipnorm": recipe.global_clip_norm,
-        "weight_decay": recipe.weight_decay,
-        **recipe.optimizer_arguments,
-    }
-    try:
-        kind = type(keras.optimizers.get(recipe.optimizer))
-        if recipe.ema:
-            config |= {"use_ema": True, "ema_momentum": recipe.ema}
-            kind = callbacks.with_rising_average(kind)
-        optimizer = kind(**config)
-    except (ValueError, TypeError) as error:
-        raise ZooError(f"optimizer {recipe.optimizer!r} with {config}: {str(error).splitlines()[0]}") from None
-    optimizer.weight_decay = optimizer.weight_decay or None  # AdamW's constructor does not take None for no decay
-    if optimizer.weight_decay:
-        optimizer.exclude_from_weight_decay(var_names=["bias", "beta", "gamma"])
-    if recipe.rate_factors:
-        update = optimizer.update_step
-
-        def scaled_update(gradient: tf.Tensor, variable: tf.Variable, rate: tf.Tensor) -> None:
-            name = variable.name.split("/")[-1].split(":")[0]  # of "layer/name:0"
-            update(gradient, variable, rate * recipe.rate_factors.get(name, 1.0))
-
-        optimizer.update_step = scaled_update
-    return optimizer
-
-
 def plain_copy(task: tasks.Task, model: keras.Model) -> keras.Model:
     """The model in float32 and on one device, whatever the training computed in and on."""
     with dtype_policy("float32"):
         plain = task.build()
     assign(named_weights(plain), {key: variable.numpy() for key, variable in named_weights(model).items()})
     return plain
-
-
-def measure_normalization(task: tasks.Task, model: keras.Model, split: Split) -> None:
-    """Measure the means and variances of batch normalization on images without augmentation: those that training keeps
-    are of augmented images, whose noise interpolation has smoothed, and mostly of the last few batches."""
-    layers = [layer for layer in flat_layers(model) if isinstance(layer, keras.layers.BatchNormalization)]
-    if not layers:
-        return
-    momenta = [layer.momentum for layer in layers]
-    for number, (inputs, _) in enumerate(evaluation_batches(task, split.sample(EXAMPLES_TO_MEASURE)), start=1):
-        for layer in layers:
-            layer.momentum = 1 - 1 / number  # the mean over all batches
-        task.run_in_training_mode(model, inputs)
-    for layer, momentum in zip(layers, momenta, strict=True):
-        layer.momentum = momentum
-
-
-def flat_layers(model: keras.Model) -> list[keras.layers.Layer]:
-    """The layers of a model and of its sub-models, each once."""
-    found: dict[int, keras.layers.Layer] = {}
-    for layer in model.layers:
-        for one in flat_layers(layer) if isinstance(layer, keras.Model) else [layer]:
-            found[id(one)] = one
-    return [*found.values()]
 
 
 def finish_run(
