@@ -211,3 +211,11 @@ def test_each_epoch_is_pictured(tmp_path):
     best = min(run.history, key=lambda row: row["val_frechet_distance"])
     assert run.best_epoch == best["epoch"]
     assert {"frechet_distance", "frechet_floor", "coverage", "class_divergence"} <= run.metrics["test"].keys()
+
+
+def test_a_maxout_unit_is_the_maximum_of_its_pieces():
+    network = zoo.create_model("gan_mlp", latents=3, width=4, maxout=2, pieces=3).get_layer("discriminator")
+    outputs = [network.get_layer(name).output for name in ("hidden1", "maxout1")]
+    images = np.random.default_rng(0).random((5, 28, 28, 1), np.float32)
+    functions, units = keras.Model(network.input, outputs)(images)
+    np.testing.assert_array_equal(units, functions.numpy().reshape(5, 2, 3).max(-1))

@@ -228,10 +228,6 @@ def test_a_weight_normalized_layer_ignores_the_length_of_its_kernel():
     np.testing.assert_allclose(layer(x), [[2, 29], [0, 51]], rtol=1e-5)
 
 
-def test_a_maxout_unit_is_the_maximum_of_its_pieces():
-    assert zoo_layers.Maxout(3)(np.float32([[1, 5, 2, -4, -6, -5]])).numpy().tolist() == [[5, -4]]
-
-
 def test_normal_latents_become_uniform():
     normal = np.random.default_rng(0).standard_normal((4_000, 3)).astype(np.float32)
     for low in (-1.0, 0.0):

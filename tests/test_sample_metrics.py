@@ -69,9 +69,9 @@ def test_precision_recall_and_coverage_of_clusters(real, generated, precision, r
 def test_density_and_coverage_by_hand():
     """With k = 1 the balls around 0, 1, 3 reach 1, 1 and 2; 0.5 lies in the first two, 2.5 in the last one."""
     real, generated = np.array([[0.0], [1.0], [3.0]]), np.array([[0.5], [2.5], [9.0]])
-    scores = sample_metrics.density_and_coverage(real, generated, neighbors=1)
+    scores = sample_metrics.density_and_coverage(real, generated, k=1)
     assert scores == {"density": pytest.approx(3 / 3), "coverage": 1.0}
-    assert sample_metrics.precision_and_recall(real, generated, neighbors=1)["precision"] == pytest.approx(2 / 3)
+    assert sample_metrics.precision_and_recall(real, generated, k=1)["precision"] == pytest.approx(2 / 3)
 
 
 def test_shares_of_classes():

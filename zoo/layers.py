@@ -537,25 +537,6 @@ class WeightNormalizedDense(keras.layers.Layer):
 
 
 @register
-class Maxout(keras.layers.Layer):
-    """The maximum over groups of `pieces` neighboring inputs: [B, D] to [B, D // pieces] (Goodfellow et al. 2013,
-    section 3)."""
-
-    def __init__(self, pieces: int, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.pieces = pieces
-
-    def call(self, inputs: Any) -> Any:
-        return ops.max(ops.reshape(inputs, (-1, inputs.shape[-1] // self.pieces, self.pieces)), axis=-1)
-
-    def compute_output_shape(self, input_shape: tuple) -> tuple:
-        return input_shape[0], input_shape[-1] // self.pieces
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "pieces": self.pieces}
-
-
-@register
 class ToUniform(keras.layers.Layer):
     """Standard normal latents [B, Z], of which the first `count` become uniform within `low` .. 1: all networks take
     latents of one distribution, and those whose paper has uniform ones convert them.

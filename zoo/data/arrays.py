@@ -27,18 +27,13 @@ from pathlib import Path
 
 import numpy as np
 
-from zoo.data.dataset import IGNORED, Parts, Split, in_order
+from zoo.data.dataset import IGNORED, Parts, Split, in_order, split_of
 from zoo.data.decoding import UPPER_BITS, Size
 from zoo.errors import ZooError, listed, note
 
 INPUTS = set("x images image imgs img data inputs input features texts text".split())
 TARGETS = set("y labels label targets target masks mask".split())
 CLASSES = set("classes classnames labelnames targetnames names categories".split())
-SPLIT_WORDS = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "dev"), "validation"),
-    **dict.fromkeys(("test", "testing"), "test"),
-}
 LEAST_SIDE = 5  # pixels: [N, 3, 8, 8] holds images with the channels first, [N, 3, 3, 3] may hold any
 
 
@@ -90,7 +85,7 @@ def _meaning(key: str) -> tuple[str, str] | None:
     words = re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z][a-z])", "_", key).lower())
     if "".join(words) in CLASSES:
         return "classes", ""
-    splits = {SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS}
+    splits = {split for word in words if (split := split_of(word))}
     role = "targets" if TARGETS & {*words} else "inputs" if INPUTS & {*words} else None
     return (role, *(splits or {"train"})) if role and len(splits) < 2 else None  # type: ignore[return-value]
 

@@ -7,6 +7,8 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from etils import epy
@@ -17,10 +19,40 @@ with epy.lazy_imports():
     import tensorflow as tf
     from sklearn import model_selection
 
-SPLITS = ("train", "validation", "test")
+# The splits, each with the names that its folder, file or array may have, in any case, alone or followed by "set" or
+# "data" as in "training_set".
+SPLIT_NAMES = {"train": "train(ing)?", "validation": "val(id(ation)?)?|dev", "test": "test(ing)?"}
+SPLITS = tuple(SPLIT_NAMES)
 HELD_OUT = 0.15  # share of train for each split that a data set lacks
 UNLABELED = -1  # in class ids: examples without a label
 IGNORED = 255  # in masks: pixels that count neither in the loss nor in a metric
+
+T = TypeVar("T")
+
+
+def split_of(name: str) -> str | None:
+    """The split that a name means, such as `validation` for `valid` and `Val`; None for any other name."""
+    for split, pattern in SPLIT_NAMES.items():
+        if re.fullmatch(rf"({pattern})([ _-]?(set|data))?", name.lower()):
+            return split
+    return None
+
+
+def by_split(named: Mapping[str, T], where: str | Path) -> dict[str, T]:
+    """Values by the splits that their names mean, in the order of `SPLITS`; empty where a name means none.
+
+    Raises:
+        ZooError: for two names of one split.
+    """
+    meant = {name: split_of(name) for name in named}
+    if None in meant.values():
+        return {}
+    found: dict[str | None, str] = {}
+    for name, split in meant.items():
+        if split in found:
+            raise ZooError(f"{where}: {found[split]} and {name} both mean {split}: rename one of them")
+        found[split] = name
+    return {split: named[found[split]] for split in SPLITS if split in found}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

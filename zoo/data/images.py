@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import glob
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
-from zoo.data.dataset import SPLITS, Parts, Split, in_order
+from zoo.data.dataset import Parts, Split, by_split, in_order, split_of
 from zoo.data.decoding import (
     IMAGE_FORMATS,
     WHITE,
@@ -25,8 +24,6 @@ from zoo.data.masks import MASK_WORD, are_pairs, paired_files, read_pairs
 from zoo.data.trees import LeftOut, Read, Tree, all_files, files, folders, open_tree
 from zoo.errors import ZooError, listed, unknown
 
-# By split the names that its folder may have, in any case, alone or followed by "set" or "data" as in "training_set".
-SPLIT_NAMES = {"train": "train(ing)?", "validation": "val(id(ation)?)?|dev", "test": "test(ing)?"}
 MOST_NAMED = 20  # files that an error names
 
 Groups = dict[str, dict[str, Tree]]  # by split the folders of classes, or those of images and masks
@@ -54,14 +51,6 @@ def read_images(path: Path, image_size: Size, *, background: int = WHITE, strict
         return read(groups, path, image_size, background)
 
 
-def split_of(name: str) -> str | None:
-    """The split that a folder's name means, such as `validation` for `valid` and `Val`; None for any other name."""
-    for split, pattern in SPLIT_NAMES.items():
-        if re.fullmatch(rf"({pattern})([ _-]?(set|data))?", name.lower()):
-            return split
-    return None
-
-
 def _groups(tree: Tree, path: Path, left_out: LeftOut) -> Groups:
     """The folders of classes, or of images and masks, by split."""
     found = folders(tree)
@@ -76,13 +65,13 @@ def _groups(tree: Tree, path: Path, left_out: LeftOut) -> Groups:
         for name in found.keys() - pair:
             left_out.add_folder(name, found[name])
         image_folder, mask_folder = pair
-        images, masks = (_by_split(folders(found[name]), path) for name in pair)
+        images, masks = (_splits_among(folders(found[name]), path) for name in pair)
         if images and masks and not files(found[image_folder]):  # images/train beside masks/train
             if images.keys() != masks.keys():
                 raise ZooError(f"{path}: {image_folder} has {', '.join(images)}, {mask_folder} has {', '.join(masks)}")
             return {split: {image_folder: images[split], mask_folder: masks[split]} for split in images}
         return {"train": {name: found[name] for name in pair}}
-    splits = _by_split(found, path)
+    splits = _splits_among(found, path)
     if not splits:
         if found:
             _leave_files(tree, left_out)
@@ -105,7 +94,7 @@ def _groups(tree: Tree, path: Path, left_out: LeftOut) -> Groups:
     return groups
 
 
-def _by_split(found: Mapping[str, Tree], path: Path) -> dict[str, Tree]:
+def _splits_among(found: Mapping[str, Tree], path: Path) -> dict[str, Tree]:
     """Folders by the splits that their names mean, in the order of `SPLITS`; empty where they are other folders.
 
     Raises:
@@ -121,12 +110,7 @@ def _by_split(found: Mapping[str, Tree], path: Path) -> dict[str, Tree]:
         raise ZooError(
             f"{path}: {listed(sorted(named))} are folders of splits, {listed(sorted(others))} are not: move these away"
         )
-    by_split: dict[str, str] = {}
-    for name, split in named.items():
-        if split in by_split:
-            raise ZooError(f"{path}: {by_split[split]} and {name} both mean {split}: rename one of them")
-        by_split[split] = name
-    return {split: found[by_split[split]] for split in SPLITS if split in by_split}
+    return by_split({name: found[name] for name in named}, path)
 
 
 def _leave_files(tree: Tree, left_out: LeftOut) -> None:

@@ -11,13 +11,11 @@ from pathlib import Path
 import numpy as np
 from etils import epy
 
-from zoo.data.dataset import SPLITS, Parts, Split
+from zoo.data.dataset import SPLITS, Parts, Split, by_split
 from zoo.errors import ZooError, unknown
 
 with epy.lazy_imports():
     from sklearn import datasets as sklearn_datasets
-
-SPLIT_NAMES = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
 
 DELIMITERS = {".tsv": "\t", ".csv": ","}
 HELD_OUT = 0.1  # share of a plain text for validation: the usual split of the texts that language models are held to
@@ -96,7 +94,7 @@ def is_text_folder(path: Path) -> bool:
 
 def read_text_folder(path: Path) -> Parts:
     """A folder of `.txt` files: one folder for each class, optionally within one for each split; or the files of a
-    plain text, either `train.txt` with perhaps `validation.txt` (`val.txt`) and `test.txt`, or in order of their names.
+    plain text, either `train.txt` with perhaps `validation.txt` and `test.txt`, or in order of their names.
 
     Raises:
         ZooError: for files that are not UTF-8, folders beside files, and a class that train lacks.
@@ -106,13 +104,12 @@ def read_text_folder(path: Path) -> Parts:
     if files and found:
         raise ZooError(f"{path} contains both text files and folders: put the files into one folder for each class")
     texts = {stem: decoded(file.read_bytes(), file) for stem, file in files.items()}
-    if "train" in texts and set(texts) <= set(SPLIT_NAMES):
-        return _plain({SPLIT_NAMES[stem]: text for stem, text in texts.items()}, path)
     if texts:
-        return _plain({"train": "".join(texts.values())}, path)
-    groups = {"train": path}
-    if "train" in found and set(found) <= set(SPLIT_NAMES):
-        groups = {SPLIT_NAMES[name]: folder for name, folder in found.items()}
+        splits_of_text = by_split(texts, path)
+        return _plain(splits_of_text if "train" in splits_of_text else {"train": "".join(texts.values())}, path)
+    groups = by_split(found, path)
+    if "train" not in groups:
+        groups = {"train": path}
     read = {split: sklearn_datasets.load_files(folder, shuffle=False) for split, folder in groups.items()}
     classes = tuple(read["train"].target_names)
     splits = {}

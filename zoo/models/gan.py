@@ -90,12 +90,19 @@ def gan_mlp(input_shape: tuple, classes: int, *, latents: int, width: int, maxou
     images = keras.Input(input_shape, name="images")
     x = layers.Flatten(name="flatten")(images)
     x = layers.Dropout(0.2, name="drop1")(x)  # the code keeps 0.8 of the input and 0.5 of the units
-    x = zoo_layers.Maxout(pieces, name="maxout1")(layers.Dense(maxout * pieces, name="hidden1")(x))
+    x = _maxout(x, maxout, pieces, 1)
     x = layers.Dropout(0.5, name="drop2")(x)
-    x = zoo_layers.Maxout(pieces, name="maxout2")(layers.Dense(maxout * pieces, name="hidden2")(x))
+    x = _maxout(x, maxout, pieces, 2)
     x = layers.Dropout(0.5, name="drop3")(x)
     discriminator = keras.Model(images, layers.Dense(1, name="output")(x), name="discriminator")
     return joined(generator, discriminator, "gan_mlp")
+
+
+def _maxout(x: Any, units: int, pieces: int, number: int) -> Any:
+    """Each unit is the maximum of so many linear functions (Goodfellow et al. 2013, section 2)."""
+    x = layers.Dense(units * pieces, name=f"hidden{number}")(x)
+    x = layers.Reshape((units, pieces), name=f"pieces{number}")(x)
+    return layers.GlobalMaxPooling1D(data_format="channels_first", name=f"maxout{number}")(x)
 
 
 def joined(generator: keras.Model, discriminator: keras.Model, name: str) -> keras.Model:

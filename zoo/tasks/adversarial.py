@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ import tensorflow as tf
 from PIL import Image
 
 from zoo import layers as zoo_layers
-from zoo.recipe import GenerationOptions
+from zoo.errors import ZooError
+from zoo.recipe import GenerationOptions, Recipe
 from zoo.tasks import pictures
 from zoo.tasks.sample_metrics import FrechetDistance, feature_function
 
@@ -49,6 +50,14 @@ LOSSES = {
         lambda x, target: (x - target) ** 2 / 2, lambda x: x**2 / 2, lambda x: (x - 1) ** 2 / 2
     ),
 }
+
+
+def check_own_step(name: str, recipe: Recipe, loss: Any, metrics: Iterable[Any]) -> None:
+    """Raises ZooError for what a network with a train step of its own cannot follow."""
+    if loss is not None or list(metrics):
+        raise ZooError(f"{name} has a train step of its own: it takes no Keras loss or metrics")
+    if recipe.precision == "mixed_float16":
+        raise ZooError(f"{name} has no loss scaling, which mixed_float16 needs: use mixed_bfloat16")
 
 
 class TwoNetworks(keras.Model):

@@ -84,10 +84,7 @@ class Generation(ImageTask):
         metrics: Iterable[Any] = (),
         **options: Any,
     ) -> AdversarialTrainer:
-        if loss is not None or list(metrics):
-            raise ZooError(f"{self.spec.name} has a train step of its own: it takes no Keras loss or metrics")
-        if recipe.precision == "mixed_float16":
-            raise ZooError(f"{self.spec.name} has no loss scaling, which mixed_float16 needs: use mixed_bfloat16")
+        adversarial.check_own_step(self.spec.name, recipe, loss, metrics)
         own = recipe.options
         assert isinstance(own, GenerationOptions)
         losses.named(adversarial.LOSSES, recipe.loss, self.spec.task)

@@ -16,6 +16,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from scipy import optimize
+from sklearn import metrics, neighbors
 
 from zoo import preprocessing as pre
 from zoo import registry
@@ -26,7 +27,6 @@ from zoo.weights import assign, checkpoint_arrays, named_weights
 FEATURE_NETWORK = "lenet5.mnist_distorted/1"
 SHA256 = "6e0dde2afe59d30e559f2de57584e8ba8e9ba80e2866acc164262b104efb3702"  # of the file with its weights
 WIDTH, CLASSES = 84, 10  # units of F6, and classes that the network reads
-BLOCK = 1_000  # rows of a table of distances that are held at once
 
 Features = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 
@@ -127,43 +127,37 @@ def frechet_floor(real: np.ndarray) -> float:
     return frechet_distance(*np.array_split(real[order], 2)) if len(real) > 1 else 0.0
 
 
-def squared_distances(rows: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Squared Euclidean distances [N, M] of rows [N, F] to others [M, F]."""
-    squares = (rows**2).sum(1)[:, None] + (others**2).sum(1)[None] - 2 * rows @ others.T
-    return np.maximum(squares, 0.0)
+def _radii(features: np.ndarray, count: int) -> np.ndarray:
+    """The distance [N] of each row to its `count`-th nearest other row, to the farthest of fewer rows."""
+    others = min(count, len(features) - 1)
+    if not others:
+        return np.zeros(len(features))
+    return neighbors.NearestNeighbors(n_neighbors=others).fit(features).kneighbors()[0][:, -1]
 
 
-def _radii(features: np.ndarray, neighbors: int) -> np.ndarray:
-    """The squared distance [N] of each row to its `neighbors`-th nearest other row, to the farthest of fewer rows."""
-    rank = min(neighbors, len(features) - 1)  # rank 0 is the row itself
-    blocks = (features[start : start + BLOCK] for start in range(0, len(features), BLOCK))
-    return np.concatenate([np.partition(squared_distances(block, features), rank)[:, rank] for block in blocks])
+def _within(rows: np.ndarray, centers: np.ndarray, radii: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For each row [N] how many of the balls around the centers [M] hold it; for each center whether its ball holds a
+    row [M]."""
+    counts, held = [], np.zeros(len(centers), bool)
+    for distances in metrics.pairwise_distances_chunked(rows, centers):
+        counts.append((distances <= radii).sum(axis=1))
+        held |= (distances <= radii).any(axis=0)
+    return np.concatenate(counts), held
 
 
-def _within(rows: np.ndarray, centers: np.ndarray, radii: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For each row [N] how many of the balls around the centers [M] hold it; for each center its squared distance [M]
-    to the nearest row."""
-    inside, nearest = [], np.full(len(centers), np.inf)
-    for start in range(0, len(rows), BLOCK):
-        distances = squared_distances(rows[start : start + BLOCK], centers)
-        inside.append((distances <= radii).sum(1))
-        nearest = np.minimum(nearest, distances.min(0))
-    return np.concatenate(inside), nearest, radii
-
-
-def precision_and_recall(real: np.ndarray, generated: np.ndarray, neighbors: int = 3) -> dict[str, float]:
+def precision_and_recall(real: np.ndarray, generated: np.ndarray, k: int = 3) -> dict[str, float]:
     """Kynkäänniemi et al. 2019, equation (1), with their k = 3 (section 2.1): the share of generated features [M, F]
     within the balls around the real ones [N, F] that reach to their k-th neighbors, and the reverse."""
-    inside_real, _, _ = _within(generated, real, _radii(real, neighbors))
-    inside_generated, _, _ = _within(real, generated, _radii(generated, neighbors))
+    inside_real, _ = _within(generated, real, _radii(real, k))
+    inside_generated, _ = _within(real, generated, _radii(generated, k))
     return {"precision": float((inside_real > 0).mean()), "recall": float((inside_generated > 0).mean())}
 
 
-def density_and_coverage(real: np.ndarray, generated: np.ndarray, neighbors: int = 5) -> dict[str, float]:
+def density_and_coverage(real: np.ndarray, generated: np.ndarray, k: int = 5) -> dict[str, float]:
     """Naeem et al. 2020, equations (3) and (4), with their k = 5: in how many balls of real features a generated one
     lies, divided by k; and the share of these balls that hold a generated feature."""
-    inside, nearest, radii = _within(generated, real, _radii(real, neighbors))
-    return {"density": float(inside.mean() / neighbors), "coverage": float((nearest <= radii).mean())}
+    inside, held = _within(generated, real, _radii(real, k))
+    return {"density": float(inside.mean() / k), "coverage": float(held.mean())}
 
 
 def class_shares(classes: np.ndarray, count: int = CLASSES) -> dict[str, float]:
@@ -189,6 +183,5 @@ def matched_accuracy(codes: np.ndarray, classes: np.ndarray, count: int) -> floa
 def nearest(images: np.ndarray, training: np.ndarray) -> np.ndarray:
     """For each image [N, H, W, C] the index [N] of the training image [M, H, W, C] that is nearest by its pixels:
     beside it a copy shows."""
-    rows, others = (array.reshape(len(array), -1).astype(np.float32) / 255 for array in (images, training))
-    found = [squared_distances(rows, others[start : start + 10 * BLOCK]) for start in range(0, len(others), 10 * BLOCK)]
-    return np.concatenate(found, axis=1).argmin(1)
+    rows, others = (array.reshape(len(array), -1).astype(np.float32) for array in (images, training))
+    return metrics.pairwise_distances_argmin(rows, others)

@@ -19,12 +19,12 @@ with epy.lazy_imports():
     import keras
     import tensorflow as tf
 
-    from zoo.tasks import feature_matching, losses
+    from zoo.tasks import adversarial, feature_matching, losses
 
 if TYPE_CHECKING:
     from zoo.tasks.feature_matching import FeatureMatchingTrainer
 
-LOSSES = {"feature_matching": True}
+LOSSES = {"feature_matching": lambda: feature_matching.FeatureMatchingTrainer}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,17 +60,12 @@ class SemiSupervisedClassification(Classification):
         metrics: Iterable[Any] = (),
         **options: Any,
     ) -> FeatureMatchingTrainer:
-        if loss is not None or list(metrics):
-            raise ZooError(f"{self.spec.name} has a train step of its own: it takes no Keras loss or metrics")
-        if recipe.precision == "mixed_float16":
-            raise ZooError(f"{self.spec.name} has no loss scaling, which mixed_float16 needs: use mixed_bfloat16")
-        losses.named(LOSSES, recipe.loss, self.spec.task)
+        adversarial.check_own_step(self.spec.name, recipe, loss, metrics)
+        kind = losses.named(LOSSES, recipe.loss, self.spec.task)()
         assert isinstance(recipe.options, ClassificationOptions)
         if recipe.options.label_smoothing:
             raise ZooError(f"the loss {recipe.loss} has no label smoothing: leave label_smoothing out")
-        trainer = feature_matching.FeatureMatchingTrainer(
-            model.get_layer("generator"), model.get_layer("discriminator"), self.spec.features[-1]
-        )
+        trainer = kind(model.get_layer("generator"), model.get_layer("discriminator"), self.spec.features[-1])
         of_generator, of_discriminator = make_optimizer(), make_optimizer()
         of_generator.use_ema = False  # the average is for the network that is kept
         trainer.compile(of_generator, of_discriminator, **options)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -50,16 +51,13 @@ class Classified:
     def per_class(self) -> list[dict[str, Any]]:
         """By class its name, its number of `examples`, `precision` (the share of true ones among those predicted; None
         where it was never predicted), and `recall` (the share found; None where it has no example), from 0 to 1."""
-        counts = self.confusion
-        right, given, said = np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)
+        precision, recall, _, examples = metrics.precision_recall_fscore_support(
+            self.labels, self.predicted, labels=range(len(self.classes)), zero_division=np.nan
+        )
+        rows = zip(self.classes, examples.tolist(), precision.tolist(), recall.tolist(), strict=True)
         return [
-            {
-                "class": name,
-                "examples": int(given[number]),
-                "precision": float(right[number] / said[number]) if said[number] else None,
-                "recall": float(right[number] / given[number]) if given[number] else None,
-            }
-            for number, name in enumerate(self.classes)
+            {"class": name, "examples": count, "precision": _or_none(exact), "recall": _or_none(found)}
+            for name, count, exact, found in rows
         ]
 
     def calibration_error(self) -> float:
@@ -95,6 +93,10 @@ class Classified:
         return table.getvalue()
 
 
+def _or_none(share: float) -> float | None:
+    return None if math.isnan(share) else share
+
+
 def write_errors(directory: Path, split: Split, classified: Classified) -> int:
     """Write the examples that were predicted wrongly: `errors.csv` with their names, true and predicted classes and
     probabilities, the most confident first; and of images a PNG file each, as the network saw it, in a folder
@@ -118,17 +120,17 @@ def write_errors(directory: Path, split: Split, classified: Classified) -> int:
             table = csv.writer(file, lineterminator="\n")
             table.writerow(["input", "file", "true", "predicted", "probability"])
             for rank, number in enumerate(errors.tolist(), start=1):
-                true, said = (classified.classes[ids[number]] for ids in (classified.labels, predicted))
-                text = "" if are_images else split.inputs[number] if split.inputs.ndim == 1 else ""
-                name = split.names[number] if split.names is not None else text or f"example {number}"
+                true, wrong = (classified.classes[ids[number]] for ids in (classified.labels, predicted))
+                text = split.inputs[number] if split.inputs.ndim == 1 else f"example {number}"
+                name = text if split.names is None else split.names[number]
                 place = ""
                 if are_images:
-                    place = f"{_plain(true)}_as_{_plain(said)}/{rank:04d}_{_plain(Path(str(name)).stem)}.png"
+                    place = f"{_plain(true)}_as_{_plain(wrong)}/{rank:04d}_{_plain(Path(str(name)).stem)}.png"
                     (temporary / place).parent.mkdir(exist_ok=True)
                     image = split.inputs[number]
                     Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(temporary / place)
                 probability = float(classified.probabilities[number].max())
-                table.writerow([name, place, true, said, f"{probability:.4f}"])
+                table.writerow([name, place, true, wrong, f"{probability:.4f}"])
     return len(errors)
 
 
