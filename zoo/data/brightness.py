@@ -10,8 +10,6 @@ import numpy as np
 
 from zoo.data.dataset import Split
 
-# Means and standard deviations of the mean value of an image, 0 to 255, for artifacts that do not record them.
-KNOWN = {"mnist": {"mean": 33.4, "deviation": 11.12}, "digits": {"mean": 77.9, "deviation": 8.55}}
 FAR = 4  # standard deviations
 LEAST = 8.0  # the smallest standard deviation that is assumed, in gray values
 
@@ -21,7 +19,7 @@ def of_images(split: Split) -> dict[str, float] | None:
     if split.inputs.dtype != np.uint8:
         return None
     levels = np.array([image.mean() for image in split.inputs])
-    return {"mean": round(float(levels.mean()), 2), "deviation": round(float(levels.std()), 2)}
+    return {"mean": round(float(levels.mean()), 2), "standard_deviation": round(float(levels.std()), 2)}
 
 
 def warning(training: Mapping[str, Any], levels: Sequence[float]) -> str:
@@ -31,10 +29,10 @@ def warning(training: Mapping[str, Any], levels: Sequence[float]) -> str:
         training: what the manifest records of the training.
         levels: the mean value of each image, 0 to 255.
     """
-    known = training.get("brightness") or KNOWN.get(training.get("data", {}).get("name") or "")
+    known = training.get("brightness")
     if not known or not len(levels):
         return ""
-    distance = (np.asarray(levels) - known["mean"]) / max(known["deviation"], LEAST)
+    distance = (np.asarray(levels) - known["mean"]) / max(known["standard_deviation"], LEAST)
     far = np.abs(distance) > FAR
     if not far.any():
         return ""
