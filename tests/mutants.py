@@ -176,7 +176,7 @@ MUTANTS = (
         f"{SEQUENCES}::test_windows_are_consecutive_and_their_targets_are_the_next_characters",
     ),
     mutant(
-        "padding among the maxima over time", "layers.py",
+        "padding among the maxima over time", "layers/sequences.py",
         "inputs = ops.where(ops.expand_dims(mask, -1), inputs, ops.cast(lowest, inputs.dtype))", "pass",
         f"{SEQUENCES}::test_padding_changes_neither_a_classifier_nor_its_gradient",
     ),
@@ -203,7 +203,7 @@ MUTANTS = (
         "allowed &= tf.cumsum(shares, axis=-1, exclusive=True) < top_p", "pass", "test_generation.py",
     ),
     mutant(
-        "weight drop ignored", "layers.py",
+        "weight drop ignored", "layers/sequences.py",
         "kernel = keras.random.dropout(kernel, self.weight_drop, seed=self.weight_drop_seed)", "pass",
         f"{SEQUENCES}::test_dropout_in_training_alone",
     ),
@@ -219,18 +219,18 @@ MUTANTS = (
         f"{SEQUENCES}::test_a_text_classifier_learns_which_of_two_words_a_text_contains",
     ),
     mutant(
-        "probabilities without a softmax", "layers.py",
+        "probabilities without a softmax", "layers/activations.py",
         'return ops.softmax(-scores if kind == "distances" else scores)',
         'return -scores if kind == "distances" else scores',
         "test_layers.py::test_probabilities_of_logits_and_distances_are_a_softmax",
     ),
     mutant(
-        "distances taken for logits", "layers.py",
+        "distances taken for logits", "layers/activations.py",
         'ops.softmax(-scores if kind == "distances" else scores)', "ops.softmax(scores)",
         "test_layers.py::test_probabilities_of_logits_and_distances_are_a_softmax",
     ),
     mutant(
-        "sigmoid activations not divided by their sum", "layers.py",
+        "sigmoid activations not divided by their sum", "layers/activations.py",
         "scores = ops.minimum(scores, 0.0) - ops.log(1.0 + ops.exp(-ops.abs(scores)))",
         "return ops.sigmoid(scores)",
         "test_layers.py::test_probabilities_of_sigmoid_logits_are_the_activations_divided_by_their_sum",
