@@ -22,7 +22,7 @@ from zoo.errors import ZooError, unknown
 from zoo.files import naming, write_json, written
 from zoo.loading import Predictor
 from zoo.spec import ModelSpec, Preprocessing
-from zoo.tasks.base import image_shape
+from zoo.tasks.image_task import image_shape
 from zoo.training.callbacks import best_epoch
 from zoo.training.evaluation import evaluate_splits, predicted_class_ids
 from zoo.training.runs import Run, data_of, provenance

@@ -10,13 +10,15 @@ from zoo import registry
 from zoo.errors import ZooError, unknown
 from zoo.recipe import Recipe, from_dict, recipe_from_dict
 from zoo.spec import Preprocessing
-from zoo.tasks.base import ImageTask, Item, Signatures, Task, TextTask, image_size, with_options
+from zoo.tasks.base import Item, Signatures, Task, with_options
 from zoo.tasks.classification import Classification
 from zoo.tasks.generation import Generation
+from zoo.tasks.image_task import ImageTask, image_size
 from zoo.tasks.language_model import LanguageModel
 from zoo.tasks.segmentation import MultilabelSegmentation, Segmentation
 from zoo.tasks.semi_supervised import SemiSupervisedClassification
 from zoo.tasks.text_classification import TextClassification
+from zoo.tasks.text_task import TextTask
 
 TASKS: dict[str, type[Task]] = {
     "classification": Classification,

@@ -16,7 +16,8 @@ from zoo.metrics import ACCURACY
 from zoo.recipe import ClassificationOptions, Recipe, TaskOptions
 from zoo.spec import ModelSpec
 from zoo.tasks import views
-from zoo.tasks.base import ImageTask, Network, Signatures, Task, graph_function, image_shape
+from zoo.tasks.base import Network, Signatures, Task, graph_function
+from zoo.tasks.image_task import ImageTask, image_shape
 
 with epy.lazy_imports():
     import keras

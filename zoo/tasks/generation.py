@@ -26,8 +26,9 @@ from zoo.metrics import (
 )
 from zoo.recipe import GenerationOptions, Recipe, TaskOptions
 from zoo.spec import ModelSpec
-from zoo.tasks.base import Batches, ImageTask, Item, Network, Signatures, Task, graph_function, image_shape
+from zoo.tasks.base import Batches, Item, Network, Signatures, Task, graph_function
 from zoo.tasks.classification import require_labels
+from zoo.tasks.image_task import ImageTask, image_shape
 
 with epy.lazy_imports():
     import keras

@@ -14,7 +14,8 @@ from zoo.errors import ZooError
 from zoo.metrics import ACCURACY, BITS_PER_CHARACTER, CARRIED_LOSS, LOSS, PERPLEXITY
 from zoo.recipe import Recipe, TaskOptions
 from zoo.spec import ModelSpec
-from zoo.tasks.base import Batches, Network, Signatures, TextTask, graph_function, named
+from zoo.tasks.base import Batches, Network, Signatures, graph_function, named
+from zoo.tasks.text_task import TextTask
 
 with epy.lazy_imports():
     import keras

@@ -19,7 +19,8 @@ from zoo.errors import ZooError
 from zoo.metrics import ADAPTED_RAND_ERROR, MEAN_DICE, MEAN_IOU, PIXEL_ACCURACY
 from zoo.recipe import MultilabelOptions, Recipe, SegmentationOptions, TaskOptions
 from zoo.spec import ModelSpec
-from zoo.tasks.base import Batches, ImageTask, Move, Network, Signatures, graph_function, image_shape
+from zoo.tasks.base import Batches, Network, Signatures, graph_function
+from zoo.tasks.image_task import ImageTask, Move, image_shape
 
 with epy.lazy_imports():
     import tensorflow as tf

@@ -13,8 +13,9 @@ from zoo.data import Dataset, Split
 from zoo.metrics import ACCURACY
 from zoo.recipe import ClassificationOptions, Recipe, TaskOptions
 from zoo.spec import ModelSpec
-from zoo.tasks.base import Network, Signatures, TextTask, graph_function
+from zoo.tasks.base import Network, Signatures, graph_function
 from zoo.tasks.classification import class_outputs, class_summary, compile_classifier, require_classes, require_labels
+from zoo.tasks.text_task import TextTask
 
 with epy.lazy_imports():
     import keras

@@ -1,0 +1,226 @@
+"""Generative adversarial networks of convolutions: DCGAN, a small one, and one that is given the class.
+
+    zoo info dcgan_small
+
+Radford, Metz and Chintala 2016, "Unsupervised Representation Learning with Deep Convolutional GANs", arXiv 1511.06434.
+Mirza and Osindero 2014, "Conditional Generative Adversarial Nets", arXiv 1411.1784.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from etils import epy
+
+from zoo.errors import ZooError
+from zoo.models.gan import joined
+from zoo.recipe import GenerationOptions, Recipe, Schedule
+from zoo.registry import register
+from zoo.spec import ModelSpec, Preprocessing, Stage
+
+with epy.lazy_imports():
+    import keras
+    from keras import layers
+
+    from zoo import layers as zoo_layers
+
+RADFORD = "Radford et al. 2016"
+CENTERED = Preprocessing(size=(28, 28), low=-1.0, high=1.0)  # the generator's tanh
+
+# Section 4: batches of 128, Adam at 0.0002 with a momentum of 0.5.
+PAPER = Recipe(
+    epochs=25,
+    batch_size=128,
+    learning_rate=2e-4,
+    optimizer="adam",
+    optimizer_arguments={"beta_1": 0.5},
+    loss="non_saturating",
+    deviations=("latents are standard normal, not uniform", "initial weights are Keras' default"),
+)
+STABLE = dataclasses.replace(
+    PAPER,
+    epochs=40,
+    schedule=Schedule("table", table=((0, 1.0), (25, 0.5), (33, 0.25))),
+    ema=0.999,
+    options=GenerationOptions(r1=1.0, discriminator_rate=2.0),
+)
+
+DCGAN_SMALL = ModelSpec(
+    name="dcgan_small",
+    task="generation",
+    summary="a small DCGAN for images of 28 x 28",
+    year=2016,
+    references=(f"{RADFORD}, section 3: the kind of architecture",),
+    input_shape=(28, 28, 1),
+    classes=0,
+    # generator 100*6272 + 2*128 + 16*128*64 + 2*64 + 16*64+1 = 759,681
+    # discriminator 16*64+64 + 16*64*128+128 + 6272+1 = 138,561
+    params=898_242,
+    features=("generator", "discriminator"),
+    preprocessing=CENTERED,
+    arguments={"latents": 100, "widths": (128, 64), "kernel": 4, "spectral": False},
+    recipes={"stable": STABLE},
+    stages=(Stage("all", ("*",), 1e-4, 10),),
+    notes=(
+        "the discriminator has no batch normalization, which does not go together with the R1 penalty",
+        "the recipe's schedule, penalty and average are not the paper's",
+    ),
+)
+
+
+def deconvolved(
+    input_shape: tuple,
+    latents: int,
+    labels: int,
+    widths: tuple[int, ...],
+    kernel: int,
+    *,
+    dense: int = 0,
+    first: int = 0,
+) -> keras.Model:
+    """A generator (Radford et al. 2016, section 3): a dense layer, then transposed convolutions of stride 2, each after
+    the first with batch normalization and ReLU; tanh at the end.
+
+    Args:
+        labels: width of a second input of one-hot labels; 0 for none.
+        widths: channels of the feature maps that each transposed convolution takes.
+        dense: units of a dense layer before these; 0 for none.
+        first: how many latents are made uniform.
+
+    Raises:
+        ZooError: for images whose sides the strides do not divide.
+    """
+    height, width, channels = input_shape
+    stride = 2 ** len(widths)
+    if height % stride or width % stride:
+        raise ZooError(f"{len(widths)} doublings make images whose sides {stride} divides, not {height} x {width}")
+    inputs = [keras.Input((latents,), name="latents")]
+    x = zoo_layers.ToUniform(first, name="codes")(inputs[0]) if first else inputs[0]
+    units = dense or height * width // stride**2 * widths[0]
+    x = layers.Dense(units, use_bias=False, name="dense")(x)
+    if labels:
+        inputs.append(keras.Input((labels,), name="labels"))
+        x = layers.Add(name="labeled")([x, layers.Dense(units, use_bias=False, name="class_dense")(inputs[1])])
+    if dense:
+        x = layers.ReLU(name="dense_relu")(layers.BatchNormalization(name="dense_norm")(x))
+        x = layers.Dense(height * width // stride**2 * widths[0], use_bias=False, name="dense2")(x)
+    x = layers.Reshape((height // stride, width // stride, widths[0]), name="maps")(x)
+    x = layers.ReLU(name="maps_relu")(layers.BatchNormalization(name="maps_norm")(x))
+    for number, maps in enumerate(widths[1:], start=1):
+        name = f"deconv{number}"
+        x = layers.Conv2DTranspose(maps, kernel, strides=2, padding="same", use_bias=False, name=name)(x)
+        x = layers.ReLU(name=f"{name}_relu")(layers.BatchNormalization(name=f"{name}_norm")(x))
+    x = layers.Conv2DTranspose(channels, kernel, strides=2, padding="same", name="pixels")(x)
+    return keras.Model(inputs, layers.Activation("tanh", dtype="float32", name="images")(x), name="generator")
+
+
+def convolved(
+    images: Any, widths: tuple[int, ...], kernel: int, *, spectral: bool = False, normalized: bool = False
+) -> Any:
+    """The feature maps of a discriminator: convolutions of stride 2 with leaky ReLU.
+
+    Args:
+        spectral: whether each kernel is divided by its largest singular value.
+        normalized: whether each layer but the first has batch normalization.
+    """
+    x = images
+    for number, maps in enumerate(widths, start=1):
+        name = f"conv{number}"
+        with_bias = not (normalized and number > 1)
+        layer = layers.Conv2D(maps, kernel, strides=2, padding="same", use_bias=with_bias, name=name)
+        x = layers.SpectralNormalization(layer, name=f"{name}_spectral")(x) if spectral else layer(x)
+        if normalized and number > 1:
+            x = layers.BatchNormalization(name=f"{name}_norm")(x)
+        x = layers.LeakyReLU(0.2, name=f"{name}_relu")(x)
+    return layers.Flatten(name="flatten")(x)
+
+
+@register(
+    DCGAN_SMALL,
+    dataclasses.replace(
+        DCGAN_SMALL,
+        name="dcgan",
+        summary="DCGAN as published, for color images of 64 x 64",
+        references=(f"{RADFORD}, figure 1 and section 4", "its code, for the discriminator"),
+        input_shape=(64, 64, 3),
+        # generator 100*16384 + 25*(1024*512 + 512*256 + 256*128 + 128*3) + 3 + 2*(1024+512+256+128) = 18,855,043
+        # discriminator 25*3*128+128 + 25*(128*256 + 256*512 + 512*1024) + 2*(256+512+1024) + 16384+1 = 17,232,897
+        params=36_087_940,
+        preprocessing=Preprocessing(size=(64, 64), low=-1.0, high=1.0),
+        arguments={"latents": 100, "widths": (1024, 512, 256, 128), "kernel": 5, "normalized": True},
+        recipes={"paper": PAPER},
+        notes=("the paper does not draw the discriminator: it mirrors the generator here",),
+    ),
+)
+def dcgan(
+    input_shape: tuple,
+    classes: int,
+    *,
+    latents: int,
+    widths: tuple[int, ...],
+    kernel: int,
+    spectral: bool = False,
+    normalized: bool = False,
+) -> keras.Model:
+    """Latents [B, Z], standard normal, to the discriminator's logits [B, 1] of the generator's images.
+
+    The sub-model `generator` maps latents [B, Z] to images [B, H, W, C] in -1..1; `discriminator` maps images to
+    logits [B, 1], positive for real ones.
+
+    Args:
+        latents: Z.
+        widths: channels of the generator's feature maps, from the first; the discriminator has the reverse.
+        kernel: height and width of all kernels.
+        spectral: whether the discriminator has spectral normalization.
+        normalized: whether it has batch normalization.
+    """
+    generator = deconvolved(input_shape, latents, 0, widths, kernel)
+    images = keras.Input(input_shape, name="images")
+    x = convolved(images, widths[::-1], kernel, spectral=spectral, normalized=normalized)
+    discriminator = keras.Model(images, scored(x, spectral), name="discriminator")
+    return joined(generator, discriminator, "dcgan")
+
+
+def scored(features: Any, spectral: bool) -> Any:
+    """Logits [B, 1] of features [B, F]."""
+    layer = layers.Dense(1, name="output")
+    return layers.SpectralNormalization(layer, name="output_spectral")(features) if spectral else layer(features)
+
+
+@register(
+    dataclasses.replace(
+        DCGAN_SMALL,
+        name="dcgan_conditional",
+        summary="a small DCGAN that is told the class",
+        references=(
+            "Mirza and Osindero 2014: labels for both networks",
+            "Miyato and Koyama 2018, section 3: the discriminator's projection",
+            f"{RADFORD}, section 3: the kind of architecture",
+        ),
+        year=2018,
+        classes=10,
+        # dcgan_small's, and 10 * 6272 for each network
+        params=898_242 + 2 * 62_720,
+        head=("class_dense", "class_features"),
+        stages=(Stage("classes", ("class_*",), 1e-4, 5), Stage("all", ("*",), 1e-4, 10)),
+        notes=(*DCGAN_SMALL.notes, "fine-tuning initializes the weights of the classes anew in both networks"),
+    )
+)
+def dcgan_conditional(
+    input_shape: tuple, classes: int, *, latents: int, widths: tuple[int, ...], kernel: int, spectral: bool
+) -> keras.Model:
+    """Latents [B, Z], standard normal, and one-hot labels [B, classes] to the logits [B, 1] of the images.
+
+    The sub-model `generator` maps both to images [B, H, W, C] in -1..1; `discriminator` maps images and labels to
+    logits: a linear function of its features, plus their product with a vector of the class.
+
+    Args:
+        latents, widths, kernel, spectral: as for `dcgan`.
+    """
+    generator = deconvolved(input_shape, latents, classes, widths, kernel)
+    images, labels = keras.Input(input_shape, name="images"), keras.Input((classes,), name="labels")
+    x = convolved(images, widths[::-1], kernel, spectral=spectral)
+    of_class = layers.Dense(x.shape[-1], use_bias=False, name="class_features")(labels)
+    logits = layers.Add(name="logits")([scored(x, spectral), layers.Dot(1, name="projection")([x, of_class])])
+    return joined(generator, keras.Model([images, labels], logits, name="discriminator"), "dcgan_conditional")
