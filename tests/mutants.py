@@ -87,17 +87,15 @@ MUTANTS = (
     ),
     mutant(
         "the same order in every epoch", "training/batches.py",
-        "tf.range(examples * copies), tf.stack([seed, epoch])",
-        "tf.range(examples * copies), tf.stack([seed, 0])", EPOCHS,
+        "batch_size, tf.stack([seed, epoch]))", "batch_size, tf.stack([seed, 0]))", EPOCHS,
     ),
     mutant(
-        "no shuffling", "training/batches.py",
-        "tf.random.experimental.stateless_shuffle(tf.range(examples * copies), tf.stack([seed, epoch]))",
-        "tf.range(examples * copies)", EPOCHS,
+        "no shuffling", "tasks/base.py",
+        "tf.random.experimental.stateless_shuffle(tf.range(examples), seed)", "tf.range(examples)", EPOCHS,
     ),
     mutant(
         "an expansion repeats the unshifted images", "training/batches.py",
-        "recipe.augmentation, index // examples)", "recipe.augmentation, index * 0)",
+        "recipe.augmentation, index // examples,", "recipe.augmentation, index * 0,",
         f"{KNOWN}::test_an_epoch_of_an_expansion_has_each_shift_of_each_image_once",
     ),
     mutant(
@@ -137,7 +135,8 @@ MUTANTS = (
     ),
     mutant(
         "the schedule on the first optimizer only", "training/callbacks.py",
-        "in zip(optimizers, rates, strict=True):", "in zip(optimizers[:1], rates[:1], strict=True):",
+        "in zip(self.optimizers, self.rates, strict=True):",
+        "in zip(self.optimizers[:1], self.rates[:1], strict=True):",
         f"{KNOWN}::test_the_schedule_sets_the_learning_rate_of_both_optimizers",
     ),
     mutant(
@@ -303,6 +302,49 @@ MUTANTS = (
         "/ tf.constant(preprocessing.std)", "/ 1.0",
         "test_preprocessing.py::test_mean_and_standard_deviation",
     ),
+    # --- users' data ---
+    mutant(
+        "EXIF orientation ignored", "data/decoding.py",
+        "image, turned = _upright(image)", "turned = False", "test_user_data.py",
+    ),
+    mutant(
+        "transparency dropped", "data/decoding.py",
+        "pixels = composited(layers, background)", "pixels = layers[..., :-1]", "test_user_data.py",
+    ),
+    mutant(
+        "a split is any folder whose name begins so", "data/dataset.py",
+        "re.fullmatch(rf\"({pattern})([ _-]?(set|data))?\"", "re.match(rf\"({pattern})([ _-]?(set|data))?\"",
+        "test_user_data.py",
+    ),
+    mutant(
+        "the average of the weights does not rise", "training/optimizers.py",
+        "return keras.ops.minimum(self.highest, 1 - (1 + step) ** (-2 / 3))", "return self.highest",
+        f"{TRAINING}::test_the_averaged_weights_are_validated_and_kept",
+    ),
+    mutant(
+        "precision and recall exchanged", "training/classified.py",
+        "precision, recall, _, examples = metrics", "recall, precision, _, examples = metrics", "test_user_data.py",
+    ),
+    # --- samples ---
+    mutant(
+        "coverage counts balls of generated images", "tasks/sample_metrics.py",
+        "inside, held = _within(generated, real, _radii(real, k))",
+        "inside, held = _within(real, generated, _radii(generated, k))",
+        "test_sample_metrics.py",
+    ),
+    mutant(
+        "images without a label count as class -1", "data/dataset.py",
+        "UNLABELED not in self.targets", "True", "test_semi_supervised.py",
+    ),
+    # --- color ---
+    mutant(
+        "rates by weight ignored", "training/optimizers.py",
+        "rate * recipe.rate_factors.get(name, 1.0)", "rate", "test_color.py",
+    ),
+    mutant(
+        "the slow weights are never taken over", "training/callbacks.py",
+        "fast.assign(slow)", "pass", "test_color.py",
+    ),
     # --- training ---
     mutant(
         "weight decay of biases", "training/optimizers.py",
@@ -346,7 +388,7 @@ MUTANTS = (
     ),
     mutant(
         "a resumed run forgets the optimizer's state", "training/trainer.py",
-        "[*trainer.variables, *(v for one in optimizers for v in one.variables)]", "[*trainer.variables]",
+        "[*trainer.variables, *optimized, *(", "[*trainer.variables, *(",
         "test_python_api.py::test_an_interrupted_run_ends_as_an_uninterrupted_one",
     ),
     mutant(

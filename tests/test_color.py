@@ -14,7 +14,8 @@ from zoo import preprocessing as pre
 from zoo import tasks, testing
 from zoo.data import Dataset, Split
 from zoo.models.airbench import whiten
-from zoo.recipe import Augmentation, ClassificationOptions, FlipCrop, Lookahead, Recipe, Schedule
+from zoo.options import ClassificationOptions
+from zoo.recipe import Augmentation, FlipCrop, Lookahead, Recipe, Schedule
 from zoo.spec import Preprocessing
 from zoo.tasks.classification import class_weights
 from zoo.training import callbacks

@@ -14,7 +14,8 @@ import zoo
 from zoo import registry, tasks, testing
 from zoo.data import Dataset, Split
 from zoo.data.dataset import IGNORED
-from zoo.recipe import Affine, Augmentation, Border, Recipe
+from zoo.options import Border
+from zoo.recipe import Affine, Augmentation, Recipe
 from zoo.spec import ModelSpec, Preprocessing, Stage
 from zoo.tasks import adversarial, mask_ops
 from zoo.training import randomness

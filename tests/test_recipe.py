@@ -11,16 +11,8 @@ from hypothesis import strategies as st
 
 import zoo
 from zoo.errors import ZooError
-from zoo.recipe import (
-    Affine,
-    Augmentation,
-    ClassificationOptions,
-    Elastic,
-    FlipCrop,
-    Recipe,
-    Schedule,
-    recipe_from_dict,
-)
+from zoo.options import ClassificationOptions
+from zoo.recipe import Affine, Augmentation, Elastic, FlipCrop, Recipe, Schedule, recipe_from_dict
 
 RECIPES = [(name, key) for name in zoo.list_models() for key in zoo.get_spec(name).recipes]
 BASE = Recipe(epochs=3, batch_size=8, learning_rate=0.1, options=ClassificationOptions())

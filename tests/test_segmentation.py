@@ -17,7 +17,8 @@ import zoo
 from zoo import tasks, testing
 from zoo.data import Dataset, Split
 from zoo.data.dataset import IGNORED
-from zoo.recipe import Border, ColorJitter
+from zoo.options import Border
+from zoo.recipe import ColorJitter
 from zoo.tasks import mask_ops
 from zoo.training import batches
 from zoo.training.batches import evaluation_batches

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import mutants
 import pytest
 
 ROOT = Path(__file__).parent.parent
@@ -21,7 +22,7 @@ FLOORS = """
     tasks models registry
     data
     preprocessing weights layers
-    metrics spec recipe files errors
+    metrics spec recipe options files errors
 """.split()
 BY_NAME = ("zoo.registry", "zoo.models")  # the one exception: the registry imports the model families by name, late
 SCRIPTS = {"zoo.__main__", "zoo.artifacts.serve_golden"}  # run, not imported
@@ -114,3 +115,7 @@ def test_types_and_style(check):
 def test_types_are_shipped():
     """Type checkers read the annotations of an installed package where it holds this file."""
     assert Path(importlib.util.find_spec("zoo").origin).with_name("py.typed").is_file()
+
+
+def test_each_mutant_can_be_applied():
+    mutants.check(mutants.MUTANTS)

@@ -9,14 +9,8 @@ from etils import epy
 from zoo.errors import ZooError
 from zoo.listing import list_models
 from zoo.metrics import Metric
-from zoo.recipe import (
-    Augmentation,
-    ClassificationOptions,
-    GenerationOptions,
-    MultilabelOptions,
-    Recipe,
-    SegmentationOptions,
-)
+from zoo.options import ClassificationOptions, GenerationOptions, MultilabelOptions, SegmentationOptions
+from zoo.recipe import Augmentation, Recipe
 from zoo.registry import get_spec, register
 from zoo.spec import ModelSpec, Preprocessing, ReportedScore, Stage
 

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from etils import epy
 
-from zoo.recipe import Augmentation, ClassificationOptions, FlipCrop, Lookahead, Recipe, Schedule
+from zoo.options import ClassificationOptions
+from zoo.recipe import Augmentation, FlipCrop, Lookahead, Recipe, Schedule
 from zoo.registry import register
 from zoo.spec import ModelSpec, Preprocessing, ReportedScore, Stage
 

@@ -15,7 +15,8 @@ from dataclasses import replace
 from etils import epy
 
 from zoo.models.recipes import MODERN_IMAGES
-from zoo.recipe import Affine, Augmentation, ClassificationOptions, Elastic, Recipe, Schedule
+from zoo.options import ClassificationOptions
+from zoo.recipe import Affine, Augmentation, Elastic, Recipe, Schedule
 from zoo.registry import register
 from zoo.spec import ModelSpec, Preprocessing, ReportedScore, Stage
 

@@ -15,7 +15,8 @@ from etils import epy
 
 from zoo.errors import ZooError
 from zoo.models.gan import joined
-from zoo.recipe import GenerationOptions, Recipe, Schedule
+from zoo.options import GenerationOptions
+from zoo.recipe import Recipe, Schedule
 from zoo.registry import register
 from zoo.spec import ModelSpec, Preprocessing, Stage
 

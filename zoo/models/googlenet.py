@@ -12,7 +12,8 @@ from typing import Any
 
 from etils import epy
 
-from zoo.recipe import Augmentation, ClassificationOptions, FlipCrop, Recipe, Schedule
+from zoo.options import ClassificationOptions
+from zoo.recipe import Augmentation, FlipCrop, Recipe, Schedule
 from zoo.registry import register
 from zoo.spec import ModelSpec, Preprocessing, ReportedScore, Stage
 

@@ -13,7 +13,7 @@ from etils import epy
 
 from zoo.models.dcgan import CENTERED, PAPER, convolved, deconvolved
 from zoo.models.gan import joined
-from zoo.recipe import GenerationOptions
+from zoo.options import GenerationOptions
 from zoo.registry import register
 from zoo.spec import ModelSpec, Stage
 

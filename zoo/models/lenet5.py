@@ -21,7 +21,8 @@ from etils import epy
 
 from zoo.errors import ZooError
 from zoo.models.recipes import MODERN_IMAGES
-from zoo.recipe import Affine, Augmentation, ClassificationOptions, Recipe, Schedule
+from zoo.options import ClassificationOptions
+from zoo.recipe import Affine, Augmentation, Recipe, Schedule
 from zoo.registry import register
 from zoo.spec import ModelSpec, Preprocessing, ReportedScore, Stage
 

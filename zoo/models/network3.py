@@ -27,7 +27,8 @@ from etils import epy
 
 from zoo.errors import unknown
 from zoo.models.recipes import MILD_DISTORTIONS, MODERN_IMAGES
-from zoo.recipe import Augmentation, ClassificationOptions, Recipe, Schedule
+from zoo.options import ClassificationOptions
+from zoo.recipe import Augmentation, Recipe, Schedule
 from zoo.registry import register
 from zoo.spec import ModelSpec, Preprocessing, ReportedScore, Stage
 

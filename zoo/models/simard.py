@@ -16,7 +16,8 @@ from dataclasses import replace
 from etils import epy
 
 from zoo.models.recipes import MODERN_IMAGES
-from zoo.recipe import Augmentation, ClassificationOptions, Elastic, Recipe, Schedule
+from zoo.options import ClassificationOptions
+from zoo.recipe import Augmentation, Elastic, Recipe, Schedule
 from zoo.registry import register
 from zoo.spec import ModelSpec, Preprocessing, ReportedScore, Stage
 

@@ -15,7 +15,8 @@ import math
 from etils import epy
 
 from zoo.models.recipes import MODERN_IMAGES
-from zoo.recipe import Augmentation, ClassificationOptions, Recipe
+from zoo.options import ClassificationOptions
+from zoo.recipe import Augmentation, Recipe
 from zoo.registry import register
 from zoo.spec import ModelSpec, Preprocessing, ReportedScore, Stage
 

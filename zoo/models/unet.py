@@ -17,18 +17,8 @@ from typing import Any
 from etils import epy
 
 from zoo.errors import unknown
-from zoo.recipe import (
-    Affine,
-    Augmentation,
-    Border,
-    ColorJitter,
-    Elastic,
-    MultilabelOptions,
-    Patches,
-    Recipe,
-    Schedule,
-    SegmentationOptions,
-)
+from zoo.options import Border, MultilabelOptions, SegmentationOptions
+from zoo.recipe import Affine, Augmentation, ColorJitter, Elastic, Patches, Recipe, Schedule
 from zoo.registry import register
 from zoo.spec import ModelSpec, ReportedScore, Stage
 

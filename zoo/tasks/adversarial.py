@@ -15,7 +15,8 @@ from PIL import Image
 
 from zoo import layers as zoo_layers
 from zoo.errors import ZooError
-from zoo.recipe import GenerationOptions, Recipe
+from zoo.options import GenerationOptions
+from zoo.recipe import Recipe
 from zoo.tasks import pictures
 from zoo.tasks.sample_metrics import FrechetDistance, feature_function
 

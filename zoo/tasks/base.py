@@ -19,7 +19,8 @@ from etils import epy
 from zoo.data import Dataset, Split
 from zoo.errors import ZooError, listed, note
 from zoo.metrics import Metric
-from zoo.recipe import Augmentation, Recipe, TaskOptions
+from zoo.options import TaskOptions
+from zoo.recipe import Augmentation, Recipe
 from zoo.spec import ModelSpec, Preprocessing
 
 with epy.lazy_imports():

@@ -13,7 +13,8 @@ from zoo import preprocessing as pre
 from zoo.data import Dataset, Split
 from zoo.errors import ZooError
 from zoo.metrics import ACCURACY
-from zoo.recipe import ClassificationOptions, Recipe, TaskOptions
+from zoo.options import ClassificationOptions, TaskOptions
+from zoo.recipe import Recipe
 from zoo.spec import ModelSpec
 from zoo.tasks import views
 from zoo.tasks.base import Network, Signatures, Task, graph_function

@@ -24,7 +24,8 @@ from zoo.metrics import (
     PRECISION,
     RECALL,
 )
-from zoo.recipe import GenerationOptions, Recipe, TaskOptions
+from zoo.options import GenerationOptions, TaskOptions
+from zoo.recipe import Recipe
 from zoo.spec import ModelSpec
 from zoo.tasks.base import Batches, Item, Network, Signatures, Task, graph_function
 from zoo.tasks.classification import require_labels

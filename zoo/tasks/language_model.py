@@ -12,7 +12,8 @@ from etils import epy
 from zoo.data import Dataset, Split
 from zoo.errors import ZooError
 from zoo.metrics import ACCURACY, BITS_PER_CHARACTER, CARRIED_LOSS, LOSS, PERPLEXITY
-from zoo.recipe import Recipe, TaskOptions
+from zoo.options import TaskOptions
+from zoo.recipe import Recipe
 from zoo.spec import ModelSpec
 from zoo.tasks.base import Batches, Network, Signatures, graph_function, named
 from zoo.tasks.text_task import TextTask

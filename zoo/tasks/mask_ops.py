@@ -16,7 +16,7 @@ from scipy import ndimage
 from skimage import metrics
 
 from zoo.data.dataset import IGNORED
-from zoo.recipe import Border
+from zoo.options import Border
 from zoo.tasks.losses import named
 
 # From masks [B, H, W, K] and logits to a loss a pixel [B, H, W]: for exclusive classes (False) and for overlapping ones

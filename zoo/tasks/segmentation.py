@@ -17,7 +17,8 @@ from zoo.data.dataset import IGNORED
 from zoo.data.decoding import Decoded, decode_raw
 from zoo.errors import ZooError
 from zoo.metrics import ADAPTED_RAND_ERROR, MEAN_DICE, MEAN_IOU, PIXEL_ACCURACY
-from zoo.recipe import MultilabelOptions, Recipe, SegmentationOptions, TaskOptions
+from zoo.options import MultilabelOptions, SegmentationOptions, TaskOptions
+from zoo.recipe import Recipe
 from zoo.spec import ModelSpec
 from zoo.tasks.base import Batches, Network, Signatures, graph_function
 from zoo.tasks.image_task import ImageTask, Move, image_shape

@@ -12,7 +12,8 @@ from etils import epy
 from zoo import preprocessing as pre
 from zoo.data import Split
 from zoo.errors import ZooError
-from zoo.recipe import ClassificationOptions, Recipe, TaskOptions
+from zoo.options import ClassificationOptions, TaskOptions
+from zoo.recipe import Recipe
 from zoo.tasks.classification import Classification, require_labels
 
 with epy.lazy_imports():

@@ -11,7 +11,8 @@ from etils import epy
 
 from zoo.data import Dataset, Split
 from zoo.metrics import ACCURACY
-from zoo.recipe import ClassificationOptions, Recipe, TaskOptions
+from zoo.options import ClassificationOptions, TaskOptions
+from zoo.recipe import Recipe
 from zoo.spec import ModelSpec
 from zoo.tasks.base import Network, Signatures, graph_function
 from zoo.tasks.classification import class_outputs, class_summary, compile_classifier, require_classes, require_labels

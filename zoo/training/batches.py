@@ -13,7 +13,8 @@ from zoo.data import Dataset, Split
 from zoo.data import load as load_data
 from zoo.data.sources import NAMED
 from zoo.errors import ZooError
-from zoo.recipe import ClassificationOptions, Recipe, SegmentationOptions
+from zoo.options import ClassificationOptions, SegmentationOptions
+from zoo.recipe import Recipe
 from zoo.spec import ModelSpec
 from zoo.tasks import ImageTask, Task, image_size
 

@@ -15,7 +15,8 @@ from etils import epy
 from zoo import artifacts, tasks
 from zoo.artifacts.manifest import MANIFEST, sha256
 from zoo.errors import ZooError, unknown
-from zoo.recipe import ClassificationOptions, Recipe, plain
+from zoo.options import ClassificationOptions
+from zoo.recipe import Recipe, plain
 from zoo.spec import Stage, check_keras
 from zoo.training.batches import load_for
 from zoo.training.devices import strategy
