@@ -10,11 +10,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from zoo import tasks
 from zoo.artifacts.lookup import open_artifact
 from zoo.artifacts.operations import check_operations
+from zoo.artifacts.rebuilding import rebuild
 from zoo.errors import ZooError
-from zoo.weights import assign, named_weights
 
 TOLERANCE = 1e-5  # how far a served output may be from the Keras model's
 TIMEOUT = 600  # seconds for serving the golden examples: a graph that never ends does not pass
@@ -34,7 +33,7 @@ def verify(*names: str | os.PathLike) -> list[dict[str, Any]]:
     artifacts = [open_artifact(name) for name in names]
     for artifact in artifacts:
         check_operations(artifact.path)
-        assign(named_weights(tasks.restore(artifact.manifest["model"]).build()), artifact.arrays())
+        rebuild(artifact)
     return serve_golden_examples(artifact.path for artifact in artifacts)
 
 
