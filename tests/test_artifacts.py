@@ -497,7 +497,7 @@ def test_a_manifest_other_than_the_published_one_is_refused(exported, tmp_path):
 def test_a_changed_weight_does_not_verify(mlp):
     change_byte(mlp / "1", None)
     reseal(mlp / "1")
-    with pytest.raises(ZooError, match="cannot serve the artifact: .*DataLossError"):
+    with pytest.raises(ZooError, match=r"cannot serve the artifact: .*DataLossError"):
         zoo.verify(mlp)
 
 
