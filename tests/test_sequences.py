@@ -281,6 +281,7 @@ NUMBERS = {"length": 40, "temperature": 0.9, "top_k": 9, "top_p": 0.95, "seed": 
 
 def test_a_streamed_text_is_that_of_the_signature(language):
     pieces = [*zoo.generate(language, "the quick", **NUMBERS)]
+    assert pieces == [*zoo.generate(language, "the quick", **NUMBERS)]
     assert len(pieces) > 1
     (text,) = language(["the quick"], signature="generate", **NUMBERS)["texts"]
     assert "the quick" + "".join(pieces) == text.decode()
