@@ -24,7 +24,15 @@ from matplotlib.figure import Figure
 
 import zoo
 
-NAMES = {"simple_rnn_char": "simple recurrent units", "gru_char": "GRU", "lstm_char": "LSTM"}
+# A simple recurrent network is shown with Keras' orthogonal recurrent kernel and with multiples of it: its gradient
+# falls or grows by about the factor at each step, a gated network's need not.
+NETWORKS = {
+    "simple recurrent units": ("simple_rnn_char", 1.0),
+    "simple, recurrent kernel x 0.5": ("simple_rnn_char", 0.5),
+    "simple, recurrent kernel x 2": ("simple_rnn_char", 2.0),
+    "GRU": ("gru_char", 1.0),
+    "LSTM": ("lstm_char", 1.0),
+}
 LETTERS, PAUSE, WINDOW, WIDTH = 8, 20, 48, 64
 
 
@@ -79,20 +87,24 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1500)
     arguments = parser.parse_args()
     measured: dict[str, dict[str, list[float]]] = {}
-    for name in NAMES:
+    for label, (name, factor) in NETWORKS.items():
         keras.utils.set_random_seed(0)
         model = zoo.create_model(name, classes=LETTERS, embedding=16, width=WIDTH, layers=1)
+        for variable in model.trainable_variables:
+            if variable.name == "recurrent_kernel":
+                variable.assign(variable * factor)
         step = training_step(model)
         tokens = windows(64, seed=10**6)[:, :-1]
         before = norms(model, tokens)
         for number in range(arguments.steps):
             loss = step(tf.constant(windows(32, seed=number)))
-        measured[name] = {"initial": before.tolist(), "trained": norms(model, tokens).tolist(), "loss": [float(loss)]}
-        print(name, f"loss {float(loss):.4f}", "gradient at distance 20:", f"{measured[name]['trained'][20]:.2e}")
+        measured[label] = {"initial": before.tolist(), "trained": norms(model, tokens).tolist(), "loss": [float(loss)]}
+        far = {moment: f"{measured[label][moment][20]:.1e}" for moment in ("initial", "trained")}
+        print(f"{label}: loss {float(loss):.4f}, gradient at distance 20:", far, flush=True)
     drawing = Figure(figsize=(9, 3.4), layout="constrained")
     for axes, moment in zip(drawing.subplots(1, 2, sharey=True), ("initial", "trained"), strict=True):
-        for name, label in NAMES.items():
-            axes.semilogy(measured[name][moment], label=label)
+        for label, found in measured.items():
+            axes.semilogy(found[moment], label=label)
         axes.set(title=f"{moment} weights", xlabel="distance in characters")
     drawing.axes[0].set(ylabel="relative norm of the gradient", ylim=(1e-9, 10))
     drawing.axes[0].legend()
