@@ -95,7 +95,7 @@ WRONG = {
     f"{TRAIN} --arg hidden": "--arg needs KEY=VALUE, not 'hidden'",
     f"{TRAIN} --config nothing.json": "no nothing.json in .",
     f"{TRAIN} --config image.png": "image.png is damaged",
-    f"{TRAIN} --config list.json": "list.json contains no recipe: `zoo info NAME --recipe NAME --json` prints one",
+    f"{TRAIN} --config list.json": "list.json is damaged: it holds no JSON object",
     f"{TRAIN} --config typo.json": "typo.json: unknown recipe key 'bach_size': did you mean batch_size",
     f"{TRAIN} --config short.json": 'short.json: recipe: missing value for field "batch_size"',
     f"{TRAIN} --config run/run.json --recipe paper": "--config and --recipe both give a recipe: give one",

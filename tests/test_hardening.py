@@ -4,6 +4,8 @@ The sweep over thousands of them is `python tests/attack/sweep.py`; here is a sm
 """
 
 import contextlib
+import json
+import os
 import shutil
 from pathlib import Path
 
@@ -11,13 +13,17 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from attack import forging
+from PIL import Image
 from tensorflow.core.protobuf import saved_model_pb2
 
 import zoo
-from zoo import artifacts
+from zoo import artifacts, report
+from zoo.artifacts import index
 from zoo.artifacts.rebuilding import rebuild
 from zoo.checkpoint import checkpoint_arrays
 from zoo.errors import ZooError
+
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
@@ -174,3 +180,192 @@ def test_random_bytes_in_an_index_are_refused_or_change_nothing(seed, version):
     with contextlib.suppress(ZooError):
         after = checkpoint_arrays(version / "variables" / "variables")
         assert sum(value.nbytes for value in after.values()) <= sum(value.nbytes for value in before.values())
+
+
+# --- manifests and indexes --------------------------------------------------------------------------------------
+
+
+def edited(**changes):
+    return lambda manifest: {**manifest, **changes}
+
+
+WRONG = {
+    "a list for the scores": edited(scores=[]),
+    "a text for the runs": edited(runs="none"),
+    "runs of numbers": edited(runs=[1, 2]),
+    "a training without a recipe": edited(training={"data": {}}),
+    "no origin": lambda manifest: {**manifest, "training": {**TRAINING, "origin": None}},
+    "data as a list": lambda manifest: {**manifest, "training": {**TRAINING, "data": []}},
+    "weights as a number": edited(weights=3),
+    "classes of numbers": lambda manifest: {**manifest, "model": {**manifest["model"], "classes": [1, 2, 3]}},
+    "a size as text": lambda manifest: {**manifest, "files": {"saved_model.pb": {"size": "1", "sha256": "0"}}},
+    "a score that is no number": lambda manifest: {**manifest, "scores": {**manifest["scores"], "test": "good"}},
+}
+TRAINING = {"recipe": {"optimizer": "sgd", "learning_rate": 1, "batch_size": 1, "epochs": 1, "loss": "cross_entropy"}}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_manifests_have_one_form(what, version):
+    forging.write_manifest(version, WRONG[what](forging.manifest_of(version)))
+    for call in (artifacts.read_manifest, zoo.load, zoo.verify):
+        with pytest.raises(ZooError, match=r"manifest\.json is damaged: ") as caught:
+            call(version)
+        assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[" * 100_000 + "]" * 100_000, "nested too deeply"),
+        ('{"a": ' * 40 + "1" + "}" * 40, "more than 32 levels deep"),
+        ('{"format": ' + "9" * 5_000 + "}", "is damaged"),
+        ('{"format": "' + "x" * 2**22 + '"}', "has .* bytes, more than"),
+        ("[]", "no JSON object"),
+    ],
+)
+def test_json_is_read_within_limits(text, message, version):
+    (version / "assets.extra" / "manifest.json").write_text(text)
+    with pytest.raises(ZooError, match=message):
+        artifacts.read_manifest(version)
+
+
+def fifo(file):
+    os.mkfifo(file)
+
+
+def link(file):
+    file.symlink_to("/dev/zero")
+
+
+def sparse(file):
+    with file.open("wb") as opened:
+        opened.truncate(2**40)
+
+
+@pytest.mark.parametrize("make", [fifo, link, sparse])
+@pytest.mark.parametrize(
+    "name", ["assets.extra/manifest.json", "saved_model.pb", "variables/variables.index", "assets.extra/golden.npz"]
+)
+def test_only_regular_files_are_opened(name, make, version):
+    manifest = forging.manifest_of(version)
+    (version / name).unlink()
+    make(version / name)
+    if name in manifest["files"]:
+        manifest["files"][name] = {"size": (version / name).lstat().st_size, "sha256": "0" * 64}
+        forging.write_manifest(version, manifest)
+    for call in (zoo.load, zoo.verify):
+        with pytest.raises(ZooError, match=r"regular file|is a link|sparse|more than"):
+            call(version)
+
+
+def test_a_broken_neighbor_keeps_its_place_in_the_index(honest, tmp_path):
+    for name in ("mlp_784_10.one", "mlp_784_10.two"):
+        shutil.copytree(honest.parent, tmp_path / "saved_models" / name)
+    root = tmp_path / "saved_models"
+    index.write_index(root)
+    before = json.loads((root / index.INDEX).read_text())
+    manifest = root / "mlp_784_10.two" / "1" / "assets.extra" / "manifest.json"
+    manifest.write_text('{"scores": {"metric": "nothing"}}')
+    index.write_index(root)
+    assert json.loads((root / index.INDEX).read_text()) == before
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"models": []},
+        {"sha256": {"a": 1}},
+        {"models": {"mlp_784_10": {"tags": {}, "aliases": {"default": "../../elsewhere"}}}},
+        {"models": {"mlp_784_10": {"tags": [], "aliases": {}}}},
+        {"models": {"../up": {"tags": {}, "aliases": {}}}},
+    ],
+)
+def test_indexes_have_one_form(changes, honest, monkeypatch, tmp_path):
+    shutil.copytree(honest.parent, "saved_models/mlp_784_10.one")
+    index.write_index(Path("saved_models"))
+    file = Path("saved_models", index.INDEX)
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+    with pytest.raises(ZooError, match=r"published\.json is damaged: .*remove it"):
+        index.published_index()
+
+
+def test_the_index_of_the_cache_says_nothing(honest, monkeypatch):
+    """A published name means the weights of the package's index, whatever lies in the cache."""
+    package, cache = Path("package").resolve(), Path("cache").resolve()
+    for folder, name in [(package, "mlp_784_10.good"), (cache, "mlp_784_10.good"), (cache, "mlp_784_10.evil")]:
+        shutil.copytree(honest.parent, folder / name)
+    for folder in (package, cache):
+        index.write_index(folder)
+    shutil.rmtree(package / "mlp_784_10.good")
+    content = json.loads((cache / index.INDEX).read_text())
+    content["models"]["mlp_784_10"]["aliases"] = dict.fromkeys(("default", "good", "data"), "evil")
+    (cache / index.INDEX).write_text(json.dumps(content))
+    monkeypatch.setenv("ZOO_CACHE", str(cache))
+    monkeypatch.setattr(index, "package_folder", lambda: package)
+    index.index_of.cache_clear()
+    for name in ("mlp_784_10.good", "mlp_784_10"):
+        assert artifacts.find(name).parent.name == "mlp_784_10.good"
+    manifest = cache / "mlp_784_10.good" / "1" / "assets.extra" / "manifest.json"
+    manifest.write_text(manifest.read_text() + " ")
+    with pytest.raises(ZooError, match="is not the published one"):
+        artifacts.read_manifest(manifest.parent.parent)
+
+
+# --- nothing is run, nothing is hidden --------------------------------------------------------------------------
+
+
+def test_names_are_shown_without_control_characters_and_markup(version, command):
+    names = ["\x1b[31mred\x1b[0m", "[bold]b[/bold]", "a\u202eb"]
+    manifest = forging.manifest_of(version)
+    forging.write_manifest(version, {**manifest, "model": {**manifest["model"], "classes": names}})
+    Image.new("L", (28, 28)).save("image.png")
+    for line in (f"info {version}", f"predict {version} image.png", f"predict {version} no\x1b[31m.png"):
+        _, out, err = command(line)
+        assert not {"\x1b", "\u202e"} & {*out, *err}, line
+    _, out, _ = command(f"info {version}")
+    assert "\\x1b[31mred\\x1b[0m, [bold]b[/bold], a\\u202eb" in " ".join(out.split())
+
+
+def test_a_report_holds_no_html(honest, monkeypatch):
+    shutil.copytree(honest.parent, "saved_models/mlp_784_10.<b>x")
+    version = Path("saved_models/mlp_784_10.<b>x/1")
+    manifest = forging.manifest_of(version)
+    scores = {**manifest["scores"], "dataset": "<script>|", "metric": "accuracy", "test": 0.5}
+    forging.write_manifest(version, {**manifest, "scores": scores})
+    index.write_index(Path("saved_models"))
+    table = report.table(Path("saved_models"))
+    assert "&lt;script&gt;&#124;" in table
+    assert "<" not in table
+
+
+EPS = b"""%!PS-Adobe-3.0 EPSF-3.0
+%%BoundingBox: 0 0 28 28
+%%EndComments
+(written) (w) file closefile
+showpage
+"""
+
+
+@pytest.mark.parametrize("name", ["x.eps", "x.png"])
+def test_no_command_starts_ghostscript(name, honest, command, monkeypatch, tmp_path):
+    """A Ghostscript of our own says whether it was started."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "gs").write_text(f"#!/bin/sh\ntouch {tmp_path}/started\n")
+    (tmp_path / "bin" / "gs").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin{os.pathsep}{os.environ['PATH']}")
+    for folder in ("data/a", "data/b", "images", "masks"):
+        Path(folder).mkdir(parents=True)
+        Path(folder, name).write_bytes(EPS)
+    Path(name).write_bytes(EPS)
+    unet = ROOT / "saved_models" / "unet_small.isbi"
+    for line in (
+        f"predict {honest} {name}",
+        f"predict {honest} images",
+        f"segment {name} -o mask.png --model {unet}",
+        f"evaluate {honest} --data data",
+        "train mlp_784_10 --data data --epochs 1",
+    ):
+        code, out, err = command(line)
+        assert code == 2, out
+        assert "Traceback" not in out + err
+    assert not (tmp_path / "started").exists()

@@ -16,6 +16,7 @@ import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import filelock
 import pytest
 
 from zoo import artifacts
@@ -48,9 +49,18 @@ class Handler(BaseHTTPRequestHandler):
         body = (self.server.folder / self.path.lstrip("/")).read_bytes()
         sent = {"truncated": body[:-9], "unnoticed": body[:-9], "corrupted": b"?" + body[1:]}.get(fault, body)
         self.send_response(200)
-        if fault != "unnoticed":  # without a length the end of the connection is the end of the file
+        if fault not in ("unnoticed", "endless"):  # without a length the end of the connection is the end of the file
             self.send_header("Content-Length", str(len(body)))
         self.end_headers()
+        if fault == "dripping":
+            for byte in body:
+                self.wfile.write(bytes([byte]))
+                if self.server.released.wait(0.1):
+                    return
+        if fault == "endless":
+            self.wfile.write(body)
+            while not self.server.released.is_set():
+                self.wfile.write(bytes(2**16))
         if fault == "hanging":
             self.wfile.write(body[:9])
             self.server.released.wait(30)
@@ -228,6 +238,48 @@ def closed_port():
         return listener.getsockname()[1]
 
 
+@pytest.mark.parametrize("ending", [MANIFEST, DATA])
+def test_a_server_has_limits_on_bytes_and_time(server, ending, monkeypatch):
+    monkeypatch.setattr(hub, "SLOWEST", 10**9)
+    server.fault = ("endless", ending)
+    assert "sends more bytes than are listed" in error_of()
+    server.fault = ("dripping", ending)
+    assert "it takes too long" in error_of()
+    assert not cached()
+
+
+def test_files_larger_than_the_index_says_are_not_fetched(server):
+    content = json.loads((server.package / index.INDEX).read_text())
+    content["models"]["mlp_784_10"]["tags"]["mnist_paper"]["bytes"] = 1000
+    (server.package / index.INDEX).write_text(json.dumps(content))
+    index.index_of.cache_clear()
+    assert "the index lists 1,000" in error_of()
+    assert len(server.asked) == 1
+
+
+def test_a_password_is_not_printed(server, monkeypatch):
+    for fault in ("404", "corrupted"):
+        server.fault = (fault, DATA)
+        monkeypatch.setenv("ZOO_HUB", f"http://me:secret@127.0.0.1:{server.server_port}")
+        assert "secret" not in error_of()
+
+
+def test_who_waits_for_another_process_is_told(server, capsys, monkeypatch):
+    monkeypatch.setattr(hub, "PATIENCE", 0.01)
+    cache_folder().mkdir(parents=True)
+    held = threading.Event()
+
+    def hold():
+        with filelock.FileLock(cache_folder() / f".{NAME}.1.lock"):
+            held.set()
+            time.sleep(0.3)
+
+    threading.Thread(target=hold).start()
+    held.wait()
+    artifacts.find(NAME)
+    assert f"note: another process fetches {NAME}: waiting for it" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("address", "message"),
     [
@@ -327,11 +379,12 @@ def test_files_outside_of_the_folder_are_refused(server, name, tmp_path):
 def test_an_index_cannot_name_a_folder_outside_of_the_cache(server):
     (server.package / index.INDEX).unlink()
     Path("saved_models").mkdir()
-    entry = {"tags": {"../../evil": {"version": "1"}}, "aliases": {"default": "../../evil"}}
+    tag = json.loads((server.folder / index.INDEX).read_text())["models"]["mlp_784_10"]["tags"]["mnist_paper"]
+    entry = {"tags": {"../../evil": tag}, "aliases": {"default": "../../evil"}}
     listed = {"models": {"lenet5": entry}, "sha256": {"lenet5.../../evil/1": "0"}}
     Path("saved_models", index.INDEX).write_text(json.dumps(listed))
     index.index_of.cache_clear()
-    assert "which is no name of a folder" in error_of("lenet5")
+    assert "'../../evil' is no name" in error_of("lenet5")
     assert not server.asked
 
 

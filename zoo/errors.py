@@ -22,9 +22,23 @@ def unknown(kind: str, name: str, known: Iterable[str], hint: str = "") -> ZooEr
     return ZooError(f"unknown {kind} {name!r}: {advice}{' ' + hint if hint else ''}")
 
 
+CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+
+
+def shown(text: str) -> str:
+    """A text with escapes in place of the control characters, but for line feed and tab, and of the marks that turn the
+    direction of writing: names in files shall not move a terminal's cursor or hide what it shows."""
+    return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def say(text: str = "", end: str = "\n", flush: bool = False) -> None:
+    """Print a text as it may be shown."""
+    print(shown(text), end=end, flush=flush)
+
+
 def note(text: str) -> None:
     """Print, on standard error and in one line, what was done to the user's data beside what was asked."""
-    print(f"note: {' '.join(text.split())}", file=sys.stderr, flush=True)
+    print(f"note: {shown(' '.join(text.split()))}", file=sys.stderr, flush=True)
 
 
 def listed(names: Iterable[str], most: int = 10) -> str:

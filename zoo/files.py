@@ -8,8 +8,9 @@ import os
 import shutil
 import stat
 from collections.abc import Iterator
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from etils import epy
 
@@ -31,7 +32,7 @@ def read_json(path: Path) -> dict[str, Any]:
         ZooError: for a file that is missing, damaged, too large, nested too deeply or no object.
     """
     try:
-        found = json.loads(read_regular(path, MOST_JSON_BYTES), parse_constant=_no_number)
+        found = json.loads(read_regular(path, MOST_JSON_BYTES))
     except (FileNotFoundError, NotADirectoryError):
         raise ZooError(f"no {path.name} in {path.parent}") from None
     except RecursionError:
@@ -53,40 +54,36 @@ def read_json(path: Path) -> dict[str, Any]:
     return found
 
 
-def _no_number(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
-
-
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> BufferedReader:
     """A file opened for reading.
 
     Raises:
-        OSError: for a missing one.
-        ValueError: for a link, a FIFO, a device, and a large file that is mostly holes.
+        OSError: for one that is missing or cannot be read.
+            Also for a link, a FIFO, a device, and a large file that is mostly holes.
     """
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # a FIFO would wait for a writer
     if path.is_symlink():
-        raise ValueError(f"{path.name} is a link, no file")
+        raise OSError(f"{path.name} is a link, no file")
     if not path.is_file():  # before it is opened: opening a device may act
-        raise FileNotFoundError(path) if not path.exists() else ValueError(f"{path.name} is no regular file")
+        raise FileNotFoundError(path) if not path.exists() else OSError(f"{path.name} is no regular file")
     descriptor = os.open(path, flags | getattr(os, "O_NOFOLLOW", 0))
     file = open(descriptor, "rb")  # noqa: PTH123, SIM115  # the caller closes it
     found = os.fstat(descriptor)
     if not stat.S_ISREG(found.st_mode):  # changed since
         file.close()
-        raise ValueError(f"{path.name} is no regular file")
+        raise OSError(f"{path.name} is no regular file")
     if found.st_size > SPARSE_FROM and getattr(found, "st_blocks", found.st_size) * 512 < found.st_size // 2:
         file.close()
-        raise ValueError(f"{path.name} is a sparse file")
+        raise OSError(f"{path.name} is a sparse file")
     return file
 
 
 def read_regular(path: Path, most: int | None = None) -> bytes:
-    """The bytes of a regular file; raises as `open_regular`, and ValueError for more than `most` bytes."""
+    """The bytes of a regular file; raises OSError as `open_regular`, and for more than `most` bytes."""
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         if most is not None and size > most:
-            raise ValueError(f"{path.name} has {size} bytes, more than {most}")
+            raise OSError(f"{path.name} has {size} bytes, more than {most}")
         return file.read(size)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import io
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,9 +13,8 @@ from etils import epy
 
 from zoo import registry
 from zoo.artifacts import published_index
-from zoo.artifacts.index import INDEX, roots
-from zoo.errors import ZooError
-from zoo.files import read_json
+from zoo.artifacts.index import INDEX, index_of, roots
+from zoo.errors import ZooError, shown
 from zoo.listing import list_models
 
 with epy.lazy_imports():
@@ -47,7 +47,7 @@ def rows(folder: Path | None = None) -> list[dict[str, Any]]:
     Args:
         folder: only weights of this `saved_models`; all that are found by name if None.
     """
-    index = read_json(folder / INDEX)["models"] if folder else published_index()
+    index = index_of(folder)["models"] if folder else published_index()
     times = latencies(folder)
     table = []
     for name in list_models():
@@ -69,7 +69,7 @@ def table(folder: Path | None = None) -> str:
     """The rows in Markdown."""
     lines = [HEADER, _rule(HEADER)]
     for row in rows(folder):
-        weights = f"`{row['name']}.{row['tag']}`" if row["tag"] else ""
+        weights = f"`{row['name']}.{_cell(row['tag'])}`" if row["tag"] else ""
         metric = _metric(row)
         cells = [f"`{row['name']}`", str(row["year"]), f"{row['parameters']:,}", metric, four_digits(row["reported"])]
         cells += [weights, four_digits(row["validation"]), four_digits(row["test"]), _spread(row)]
@@ -138,7 +138,10 @@ def latencies(folder: Path | None = None) -> dict[str, float]:
     for root in [folder] if folder else reversed(roots()):
         if (root / CSV).is_file():
             with (root / CSV).open(encoding="utf-8", newline="") as file:
-                times |= {f"{row['name']}.{row['tag']}": float(row["milliseconds"]) for row in csv.DictReader(file)}
+                try:
+                    times |= {f"{row['name']}.{row['tag']}": float(row["milliseconds"]) for row in csv.DictReader(file)}
+                except (ValueError, KeyError, TypeError, csv.Error) as error:
+                    raise ZooError(f"{root / CSV} is damaged ({error}): remove it") from None
     return times
 
 
@@ -147,7 +150,12 @@ def _rule(header: str) -> str:
 
 
 def _metric(row: Mapping[str, Any]) -> str:
-    return f"{row['metric']}, {row['dataset']}" if row["dataset"] else ""
+    return _cell(f"{row['metric']}, {row['dataset']}") if row["dataset"] else ""
+
+
+def _cell(text: str) -> str:
+    """A text in a table of Markdown, without HTML, control characters, or the end of a cell or of code."""
+    return html.escape(shown(text), quote=False).replace("|", "&#124;").replace("`", "'")
 
 
 def _spread(row: Mapping[str, Any]) -> str:

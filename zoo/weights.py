@@ -13,9 +13,12 @@ import numpy as np
 from etils import epy
 
 from zoo.errors import ZooError
+from zoo.files import open_regular
 
 with epy.lazy_imports():
     import keras
+
+MOST_COMPRESSED = 100  # times that the arrays of a file may be larger than the file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,9 +111,12 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
         ZooError: for a file that is missing, damaged or holds pickled objects.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open_regular(path) as file, np.load(file, allow_pickle=False) as archive:
+            size = sum(member.file_size for member in archive.zip.infolist())
+            if size > MOST_COMPRESSED * os.fstat(file.fileno()).st_size:
+                raise ValueError(f"its arrays have {size} bytes")
             return {key: archive[key] for key in archive.files}
     except FileNotFoundError:
         raise ZooError(f"no weights file {path}") from None
-    except (ValueError, OSError, EOFError, BadZipFile, KeyError) as error:
+    except (ValueError, OSError, EOFError, BadZipFile, KeyError, TypeError, MemoryError) as error:
         raise ZooError(f"{path} is not a readable .npz file: {error}") from None

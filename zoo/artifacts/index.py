@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from zoo import registry
+from zoo.artifacts import schema
 from zoo.artifacts.manifest import MANIFEST, Artifact, newest_version, parse_manifest, sha256
 from zoo.errors import ZooError
 from zoo.files import cache_folder, package_folder, write_json
@@ -28,19 +29,24 @@ def roots() -> list[Path]:
 
 @functools.cache
 def index_of(root: Path) -> dict[str, Any]:
-    """The index of one folder, `models` and the `sha256` of their manifests; empty where it has none.
+    """The index of one folder, `models` and the `sha256` of their manifests; empty where it has none, and for the
+    cache.
 
     Raises:
         ZooError: for a damaged one.
     """
     file = root / INDEX
-    if not file.is_file():
+    if not file.exists() or _is_cache(root):
         return {}
     try:
-        index = json.loads(file.read_text(encoding="utf-8"))
-        return {"models": dict(index["models"]), "sha256": dict(index["sha256"])}
-    except (ValueError, KeyError, TypeError) as error:
-        raise ZooError(f"{file} is damaged ({error}): remove it, the next export writes it anew") from None
+        return schema.read(file, schema.Index)
+    except ZooError as error:
+        raise ZooError(f"{error}; remove it, the next export writes it anew") from None
+
+
+def _is_cache(root: Path) -> bool:
+    """Whether a folder only keeps what the indexes of others list."""
+    return root == cache_folder() and root not in (package_folder(), Path("saved_models").resolve())
 
 
 def published_index() -> dict[str, dict[str, Any]]:
@@ -60,20 +66,29 @@ def published_index() -> dict[str, dict[str, Any]]:
 
 
 def write_index(root: Path) -> None:
-    """Write `published.json` anew from the newest manifest of each artifact in the folder."""
+    """Write `published.json` anew from the newest manifest of each artifact in the folder. Of a damaged one the index
+    keeps what it listed."""
     models: dict[str, dict[str, Any]] = {}
-    hashes = {}
+    hashes: dict[str, str] = {}
+    before: dict[str, Any] = {"models": {}, "sha256": {}}
+    with contextlib.suppress(ZooError):
+        before = schema.read(root / INDEX, schema.Index)
     for directory in sorted(child for child in root.iterdir() if child.is_dir() and "." in child.name):
-        path = newest_version(directory)
-        if not (path / MANIFEST).is_file():
-            continue
-        try:
-            manifest = parse_manifest(path)
-            scores, runs = manifest["scores"], manifest["runs"]
-        except (ZooError, KeyError):  # a damaged neighbor: whoever opens it gets the error
-            continue
-        metric = scores["metric"]
         name, tag = directory.name.split(".", 1)
+        try:
+            path = newest_version(directory)
+            if not os.path.lexists(path / MANIFEST):
+                continue
+            manifest = parse_manifest(path)
+            scores, runs, metric = manifest["scores"], manifest["runs"], manifest["scores"]["metric"]
+            if metric is not None:
+                get_metric(metric)
+        except (ZooError, OSError):  # a damaged neighbor: whoever opens it gets the error
+            if known := before["models"].get(name, {}).get("tags", {}).get(tag):
+                models.setdefault(name, {"tags": {}})["tags"][tag] = known
+                full = f"{directory.name}/{known['version']}"
+                hashes |= {key: value for key, value in before["sha256"].items() if key == full}
+            continue
         models.setdefault(name, {"tags": {}})["tags"][tag] = {
             **{key: scores[key] for key in ("dataset", "metric", "test", "validation", "reported")},
             "runs": [run["metrics"]["test"][metric] for run in runs if metric in run["metrics"]["test"]],

@@ -48,6 +48,10 @@ def _find_named(name: str) -> Path | None:
         content = index.index_of(root)
         entry = content.get("models", {}).get(plain, {})
         actual = entry.get("aliases", {}).get(tag or "default", tag)
+        if listed:  # an alias stands for what the first index says
+            actual = listed[0].partition(".")[2]
+        elif found:
+            actual = found.name.partition(".")[2]
         full = f"{plain}.{actual}"
         if (root / full).is_dir():
             if found is None and (listed is None or _is_listed(root, *listed)):
@@ -90,10 +94,9 @@ def read_manifest(path: Path) -> dict[str, Any]:
     """
     manifest = parse_manifest(path)
     root = path.parent.parent
-    content = index.index_of(root)
-    if not content and root == cache_folder():
-        content = index.index_of(index.package_folder())
-    listed = content.get("sha256", {}).get(f"{path.parent.name}/{path.name}")
-    if listed not in (None, sha256(path / MANIFEST)):
+    version = f"{path.parent.name}/{path.name}"
+    folders = index.roots() if root == cache_folder() else [root]
+    listed = [known for folder in folders if (known := index.index_of(folder).get("sha256", {}).get(version))]
+    if listed and listed[0] != sha256(path / MANIFEST):
         raise ZooError(f"{path / MANIFEST} is not the published one: its sha256 differs from that in {index.INDEX}")
     return manifest

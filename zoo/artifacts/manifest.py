@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
+import os
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from etils import epy
 
+from zoo.artifacts import schema
 from zoo.errors import ZooError
+from zoo.files import open_regular, read_json
 
 with epy.lazy_imports():
     from zoo import checkpoint
@@ -65,26 +67,20 @@ def parse_manifest(path: Path) -> dict[str, Any]:
         ZooError: for one that is missing, damaged, incomplete or of another format.
     """
     file = path / MANIFEST
-    try:
-        manifest = json.loads(file.read_bytes())
-    except FileNotFoundError:
-        raise ZooError(f"{path} is not an artifact of zoo: it has no {MANIFEST}") from None
-    except (ValueError, OSError) as error:
-        raise ZooError(f"{file} is damaged: {error}") from None
-    files = manifest.get("files") if isinstance(manifest, dict) else None
-    if (
-        not isinstance(files, dict)
-        or not {"format", "model"} <= manifest.keys()
-        or not all(isinstance(entry, dict) and {"size", "sha256"} <= entry.keys() for entry in files.values())
-    ):
-        raise ZooError(f"{file} is damaged: keys are missing")
-    if manifest["format"] != FORMAT:
-        raise ZooError(f"{path} has format {manifest['format']}, not {FORMAT}: read it with the release that wrote it")
+    if not os.path.lexists(file):
+        raise ZooError(f"{path} is not an artifact of zoo: it has no {MANIFEST}")
+    manifest = read_json(file)
+    if manifest.get("format", FORMAT) != FORMAT:
+        raise ZooError(
+            f"{path} has format {str(manifest['format'])[:20]}, not {FORMAT}: read it with the release that wrote it"
+        )
+    schema.check(file, manifest, schema.Manifest)
     return manifest
 
 
 def check_files(artifact: Artifact) -> None:
-    """Raises ZooError unless the directory holds exactly the manifest's files with their sizes and sha256."""
+    """Raises ZooError unless the directory holds exactly the manifest's files, regular ones, with their sizes and
+    sha256."""
     path, listed = artifact.path, artifact.manifest["files"]
     present = {
         file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_symlink() or not file.is_dir()
@@ -94,7 +90,7 @@ def check_files(artifact: Artifact) -> None:
             raise ZooError(f"{path} is damaged: {relative} is not in its manifest")
         if relative not in present or ".." in PurePosixPath(relative).parts:
             raise ZooError(f"{path} is damaged: {relative} is missing")
-        size = (path / relative).stat().st_size
+        size = (path / relative).lstat().st_size
         if size != listed[relative]["size"]:
             raise ZooError(f"{path} is damaged: {relative} has {size} bytes, not {listed[relative]['size']}")
         if sha256(path / relative) != listed[relative]["sha256"]:
@@ -102,9 +98,12 @@ def check_files(artifact: Artifact) -> None:
 
 
 def sha256(path: Path) -> str:
-    """The sha256 of a file, as hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """The sha256 of a regular file, as hexadecimal digits; raises ZooError for one that cannot be read."""
+    try:
+        with open_regular(path) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ZooError(f"{path} cannot be read: {error}") from None
 
 
 def newest_version(path: Path) -> Path:

@@ -11,7 +11,7 @@ from rich.console import Console
 
 import zoo
 from zoo.cli import artifacts, language, models, prediction, quiet, training
-from zoo.errors import ZooError
+from zoo.errors import ZooError, shown
 
 WITHOUT_TENSORFLOW = ("list", "info", "report")
 
@@ -67,7 +67,7 @@ def main() -> None:
     except ZooError as error:
         if "--debug" in sys.argv:
             raise
-        line = " ".join(str(error).split())
+        line = shown(" ".join(str(error).split()))
         Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(f"error: {line}", style="red")
         sys.exit(2)
     except KeyboardInterrupt:

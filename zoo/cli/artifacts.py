@@ -14,7 +14,7 @@ from zoo import artifacts
 from zoo import report as results
 from zoo.cli import quiet
 from zoo.cli.options import Averaged, Several, Storage, words
-from zoo.errors import ZooError
+from zoo.errors import ZooError, say
 
 with epy.lazy_imports():
     from zoo.serving import server
@@ -38,14 +38,14 @@ def export(
     if len(sources) > 1 and not all(are_runs):
         raise ZooError(f"{sources[are_runs.index(False)]} is not a run: several sources must be runs of one training")
     source = [zoo.load_run(source) for source in sources] if all(are_runs) else zoo.load(sources[0])
-    print(zoo.export(source, path, format=format, storage=storage, tta=words(tta)))  # type: ignore[arg-type]
+    say(str(zoo.export(source, path, format=format, storage=storage, tta=words(tta))))  # type: ignore[arg-type]
 
 
 def verify(sources: Several) -> None:
     """Verify artifacts: files, operations, weights, and the golden examples in a process with TensorFlow alone."""
     for result in zoo.verify(*sources):
         signatures = ", ".join(result["signatures"])
-        print(f"{result['path']}: verified, largest difference {result['difference']:.1e}; signatures: {signatures}")
+        say(f"{result['path']}: verified, largest difference {result['difference']:.1e}; signatures: {signatures}")
 
 
 def serve(
@@ -79,7 +79,7 @@ def report(
 ) -> None:
     """Print the table of all models: reported and measured scores, size and latency."""
     if write is None:
-        print(results.table())
+        say(results.table())
     else:
         quiet.import_tensorflow()
         results.write(write)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import zoo
 from zoo.artifacts import Artifact, read_manifest
 from zoo.artifacts.manifest import GOLDEN
 from zoo.errors import ZooError
+from zoo.files import open_regular
 
 with epy.lazy_imports():
     import numpy as np
@@ -105,19 +107,22 @@ def _signatures(path: Path) -> dict[str, dict[str, dict[str, str]]]:
     """The inputs and outputs of each serving signature with their types, from the golden examples."""
     found: dict[str, dict[str, dict[str, str]]] = {}
     try:
-        with np.load(path / GOLDEN, allow_pickle=False) as golden:
-            for key in golden.files:
-                signature, _, way, name = key.split("/")
+        with open_regular(path / GOLDEN) as file, zipfile.ZipFile(file) as golden:
+            for key in golden.namelist():
+                signature, _, way, name = key.removesuffix(".npy").split("/")
+                with golden.open(key) as array:  # of which the header alone is read
+                    np.lib.format.read_magic(array)
+                    shape, _, dtype = np.lib.format.read_array_header_1_0(array)
                 ways = found.setdefault(signature, {"inputs": {}, "outputs": {}})
-                ways[way][name] = _type(golden[key])
-    except (OSError, ValueError, KeyError) as error:
+                ways[way][name] = _type(shape, dtype)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
         raise ZooError(f"{path / GOLDEN} is damaged: {error}") from None
     return found
 
 
-def _type(array: Any) -> str:
-    name = "string" if array.dtype.kind in "SU" else array.dtype.name
-    return f"{name}, {array.ndim} {'axis' if array.ndim == 1 else 'axes'}" if array.ndim else name
+def _type(shape: tuple[int, ...], dtype: Any) -> str:
+    name = "string" if dtype.kind in "SU" else dtype.name
+    return f"{name}, {len(shape)} {'axis' if len(shape) == 1 else 'axes'}" if shape else name
 
 
 def _usage(source: str, path: Path, spec: zoo.ModelSpec) -> list[str]:

@@ -10,6 +10,7 @@ import typer
 
 import zoo
 from zoo.cli.options import Json, Seed, Trained
+from zoo.errors import say
 
 
 def generate(
@@ -29,10 +30,10 @@ def generate(
     pieces = zoo.generate(
         source, prompt, length=length, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed
     )  # fmt: skip
-    print(prompt, end="", flush=True)
+    say(prompt, end="", flush=True)
     for piece in pieces:
-        print(piece, end="", flush=True)
-    print()
+        say(piece, end="", flush=True)
+    say()
 
 
 def score(
@@ -50,11 +51,11 @@ def score(
             {"text": one.text, "nats": one.nats, "character_nats": [float(nats) for nats in one.character_nats]}
             for one in scores
         ]
-        print(json.dumps(rows, indent=1))
+        say(json.dumps(rows, indent=1))
     else:
         for one in scores:
-            print(f"{one.nats:.4f}  {one.bits_per_character:.4f} bits/character  {one.text}")
+            say(f"{one.nats:.4f}  {one.bits_per_character:.4f} bits/character  {one.text}")
     if picture is not None:
         zoo.draw_scores(scores, picture)
         if not as_json:
-            print(f"picture: {picture}")
+            say(f"picture: {picture}")

@@ -8,14 +8,13 @@ import os
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 import zoo
 from zoo import artifacts
 from zoo.cli import card as cards
-from zoo.cli.options import Json, complete_any, console
-from zoo.errors import ZooError
+from zoo.cli.options import Json, cell, complete_any, console
+from zoo.errors import ZooError, say
 from zoo.listing import best_entry
 from zoo.report import four_digits
 
@@ -42,7 +41,7 @@ def list_models(
         sort=sort,
     )  # fmt: skip
     if as_json:
-        print(json.dumps(names))
+        say(json.dumps(names))
         return
     index = artifacts.published_index()
     rows: list[tuple[str, ...]] = []
@@ -74,7 +73,7 @@ def _print_columns(rows: list[tuple[str, ...]]) -> None:
     for place in places:
         table.add_column(COLUMNS[place], no_wrap=True, justify="right" if COLUMNS[place] == "parameters" else "left")
     for row in rows:
-        table.add_row(*(escape(row[place]) for place in places))
+        table.add_row(*(cell(row[place]) for place in places))
     output.print(table)
 
 
@@ -96,7 +95,7 @@ def info(
             raise ZooError("--recipe shows a recipe of a model: give its name without a tag")
         card = cards.card(artifacts.find(name), name)
         if as_json:
-            print(json.dumps(card, indent=1))
+            say(json.dumps(card, indent=1))
         else:
             _print_card(card)
         return
@@ -104,14 +103,14 @@ def info(
     if recipe is not None:
         keys = dataclasses.asdict(spec.recipe(recipe))
         if as_json:
-            print(json.dumps(keys, indent=1))
+            say(json.dumps(keys, indent=1))
         else:
             _print_page(spec.name, f"recipe {recipe}", [(key, json.dumps(value)) for key, value in keys.items()])
         return
     tags = artifacts.published_index().get(name, {}).get("tags", {})
     if as_json:
         fields = {key: value for key, value in dataclasses.asdict(spec).items() if key not in ("builder", "prepare")}
-        print(json.dumps({**fields, "weights": tags}, indent=1))
+        say(json.dumps({**fields, "weights": tags}, indent=1))
     else:
         _print_model(spec, tags)
 
@@ -183,9 +182,9 @@ def _print_card(card: dict[str, Any]) -> None:
         )
         rows.append((f"signature {name}", f"{inputs} -> {outputs}"))
     _print_page(card["name"], card["summary"], rows)
-    print("load with")
+    say("load with")
     for line in card["usage"]:
-        print(f"    {line}")
+        say(f"    {line}")
 
 
 def _short(recipe: dict[str, Any]) -> str:
@@ -198,10 +197,10 @@ def _short(recipe: dict[str, Any]) -> str:
 
 def _print_page(name: str, summary: str, rows: list[tuple[str, str]]) -> None:
     output = console()
-    output.print(f"[bold]{escape(name)}[/bold]  {escape(summary)}")
+    output.print(f"[bold]{cell(name)}[/bold]  {cell(summary)}")
     table = Table(show_header=False, box=None)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for label, value in rows:
-        table.add_row(label, escape(value))
+        table.add_row(label, cell(value))
     output.print(table)

@@ -12,9 +12,10 @@ from typing import Annotated, Any
 import typer
 from etils import epy
 from rich.console import Console
+from rich.markup import escape
 
 import zoo
-from zoo.errors import ZooError, unknown
+from zoo.errors import ZooError, shown, unknown
 from zoo.files import read_json
 
 with epy.lazy_imports():
@@ -107,6 +108,11 @@ def console(*, at_least: int = 0) -> Console:
     return Console(highlight=False, width=max(shutil.get_terminal_size().columns, at_least))
 
 
+def cell(text: str) -> str:
+    """A text for rich's tables and lines: without control characters, and with its brackets as they are."""
+    return escape(shown(text))
+
+
 def data_of(name: str, text_column: str | None, label_column: str | None) -> str | zoo.data.Dataset:
     """The data set with the columns that were named, or its name where none was."""
     if text_column is None and label_column is None:
@@ -170,8 +176,6 @@ def read_config(file: Path, spec: zoo.ModelSpec) -> tuple[zoo.Recipe, dict[str, 
         ZooError: for a file that is missing or damaged, and a recipe that the model's task cannot have.
     """
     content = read_json(file)
-    if not isinstance(content, dict):
-        raise ZooError(f"{file} contains no recipe: `zoo info NAME --recipe NAME --json` prints one")
     model = content.get("model", {})
     arguments = model.get("arguments", {}) if model.get("spec") == spec.name else {}
     try:

@@ -12,6 +12,7 @@ import typer
 
 import zoo
 from zoo.cli.options import Csv, Json, Trained
+from zoo.errors import say
 
 
 def predict(
@@ -31,7 +32,7 @@ def predict(
     given = [line for one in inputs for line in (_lines(sys.stdin) if one == "-" else [one])]
     rows = [_with_top(row, top) for row in zoo.predict(source, given)]
     if as_json:
-        print(json.dumps(rows, indent=1))
+        say(json.dumps(rows, indent=1))
     elif as_csv:
         table = csv.writer(sys.stdout, lineterminator="\n")
         for number, row in enumerate(rows):
@@ -42,7 +43,7 @@ def predict(
     else:
         for row in rows:
             values = _cells(row).values()
-            print("  ".join(f"{value:.4f}" if isinstance(value, float) else str(value) for value in values))
+            say("  ".join(f"{value:.4f}" if isinstance(value, float) else str(value) for value in values))
 
 
 def _lines(file: TextIO) -> list[str]:
@@ -87,8 +88,8 @@ def segment(
     """Predict the class of each pixel of a large image, tile by tile; write the mask and a picture of it."""
     done = zoo.segment(model, image, mask, tile=tile, overlap=overlap, tta=tta, overlay=overlay)
     for name, share in done.shares.items():
-        print(f"{name}  {share:.4f}")
-    print(f"mask: {done.mask}; overlay: {done.overlay}")
+        say(f"{name}  {share:.4f}")
+    say(f"mask: {done.mask}; overlay: {done.overlay}")
 
 
 def sample(
@@ -110,4 +111,4 @@ def sample(
     """Draw images from a trained generator as a grid or an animation."""
     names = None if labels is None else labels.split(",")
     images = zoo.sample(source, count, seed=seed, labels=names, interpolate=interpolate, path=output)
-    print(f"{len(images)} images of {images.shape[1]} x {images.shape[2]}: {output}")
+    say(f"{len(images)} images of {images.shape[1]} x {images.shape[2]}: {output}")

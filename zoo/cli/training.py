@@ -9,7 +9,6 @@ from typing import Annotated
 
 import typer
 from etils import epy
-from rich.markup import escape
 from rich.table import Table
 
 import zoo
@@ -40,8 +39,9 @@ from zoo.cli.options import (
     Strict,
     TextColumn,
     Trained,
+    cell,
 )
-from zoo.errors import ZooError
+from zoo.errors import ZooError, say
 
 with epy.lazy_imports():
     from zoo import tasks
@@ -158,7 +158,7 @@ def reproduce(
 ) -> None:
     """Retrain weights from their manifest and check the test score against the recorded range."""
     done = zoo.reproduce(source, data=data, smoke=smoke, seed=seed, out=out, devices=devices)
-    print(
+    say(
         f"{done.name} {'passes' if smoke else 'is reproduced'}: test {done.metric} {done.measured:.4f} "
         f"is within {done.low:.4f} to {done.high:.4f}"
     )
@@ -190,26 +190,28 @@ def evaluate(
         classified.write_errors(errors, found.split, found.classified)
     whole = {**found.scores, "split": found.part, "examples": len(found.split)}
     if as_json:
-        print(json.dumps({**whole, **(found.classified.as_plain() if found.classified else {})}))
+        say(json.dumps({**whole, **(found.classified.as_plain() if found.classified else {})}))
     elif as_csv and found.classified:
-        print(found.classified.as_csv(), end="")
+        say(found.classified.as_csv(), end="")
     else:
-        print(f"{found.part}, {len(found.split):,} examples: {_line(found.scores)}")
+        say(f"{found.part}, {len(found.split):,} examples: {_line(found.scores)}")
         if found.classified:
             _print_classified(found.classified)
         if errors is not None:
-            print(f"errors: {errors / 'errors.csv'}")
+            say(f"errors: {errors / 'errors.csv'}")
 
 
 def _print_classified(found: classified.Classified) -> None:
     """The calibration error, and a line for each class with its row of the confusion matrix; where there are many
     classes, the most frequent confusions instead of the matrix."""
-    print(f"calibration error {found.calibration_error():.4f}")
+    say(f"calibration error {found.calibration_error():.4f}")
     shown = len(found.classes) <= MOST_COLUMNS
-    table = Table("true class", "examples", "precision", "recall", *(found.classes if shown else ()), box=None)
+    table = Table(
+        "true class", "examples", "precision", "recall", *(map(cell, found.classes) if shown else ()), box=None
+    )
     for row, counts in zip(found.per_class(), found.confusion.tolist(), strict=True):
         shares = ("" if row[key] is None else f"{row[key]:.4f}" for key in ("precision", "recall"))
-        table.add_row(escape(row["class"]), str(row["examples"]), *shares, *(map(str, counts) if shown else ()))
+        table.add_row(cell(row["class"]), str(row["examples"]), *shares, *(map(str, counts) if shown else ()))
     options.console(at_least=WIDE).print(table)
     if not shown:
         pairs = [
@@ -219,7 +221,7 @@ def _print_classified(found: classified.Classified) -> None:
             if count and said != true
         ]
         for count, true, said in sorted(pairs, reverse=True)[:MOST_COLUMNS]:
-            print(f"{count} of {true} predicted as {said}")
+            say(f"{count} of {true} predicted as {said}")
 
 
 def ensemble(
@@ -245,7 +247,7 @@ def ensemble(
         rows = [(row["name"], [row[split] for split in whole.metrics]) for row in whole.record["members"]]
         rows.append(("ensemble", [scores[monitor.name] for scores in whole.metrics.values()]))
         for label, scores in rows:
-            table.add_row(label, *(f"{1 - score if errors else score:.4f}" for score in scores))
+            table.add_row(cell(label), *(f"{1 - score if errors else score:.4f}" for score in scores))
         if disagreement := whole.record.get("disagreement", {}).values():
             table.add_row("not all agree", *(f"{split['any']:.4f}" for split in disagreement))
             table.add_row("two differ, mean", *(f"{split['pairs']:.4f}" for split in disagreement))
@@ -256,33 +258,33 @@ def ensemble(
         export_to or Path("saved_models") / f"{whole.task.spec.name}.{tag}",
         storage=storage,  # type: ignore[arg-type]
     )
-    print(f"exported to {path} and verified in a process with TensorFlow alone")
+    say(f"exported to {path} and verified in a process with TensorFlow alone")
 
 
 def _conclude(run: zoo.Run, export_to: Path | None) -> None:
     """Export a finished run; print its scores and the commands that come next."""
     if "loaded" in run.record:
-        print(f"from {run.record['origin']['name']}: {run.record['loaded']}")
+        say(f"from {run.record['origin']['name']}: {run.record['loaded']}")
     for split, scores in run.metrics.items():
-        print(f"{split} at epoch {run.best_epoch}: {_line(scores)}")
+        say(f"{split} at epoch {run.best_epoch}: {_line(scores)}")
     row, monitor = run.history[run.best_epoch - 1], run.task.monitor
     if monitor is not None and monitor.name in row:
         gap = row[monitor.name] - row[f"val_{monitor.name}"]
-        print(f"training minus validation {monitor.name} there: {gap:+.4f}")
+        say(f"training minus validation {monitor.name} there: {gap:+.4f}")
     target = run.recipe.targets.get(run.record["data"]["name"])
     if monitor is not None and target is not None:
         reached = monitor.reaches(run.metrics["validation"][monitor.name], target)
-        print(f"validation target of the recipe, {target}: {'reached' if reached else 'missed'}")
+        say(f"validation target of the recipe, {target}: {'reached' if reached else 'missed'}")
     path = zoo.export(run, export_to or Path("saved_models") / f"{run.task.spec.name}.{run.tag}")
-    print(f"exported to {path} and verified in a process with TensorFlow alone")
-    print(f"curves:  {run.directory / 'curves.png'}")
+    say(f"exported to {path} and verified in a process with TensorFlow alone")
+    say(f"curves:  {run.directory / 'curves.png'}")
     exported, example = shlex.quote(str(path.parent)), shlex.quote(run.record["example"])
     if run.record["example"] and isinstance(run.task, tasks.ImageTask) and run.task.has_masks:
         mask = "mask.npy" if run.task.overlapping else "mask.png"
-        print(f"segment: zoo segment {example} -o {mask} --model {exported}")
+        say(f"segment: zoo segment {example} -o {mask} --model {exported}")
     elif run.record["example"]:
-        print(f"predict: zoo predict {exported} {example}")
-    print(f"serve:   zoo serve {exported}")
+        say(f"predict: zoo predict {exported} {example}")
+    say(f"serve:   zoo serve {exported}")
 
 
 def _line(scores: dict[str, float]) -> str:

@@ -261,6 +261,6 @@ class SampleGrids(keras.callbacks.Callback):
         self.write(self.epoch)
 
     def on_train_end(self, logs: dict | None = None) -> None:
-        frames = [np.asarray(Image.open(file)) for file in sorted(self.folder.glob("epoch-*.png"))]
+        frames = [np.asarray(Image.open(file, formats=("PNG",))) for file in sorted(self.folder.glob("epoch-*.png"))]
         frames = [frame[..., None] if frame.ndim == 2 else frame for frame in frames]
         pictures.write(self.folder.with_suffix(".gif"), frames, milliseconds=200)

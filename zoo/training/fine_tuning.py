@@ -15,7 +15,7 @@ from etils import epy
 from zoo import artifacts
 from zoo.artifacts.manifest import MANIFEST, sha256
 from zoo.artifacts.rebuilding import rebuild
-from zoo.errors import ZooError, unknown
+from zoo.errors import ZooError, say, unknown
 from zoo.options import ClassificationOptions
 from zoo.recipe import Recipe, plain
 from zoo.spec import Stage, check_keras
@@ -125,7 +125,7 @@ def fine_tune(
         record["only_class"] = only_class
     if variant := (artifact.manifest["training"] or {}).get("variant"):
         record["variant"] = variant
-    print(remarks.class_counts(dataset))
+    say(remarks.class_counts(dataset))
     if described := given.describe():
         record["given_in_python"] = described
 
@@ -144,7 +144,7 @@ def fine_tune(
         best_rank, best_epoch, best_weights = float("-inf"), 0, {}
         for number, stage in enumerate(stages, start=1):
             own = stage_recipe(recipe, stage, **changes)
-            print(f"stage {number} of {len(stages)}, {stage.name}: {', '.join(stage.layers)} at {own.learning_rate}")
+            say(f"stage {number} of {len(stages)}, {stage.name}: {', '.join(stage.layers)} at {own.learning_rate}")
             freeze_all_but(model, stage.layers)
             part = directory / f"stage{number}-{stage.name}"
             part.mkdir(exist_ok=True)

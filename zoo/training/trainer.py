@@ -16,7 +16,7 @@ from etils import epy
 
 from zoo import registry, tasks
 from zoo.data import Dataset, brightness
-from zoo.errors import ZooError, note
+from zoo.errors import ZooError, note, say
 from zoo.files import read_json, write_json
 from zoo.recipe import Recipe, plain
 from zoo.spec import check_keras
@@ -101,7 +101,7 @@ def train(
     usual = {**spec.arguments, **recipe.arguments}
     if variant := {key: value for key, value in arguments.items() if plain(usual.get(key)) != value}:
         record["variant"] = variant
-    print(remarks.class_counts(dataset))
+    say(remarks.class_counts(dataset))
     if described := given.describe():
         record["given_in_python"] = described
     with seeded(seed, deterministic):
