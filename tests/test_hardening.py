@@ -4,9 +4,14 @@ The sweep over thousands of them is `python tests/attack/sweep.py`; here is a sm
 """
 
 import contextlib
+import dataclasses
 import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +27,8 @@ from zoo.artifacts import index
 from zoo.artifacts.rebuilding import rebuild
 from zoo.checkpoint import checkpoint_arrays
 from zoo.errors import ZooError
+from zoo.files import written
+from zoo.training import runs
 
 ROOT = Path(__file__).parent.parent
 
@@ -369,3 +376,81 @@ def test_no_command_starts_ghostscript(name, honest, command, monkeypatch, tmp_p
         assert code == 2, out
         assert "Traceback" not in out + err
     assert not (tmp_path / "started").exists()
+
+
+# --- runs -------------------------------------------------------------------------------------------------------
+
+TRAIN = "train mlp_784_10 --data digits --epochs {} --out run --export saved/mlp_784_10.run"
+
+
+def start(line, *, most=None):
+    """A command in a process of its own, whose files may have so many bytes."""
+    code = "from zoo import cli; cli.main()"
+    if most:
+        code = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({most}, {most})); {code}"
+    command = [sys.executable, "-c", code, *line.split()]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def has(path, process):
+    while not Path(path).exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+def test_sigterm_ends_a_training_as_the_keyboard_does(command):
+    process = start(TRAIN.format(10_000))
+    has("run/state.npz", process)
+    code, _, err = command(TRAIN.format(10_000))
+    assert (code, err.count("\n")) == (2, 1)
+    assert "another process trains in run: wait for it, or choose another --out" in err
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert err.splitlines()[-1] == "stopped by SIGTERM: a training resumes when its command is repeated"
+    assert "Traceback" not in err
+    state = np.load("run/state.npz")
+    assert len(json.loads(str(state["history"]))) >= 1
+    assert not list(Path("run").glob("*.partial"))
+    assert not Path("saved").exists()
+
+
+@pytest.mark.slow
+def test_a_full_disk_ends_a_training_in_one_line_and_it_resumes(command):
+    process = start(TRAIN.format(3), most=20_000)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 2, err
+    assert err.splitlines()[-1].startswith("error: cannot write run: ")
+    assert "Traceback" not in err
+    assert not list(Path("run").glob("*.partial"))
+    code, _, err = command(TRAIN.format(3))
+    assert code == 0, err
+
+
+def test_a_run_in_use_is_not_written(tmp_path):
+    recipe = dataclasses.asdict(zoo.Recipe(epochs=1, batch_size=1, learning_rate=1.0))
+    record = {"model": {"preprocessing": dataclasses.asdict(zoo.Preprocessing())}, "recipe": recipe}
+    record = json.loads(json.dumps(record))
+    with runs.open_run(Path("run"), record):
+        before = Path("run", "run.json").read_bytes()
+        code = f"""
+from pathlib import Path
+from zoo.training import runs
+with runs.open_run(Path("run"), {record}):
+    pass
+"""
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert "another process trains in run" in done.stderr
+        assert Path("run", "run.json").read_bytes() == before
+    with runs.open_run(Path("run"), record):
+        pass
+
+
+def test_leftovers_of_killed_exports_are_removed_by_the_next(tmp_path):
+    gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    for name in (f".1.{int(gone.stdout)}", f".7.{int(gone.stdout)}", f".2.{os.getppid()}", ".2.kept"):
+        Path("m.x", name).mkdir(parents=True)
+    with written(Path("m.x", "2")) as temporary:
+        temporary.mkdir()
+    assert sorted(child.name for child in Path("m.x").iterdir()) == [f".2.{os.getppid()}", ".2.kept", "2"]

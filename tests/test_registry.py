@@ -35,7 +35,9 @@ def published(tmp_path, monkeypatch):
     """An index in `saved_models` of the working directory, of two tags of one network and one of another."""
 
     def entry(dataset, value):
-        return {"dataset": dataset, "metric": "accuracy", "test": value, "validation": value, "reported": None}
+        scores = {"dataset": dataset, "metric": "accuracy", "test": value, "validation": value, "reported": None}
+        spread = {"runs": [], "mean": value, "standard_deviation": None}
+        return {**scores, **spread, "parameters": 1, "bytes": 1, "version": "1"}
 
     models = {
         "simard_conv": {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import stat
 from collections.abc import Iterator
@@ -90,8 +91,12 @@ def read_regular(path: Path, most: int | None = None) -> bytes:
 def write_json(path: Path, content: Any) -> None:
     """Write a JSON file, completely or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")  # two processes may write at once
-    temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    try:
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 @contextlib.contextmanager
@@ -111,7 +116,7 @@ def written(path: Path, *errors: type[Exception]) -> Iterator[Path]:
     try:
         with naming(path, *errors):
             path.parent.mkdir(parents=True, exist_ok=True)
-            shutil.rmtree(temporary, ignore_errors=True)  # left by a killed process of the same number
+            _remove_leftovers(path)
             yield temporary
             temporary.replace(path)
     except BaseException:
@@ -122,6 +127,27 @@ def written(path: Path, *errors: type[Exception]) -> Iterator[Path]:
             with contextlib.suppress(OSError):
                 parent.rmdir()
         raise
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove what killed processes left beside a path: of a version, those of all versions."""
+    name = r"\d+" if path.name.isdecimal() else re.escape(path.name)
+    for sibling in path.parent.glob(".*"):
+        left = re.fullmatch(rf"\.{name}\.(\d+){re.escape(path.suffix)}", sibling.name)
+        if left and (int(left[1]) == os.getpid() or not _is_alive(int(left[1]))):
+            shutil.rmtree(sibling, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                sibling.unlink()
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True
 
 
 @contextlib.contextmanager

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -59,9 +61,24 @@ def common(
         quiet.import_tensorflow()
 
 
+STOPPED = {130: "the keyboard", 143: "SIGTERM"}
+
+
+def _terminate(number: int, frame: object) -> NoReturn:
+    """SIGTERM ends a command as the keyboard does: what it has saved stays, what is half-written goes."""
+    sys.exit(143)
+
+
+def _stopped(code: int) -> NoReturn:
+    print(f"stopped by {STOPPED[code]}: a training resumes when its command is repeated", file=sys.stderr)
+    sys.exit(code)
+
+
 def main() -> None:
     """Run the command line. A `ZooError` is printed in one line, and the exit code is 2."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with contextlib.suppress(ValueError):  # not the main thread: tests
+        signal.signal(signal.SIGTERM, _terminate)
     try:
         app(prog_name="zoo")  # also for `python -m zoo`
     except ZooError as error:
@@ -71,4 +88,8 @@ def main() -> None:
         Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(f"error: {line}", style="red")
         sys.exit(2)
     except KeyboardInterrupt:
-        sys.exit(130)
+        _stopped(130)
+    except SystemExit as stop:  # into which Typer turns a stop by the keyboard
+        if stop.code in STOPPED:
+            _stopped(int(stop.code))
+        raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import fnmatch
 import os
@@ -129,7 +130,7 @@ def fine_tune(
     if described := given.describe():
         record["given_in_python"] = described
 
-    with seeded(seed, deterministic):
+    with seeded(seed, deterministic), contextlib.ExitStack() as opened:
         model = rehearsed(task, dataset, recipe, devices_strategy, given)
         variables = named_weights(model)
         arrays, kept = artifact.arrays(), origin.classes
@@ -139,7 +140,7 @@ def fine_tune(
         head = () if task.classes == kept else spec.head
         arrays = {key: value for key, value in arrays.items() if not is_within(key, head)}
         report = assign(variables, arrays, reinitialize=head)
-        open_run(directory, record)
+        opened.enter_context(open_run(directory, record))
         rows: list[dict[str, Any]] = []
         best_rank, best_epoch, best_weights = float("-inf"), 0, {}
         for number, stage in enumerate(stages, start=1):

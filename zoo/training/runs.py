@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import importlib.metadata
@@ -11,16 +12,17 @@ import platform
 import re
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import filelock
 from etils import epy
 
 from zoo import tasks
 from zoo.data import Dataset
 from zoo.errors import ZooError
-from zoo.files import read_json, write_json
+from zoo.files import naming, read_json, write_json
 from zoo.recipe import Recipe, Schedule, from_dict
 from zoo.spec import Preprocessing
 from zoo.training.batches import load_for
@@ -31,6 +33,7 @@ with epy.lazy_imports():
 
 RUN_FILE = "run.json"
 WEIGHTS_FILE = "weights.npz"
+LOCK_FILE = ".lock"  # held while a process trains
 
 
 @dataclasses.dataclass
@@ -94,31 +97,45 @@ def describe_run(task: tasks.Task, dataset: Dataset, recipe: Recipe, **settings:
     }
 
 
-def open_run(directory: Path, record: Mapping[str, Any]) -> None:
-    """Make the directory of a run, or find the same run in it. A record that differs in the number of epochs alone
-    extends a run to more epochs.
+@contextlib.contextmanager
+def open_run(directory: Path, record: Mapping[str, Any]) -> Iterator[None]:
+    """Make the directory of a run, or find the same run in it, which no other process writes within the context. A
+    record that differs in the number of epochs alone extends a run to more epochs.
 
     Raises:
-        ZooError: for a directory that cannot be written or contains another run.
+        ZooError: for a directory that cannot be written, contains another run, or is in use; within the context for a
+            full disk.
     """
     path = directory / RUN_FILE
     record = json.loads(json.dumps(record))
-    if path.exists():
-        found = _completed(read_json(path))
-        if extended := _extended(found, record):
-            write_json(path, extended)
-            return
-        changed = [key for key in record if found.get(key) != record[key]]
-        if changed:
-            raise ZooError(
-                f"{directory} contains another run (different {', '.join(changed)}): choose another --out or remove it"
-            )
-        return
+    _content(directory, record)  # before anything is written
+    lock = filelock.FileLock(directory / LOCK_FILE)
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        write_json(path, {**record, "provenance": provenance()})
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise ZooError(f"another process trains in {directory}: wait for it, or choose another --out") from None
     except OSError as error:
-        raise ZooError(f"cannot write the run to {directory}: {error.strerror}") from None
+        raise ZooError(f"cannot write the run to {directory}: {error.strerror or error}") from None
+    with lock, naming(directory):
+        if content := _content(directory, record):
+            write_json(path, content)
+        yield
+
+
+def _content(directory: Path, record: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What to write to a run's file; None where the same run is there already."""
+    path = directory / RUN_FILE
+    if not path.exists():
+        return {**record, "provenance": provenance()}
+    found = _completed(read_json(path))
+    if extended := _extended(found, record):
+        return extended
+    if changed := [key for key in record if found.get(key) != record[key]]:
+        raise ZooError(
+            f"{directory} contains another run (different {', '.join(changed)}): choose another --out or remove it"
+        )
+    return None
 
 
 def _completed(record: dict[str, Any]) -> dict[str, Any]:

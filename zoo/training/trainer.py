@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import datetime
 import functools
@@ -104,12 +105,12 @@ def train(
     say(remarks.class_counts(dataset))
     if described := given.describe():
         record["given_in_python"] = described
-    with seeded(seed, deterministic):
+    with seeded(seed, deterministic), contextlib.ExitStack() as opened:
         model = rehearsed(task, dataset, recipe, devices_strategy, given)
         if spec.prepare is not None:
             few = evaluation_batches(task, dataset.splits["train"].sample(EXAMPLES_TO_PREPARE))
             spec.prepare(model, np.concatenate([inputs.numpy() for inputs, _ in few]))
-        open_run(directory, record)
+        opened.enter_context(open_run(directory, record))
         history = fit(task, model, dataset, recipe, directory, devices_strategy, seed=seed, given=given)
         model = plain_copy(task, model)
         measure_normalization(task, model, dataset.splits["train"])
