@@ -82,9 +82,20 @@ def training_step(model: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
     return step
 
 
+def draw(measured: dict[str, dict[str, list[float]]]) -> None:
+    drawing = Figure(figsize=(9, 3.4), layout="constrained")
+    for axes, moment in zip(drawing.subplots(1, 2, sharey=True), ("initial", "trained"), strict=True):
+        for label, found in measured.items():
+            axes.semilogy(found[moment], label=label)
+        axes.set(title=f"{moment} weights", xlabel="distance in characters")
+    drawing.axes[0].set(ylabel="relative norm of the gradient", ylim=(1e-9, 1e3))
+    drawing.axes[1].legend(loc="lower left")
+    drawing.savefig(Path(__file__).parents[1] / "docs" / "gradients.png", dpi=110)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--steps", type=int, default=800)
     arguments = parser.parse_args()
     measured: dict[str, dict[str, list[float]]] = {}
     for label, (name, factor) in NETWORKS.items():
@@ -101,14 +112,7 @@ def main() -> None:
         measured[label] = {"initial": before.tolist(), "trained": norms(model, tokens).tolist(), "loss": [float(loss)]}
         far = {moment: f"{measured[label][moment][20]:.1e}" for moment in ("initial", "trained")}
         print(f"{label}: loss {float(loss):.4f}, gradient at distance 20:", far, flush=True)
-    drawing = Figure(figsize=(9, 3.4), layout="constrained")
-    for axes, moment in zip(drawing.subplots(1, 2, sharey=True), ("initial", "trained"), strict=True):
-        for label, found in measured.items():
-            axes.semilogy(found[moment], label=label)
-        axes.set(title=f"{moment} weights", xlabel="distance in characters")
-    drawing.axes[0].set(ylabel="relative norm of the gradient", ylim=(1e-9, 10))
-    drawing.axes[0].legend()
-    drawing.savefig(Path(__file__).parents[1] / "docs" / "gradients.png", dpi=110)
+    draw(measured)
     print(f"wrote docs/gradients.png and {write_results('gradients', {'steps': arguments.steps, 'norms': measured})}")
 
 
