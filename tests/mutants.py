@@ -393,7 +393,7 @@ MUTANTS = (
     ),
     mutant(
         "another run in the same directory accepted", "training/runs.py",
-        "        if changed:", "        if False:",
+        "    if changed := [key for key in record if found.get(key) != record[key]]:", "    if changed := []:",
         f"{TRAINING}::test_another_run_in_the_same_directory_is_refused",
     ),
     mutant(
@@ -448,7 +448,7 @@ MUTANTS = (
     ),
     mutant(
         "the manifest's format not checked", "artifacts/manifest.py",
-        'if manifest["format"] != FORMAT:', "if False:",
+        'if manifest.get("format", FORMAT) != FORMAT:', "if False:",
         f"{ARTIFACTS}::test_what_was_changed_is_refused_everywhere",
     ),
     mutant(
@@ -458,8 +458,23 @@ MUTANTS = (
     ),
     mutant(
         "a manifest other than the published one accepted", "artifacts/lookup.py",
-        "if listed not in (None, sha256(path / MANIFEST)):", "if False:",
+        "if listed and listed[0] != sha256(path / MANIFEST):", "if False:",
         f"{ARTIFACTS}::test_a_manifest_other_than_the_published_one_is_refused",
+    ),
+    mutant(
+        "signatures that change variables allowed", "artifacts/operations.py",
+        'CHANGING = frozenset("AssignVariableOp ', 'CHANGING = frozenset("',
+        "test_hardening.py::test_a_graph_that_keeps_a_request_is_refused",
+    ),
+    mutant(
+        "arrays of a checkpoint may share their bytes", "checkpoint.py",
+        "if entry.offset < end:", "if False:",
+        "test_hardening.py::test_arrays_that_share_their_bytes_are_refused",
+    ),
+    mutant(
+        "networks of any size built", "artifacts/rebuilding.py",
+        "if left_arrays < 0 or left_numbers < 0:", "if False:",
+        "test_hardening.py::test_no_network_is_larger_than_its_weights_file",
     ),
     mutant(
         "any operation allowed in a graph", "artifacts/operations.py",

@@ -192,12 +192,17 @@ def test_random_bytes_in_an_index_are_refused_or_change_nothing(seed, version):
 # --- manifests and indexes --------------------------------------------------------------------------------------
 
 
+def without(mapping, key):
+    return {name: value for name, value in mapping.items() if name != key}
+
+
 def edited(**changes):
     return lambda manifest: {**manifest, **changes}
 
 
 WRONG = {
     "a list for the scores": edited(scores=[]),
+    "no reported score": lambda manifest: {**manifest, "scores": without(manifest["scores"], "reported")},
     "a text for the runs": edited(runs="none"),
     "runs of numbers": edited(runs=[1, 2]),
     "a training without a recipe": edited(training={"data": {}}),
@@ -454,3 +459,12 @@ def test_leftovers_of_killed_exports_are_removed_by_the_next(tmp_path):
     with written(Path("m.x", "2")) as temporary:
         temporary.mkdir()
     assert sorted(child.name for child in Path("m.x").iterdir()) == [f".2.{os.getppid()}", ".2.kept", "2"]
+
+
+@pytest.mark.slow
+def test_a_part_of_the_sweep():
+    """One of each kind, as `python tests/attack/sweep.py` makes a thousand."""
+    command = [sys.executable, ROOT / "tests" / "attack" / "sweep.py", "--attempts", "100"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert ": 0 tracebacks, 0 aborts, 0 hangs, 0 over 2 GB, 0 code run, 0 wrong weights, 0 wrong answers" in done.stdout

@@ -197,12 +197,28 @@ def check(path: Path, found: Mapping[str, Any], form: type) -> None:
     import dacite
 
     try:
-        dacite.from_dict(form, found, dacite.Config(type_hooks={float: _as_float}))
+        _require_keys(dacite.from_dict(form, found, dacite.Config(type_hooks={float: _as_float})), found)
     except (dacite.DaciteError, ZooError) as error:
         reason = " ".join(re.sub(r' instead of value ".*" of type', ", not", str(error), flags=re.DOTALL).split())
         raise ZooError(f"{path} is damaged: {reason[:300]}") from None
     except (TypeError, AttributeError, OverflowError):  # of dacite itself, for a value where it expects a mapping
         raise ZooError(f"{path} is damaged: a value is not of the type that its key has") from None
+
+
+def _require_keys(parsed: Any, found: Any) -> None:
+    """Raises ZooError for a missing key without a default: dacite takes None for those that may be null."""
+    if isinstance(parsed, list):
+        for one, other in zip(parsed, found, strict=True):
+            _require_keys(one, other)
+    elif isinstance(parsed, dict):
+        for key, one in parsed.items():
+            _require_keys(one, found[key])
+    elif dataclasses.is_dataclass(parsed):
+        for field in dataclasses.fields(parsed):
+            if field.name in found:
+                _require_keys(getattr(parsed, field.name), found[field.name])
+            elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+                raise ZooError(f"the key {field.name} is missing")
 
 
 def _as_float(value: Any) -> Any:

@@ -42,7 +42,8 @@ def export(
 
 
 def verify(sources: Several) -> None:
-    """Verify artifacts: files, operations, weights, and the golden examples in a process with TensorFlow alone."""
+    """Verify artifacts: files, operations and weights; then the stored graph, in a process with limits, against the
+    network rebuilt from the weights, on random inputs and on the golden examples."""
     for result in zoo.verify(*sources):
         signatures = ", ".join(result["signatures"])
         say(f"{result['path']}: verified, largest difference {result['difference']:.1e}; signatures: {signatures}")
