@@ -104,7 +104,7 @@ TOO_LARGE = {
     "a large image": ({"input_shape": [3000, 3000, 1]}, "larger network than its weights file holds"),
     "a number without end": ({"input_shape": [10**30, 1, 1]}, "asks for 1e.30"),
     "a negative side": ({"input_shape": [-3, 28, 1]}, "refused|cannot be built"),
-    "a text for a side": ({"input_shape": ["28", "28", 1]}, "refused|cannot be built"),
+    "a text for a side": ({"input_shape": ["28", "28", 1]}, "input_shape is of a wrong type"),
     "a wide member": (
         {"spec": "ensemble", "arguments": {"members": [{"spec": "mlp_784_30_10", "arguments": {"hidden": [9**6]}}]}},
         "larger network than its weights file holds",

@@ -14,7 +14,7 @@ from etils import epy
 
 from zoo import artifacts, registry, tasks
 from zoo import preprocessing as pre
-from zoo.artifacts.rebuilding import rebuild
+from zoo.artifacts.rebuilding import rebuild, rebuild_network
 from zoo.data import brightness
 from zoo.data.decoding import UNREADABLE, Unusable
 from zoo.errors import ZooError, graph_error, listed, note, unknown
@@ -80,7 +80,7 @@ def create_model(
     origin = tasks.restore(artifact.manifest["model"])
     if origin.spec.name != spec.name:
         raise ZooError(f"{artifact.path} contains weights of {origin.spec.name}, not of {spec.name}")
-    model = rebuild(artifact).model
+    _, model = rebuild_network(artifact)
     outputs = len(origin.classes) if classes is None else classes
     if input_shape is None and outputs == len(origin.classes) and not arguments:
         return model

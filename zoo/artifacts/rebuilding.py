@@ -41,32 +41,48 @@ class Rebuilt(NamedTuple):
 
 
 def rebuild(artifact: Artifact) -> Rebuilt:
-    """The network of an artifact that `open_artifact` returned, with its serving signatures traced anew.
+    """The network of an artifact that `open_artifact` returned, with its serving signatures; `serving_default` is
+    traced, the others when they are first called.
 
     Raises:
         ZooError: for a manifest that describes no network of the registry, or a larger one than its weights file holds,
-            and weights that do not fit it.
+            weights that do not fit it, and preprocessing that the network cannot have.
     """
+    task, model = rebuild_network(artifact)
+    with _refusing(artifact, "its preprocessing does not fit its network"):
+        signatures = task.signatures(model)
+        signatures["serving_default"].get_concrete_function()
+    return Rebuilt(task, model, signatures)
+
+
+def rebuild_network(artifact: Artifact) -> tuple[tasks.Task, keras.Model]:
+    """The task of an artifact and its network with its weights; raises as `rebuild`, but for preprocessing."""
     task = tasks.restore(artifact.manifest["model"])
     stored = artifact.entries()
     numbers = sum(math.prod(entry.shape) for entry in stored.values())
     if (largest := _largest((task.input_shape, task.arguments))) > numbers + SPARE:
         raise ZooError(f"{artifact.path} is refused: its manifest asks for {largest:.3g}, its weights are {numbers:,}")
-    try:
-        with _limited(len(stored) + SPARE_ARRAYS, numbers + SPARE):
-            model = task.build()
-    except ZooError:
-        raise
-    except Exception as error:  # whatever a builder raises for arguments that nobody chose
-        reason = str(error).partition("\n")[0][:300]
-        raise ZooError(f"{artifact.path} is refused: its network cannot be built: {reason}") from None
+    with _refusing(artifact, "its network cannot be built"), _limited(len(stored) + SPARE_ARRAYS, numbers + SPARE):
+        model = task.build()
     if (largest := _largest_activation(model)) > MOST_ACTIVATIONS:
         raise ZooError(
             f"{artifact.path} is refused: a layer of its network returns {largest:,} numbers for one example, more "
             f"than {MOST_ACTIVATIONS:,}"
         )
     assign(named_weights(model), artifact.arrays())
-    return Rebuilt(task, model, task.signatures(model))
+    return task, model
+
+
+@contextlib.contextmanager
+def _refusing(artifact: Artifact, what: str) -> Iterator[None]:
+    """Turns any error into a ZooError: Keras raises all kinds for arguments that nobody chose."""
+    try:
+        yield
+    except ZooError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ZooError(f"{artifact.path} is refused: {what}: {reason}") from None
 
 
 def _largest(value: Any) -> float:

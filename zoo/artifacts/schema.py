@@ -138,6 +138,17 @@ class Manifest:
 
 
 @dataclasses.dataclass
+class RunFile:
+    """`run.json`."""
+
+    model: Model
+    recipe: dict[str, Any]
+    data: Data
+    trained: Model | None = None
+    history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass
 class Tag:
     """The weights of a tag, as the index lists them."""
 
@@ -198,9 +209,12 @@ def check(path: Path, found: Mapping[str, Any], form: type) -> None:
 
     try:
         _require_keys(dacite.from_dict(form, found, dacite.Config(type_hooks={float: _as_float})), found)
-    except (dacite.DaciteError, ZooError) as error:
-        reason = " ".join(re.sub(r' instead of value ".*" of type', ", not", str(error), flags=re.DOTALL).split())
-        raise ZooError(f"{path} is damaged: {reason[:300]}") from None
+    except dacite.MissingValueError as error:
+        raise ZooError(f"{path} is damaged: the key {error.field_path} is missing") from None
+    except dacite.DaciteFieldError as error:
+        raise ZooError(f"{path} is damaged: {error.field_path} is of a wrong type") from None
+    except ZooError as error:
+        raise ZooError(f"{path} is damaged: {error}") from None
     except (TypeError, AttributeError, OverflowError):  # of dacite itself, for a value where it expects a mapping
         raise ZooError(f"{path} is damaged: a value is not of the type that its key has") from None
 

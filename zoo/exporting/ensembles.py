@@ -12,9 +12,9 @@ from typing import Any, Literal
 import numpy as np
 
 from zoo import artifacts, registry
+from zoo.artifacts import schema
 from zoo.data import Dataset, Split
 from zoo.errors import ZooError
-from zoo.files import read_json
 from zoo.loading import Predictor
 from zoo.recipe import Recipe
 from zoo.spec import ModelSpec
@@ -185,7 +185,7 @@ def registered_name(member: Member) -> str:
     if isinstance(member, Run):
         spec = member.task.spec
     elif Path(member, RUN_FILE).is_file():
-        spec = registry.get_spec(read_json(Path(member, RUN_FILE))["model"]["spec"])
+        spec = registry.get_spec(schema.read(Path(member, RUN_FILE), schema.RunFile)["model"]["spec"])
     else:
         spec = registry.get_spec(artifacts.read_manifest(artifacts.find(member))["model"]["spec"])
     for joint in registry.all_specs().values():

@@ -15,7 +15,7 @@ from etils import epy
 
 from zoo import artifacts
 from zoo.artifacts.manifest import MANIFEST, sha256
-from zoo.artifacts.rebuilding import rebuild
+from zoo.artifacts.rebuilding import rebuild_network
 from zoo.errors import ZooError, say, unknown
 from zoo.options import ClassificationOptions
 from zoo.recipe import Recipe, plain
@@ -91,7 +91,7 @@ def fine_tune(
     check_keras()
     seed, input_shape = plain(seed), plain(input_shape)
     artifact = artifacts.open_artifact(source)
-    origin = rebuild(artifact).task
+    origin, _ = rebuild_network(artifact)
     spec, kind = origin.spec, type(origin)
     if spec.ensemble:
         raise ZooError(f"{artifact.name} is an ensemble: fine-tune its members and join them again")

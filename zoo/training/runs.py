@@ -20,6 +20,7 @@ import filelock
 from etils import epy
 
 from zoo import tasks
+from zoo.artifacts import schema
 from zoo.data import Dataset
 from zoo.errors import ZooError
 from zoo.files import naming, read_json, write_json
@@ -170,7 +171,7 @@ def load_run(directory: str | os.PathLike) -> Run:
         ZooError: for a directory without a run, or with one that is not finished.
     """
     directory = Path(directory)
-    record = read_json(directory / RUN_FILE)
+    record = schema.read(directory / RUN_FILE, schema.RunFile)
     if "metrics" not in record:
         raise ZooError(f"the run in {directory} is not finished: train it with the same arguments to resume it")
     task = tasks.restore(record.get("trained", record["model"]))
