@@ -160,7 +160,7 @@ def _cell(text: str) -> str:
 
 def _spread(row: Mapping[str, Any]) -> str:
     """Mean and standard deviation of the test score, and the number of runs."""
-    if row["standard_deviation"] is None:
+    if row["standard_deviation"] is None or row["mean"] is None:
         return ""
     return f"{row['mean']:.4f} ± {row['standard_deviation']:.4f} ({len(row['runs'])})"
 

@@ -14,6 +14,8 @@ from etils import epy
 from zoo.artifacts import schema
 from zoo.errors import ZooError
 from zoo.files import open_regular, read_json
+from zoo.recipe import from_dict
+from zoo.spec import Preprocessing
 
 with epy.lazy_imports():
     from zoo import checkpoint
@@ -75,6 +77,7 @@ def parse_manifest(path: Path) -> dict[str, Any]:
             f"{path} has format {str(manifest['format'])[:20]}, not {FORMAT}: read it with the release that wrote it"
         )
     schema.check(file, manifest, schema.Manifest)
+    from_dict(Preprocessing, manifest["model"]["preprocessing"])  # raises for wrong ones
     return manifest
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import sys
@@ -77,8 +76,7 @@ def _stopped(code: int) -> NoReturn:
 def main() -> None:
     """Run the command line. A `ZooError` is printed in one line, and the exit code is 2."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with contextlib.suppress(ValueError):  # not the main thread: tests
-        signal.signal(signal.SIGTERM, _terminate)
+    before = signal.signal(signal.SIGTERM, _terminate)
     try:
         app(prog_name="zoo")  # also for `python -m zoo`
     except ZooError as error:
@@ -93,3 +91,5 @@ def main() -> None:
         if stop.code in STOPPED:
             _stopped(int(stop.code))
         raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
