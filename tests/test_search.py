@@ -218,7 +218,7 @@ def test_two_workers_share_the_trials_of_a_chief(tmp_path):
                          env={**environment, "KERASTUNER_TUNER_ID": role})
         for role in ("chief", "worker0", "worker1")
     ]  # fmt: skip
-    assert [process.wait(timeout=300) for process in processes] == [0, 0, 0]
+    assert [process.wait(timeout=600) for process in processes] == [0, 0, 0]
     alone = tmp_path / "alone"
     alone.mkdir()
     subprocess.run([sys.executable, "-m", "zoo", *SEARCH], cwd=alone, check=True)

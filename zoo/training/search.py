@@ -182,11 +182,11 @@ def tune(
     def so_far(oracle: Any) -> Search:
         return Search(directory, space, monitor, _trials(oracle, space, monitor))
 
+    worker = os.environ.get("KERASTUNER_TUNER_ID", "chief") != "chief"  # the chief alone knows all trials
     tuner = _tuner(
         strategy, space, monitor, TRIALS if trials is None else trials, basis.epochs, directory, seed,
-        run_trial, lambda oracle: progress(so_far(oracle)) if progress else None,
+        run_trial, lambda oracle: progress(so_far(oracle)) if progress and not worker else None,
     )  # fmt: skip
-    worker = os.environ.get("KERASTUNER_TUNER_ID", "chief") != "chief"
     if progress and not worker:
         progress(so_far(tuner.oracle))
     tuner.search()
