@@ -3,8 +3,8 @@ of both.
 
     python benchmarks/reviews.py     (rt_polarity.tsv in ZOO_DATA_DIR; an hour on an idle core)
 
-Of each fold's training sentences a tenth is for validation: it chooses the epoch, and nothing else does. Interrupted, the
-same command resumes.
+Of each fold's training sentences a tenth is for validation: it chooses the epoch, and nothing else does.
+An interrupted benchmark resumes when the command is repeated.
 """
 
 from __future__ import annotations
