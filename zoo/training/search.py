@@ -326,7 +326,7 @@ def _tuner(
     if strategy not in oracles:
         raise unknown("strategy", strategy, oracles)
     with contextlib.redirect_stdout(io.StringIO()):  # that it resumes
-        tuner = Tuner(oracle=oracles[strategy](), directory=str(directory), project_name="trials")
+        tuner = Tuner(oracle=oracles[strategy](), directory=str(directory.absolute()), project_name="trials")
     tuner.oracle.verbose = 0
     return tuner
 
