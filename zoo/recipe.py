@@ -291,7 +291,7 @@ def from_dict(cls: type[T], data: Mapping[str, Any]) -> T:
         return dacite.from_dict(
             cls, data, config=dacite.Config(cast=[tuple], type_hooks={float: _as_float, int: _as_int})
         )
-    except dacite.DaciteError as error:
+    except (dacite.DaciteError, TypeError) as error:  # the latter for a number in place of a list
         raise ZooError(f"{cls.__name__.lower()}: {error}") from None
 
 
