@@ -27,9 +27,9 @@ ARGUMENTS = {
     "list": "pattern task dataset pretrained max-params min-metric sort json",
     "info": "name recipe json",
     "train": "name data text-column label-column recipe config epochs lr batch-size optimizer loss set arg devices "
-    "seed deterministic input-shape out export strict",
+    "seed deterministic input-shape out export folds strict",
     "fine-tune": "source data text-column label-column only-class epochs lr batch-size optimizer loss set devices "
-    "seed deterministic input-shape out export strict",
+    "seed deterministic input-shape stages freeze out export folds strict",
     "evaluate": "source data text-column label-column split tta errors json csv strict",
     "predict": "source inputs top json csv",
     "segment": "image output model tile overlap tta overlay",

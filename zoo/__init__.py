@@ -26,6 +26,7 @@ with epy.lazy_api_imports(globals()):  # none of these is imported, TensorFlow l
     from zoo.training.attacks import adversarial, adversarial_accuracy
     from zoo.training.evaluation import evaluate
     from zoo.training.fine_tuning import fine_tune
+    from zoo.training.folds import cross_validate
     from zoo.training.reproduction import Reproduction, reproduce
     from zoo.training.runs import Run, load_run
     from zoo.training.trainer import train
@@ -59,6 +60,7 @@ __all__ = [
     "adversarial_accuracy",
     "create_ensemble",
     "create_model",
+    "cross_validate",
     "draw_scores",
     "evaluate",
     "export",

@@ -40,6 +40,14 @@ def for_input(preprocessing: Preprocessing, spec_shape: tuple, input_shape: tupl
     return dataclasses.replace(preprocessing, size=size, pad_to=sides if any(margin) else None)
 
 
+def for_channels(preprocessing: Preprocessing, channels: int | None) -> Preprocessing:
+    """The preprocessing for images of another number of channels: the average of mean and std in each of them."""
+    if channels is None or len(preprocessing.mean) in (0, channels):
+        return preprocessing
+    mean, std = ((sum(values) / len(values),) * channels for values in (preprocessing.mean, preprocessing.std))
+    return dataclasses.replace(preprocessing, mean=mean, std=std)
+
+
 def for_bands(preprocessing: Preprocessing, images: np.ndarray, known: np.ndarray) -> Preprocessing:
     """The preprocessing for images of any type and number of bands.
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from etils import epy
@@ -26,6 +27,7 @@ from zoo.cli.options import (
     Devices,
     Epochs,
     ExportTo,
+    Folds,
     InputShape,
     Json,
     LabelColumn,
@@ -47,6 +49,7 @@ with epy.lazy_imports():
     from zoo import tasks
     from zoo.exporting import ensembles
     from zoo.training import classified, evaluation
+    from zoo.training import folds as cross_validation
 
 MOST_COLUMNS = 12  # classes whose confusion matrix is printed
 WIDE = 120  # columns that it gets at least
@@ -81,6 +84,7 @@ def train(
     input_shape: InputShape = None,
     out: Out = None,
     export_to: ExportTo = None,
+    folds: Folds = None,
     strict: Strict = False,
 ) -> None:
     """Train a model from scratch, export it and verify the export."""
@@ -99,12 +103,11 @@ def train(
         given = {**recorded, **given}
     options.check_changes(spec, configured or spec.recipe(recipe), changed)
     given = {**changed.pop("arguments", {}), **given}
-    run = zoo.train(
-        name, options.data_of(data, text_column, label_column), recipe=configured or recipe, out=out, devices=devices,
-        seed=seed, deterministic=deterministic, input_shape=options.shape_of(input_shape), arguments=given,
-        strict=strict, **changed,
+    _trained(
+        zoo.train, name, options.data_of(data, text_column, label_column), folds, export_to,
+        recipe=configured or recipe, out=out, devices=devices, seed=seed, deterministic=deterministic,
+        input_shape=options.shape_of(input_shape), arguments=given, strict=strict, **changed,
     )  # fmt: skip
-    _conclude(run, export_to)
 
 
 def fine_tune(
@@ -125,8 +128,15 @@ def fine_tune(
     seed: Seed = 0,
     deterministic: Deterministic = False,
     input_shape: InputShape = None,
+    stages: Annotated[
+        str | None, typer.Option(help="Names of the stages to train, with commas, such as head,all; all by default.")
+    ] = None,
+    freeze: Annotated[
+        str | None, typer.Option(help="Wildcards of layers that no stage trains, with commas, such as 'conv*'.")
+    ] = None,
     out: Out = None,
     export_to: ExportTo = None,
+    folds: Folds = None,
     strict: Strict = False,
 ) -> None:
     """Fine-tune trained weights on other data, stage by stage, export the result and verify the export."""
@@ -138,11 +148,28 @@ def fine_tune(
     )
     if not spec.ensemble:  # which zoo.fine_tune refuses
         options.check_changes(spec, spec.recipe(), changed)
-    run = zoo.fine_tune(
-        source, options.data_of(data, text_column, label_column), only_class=only_class, out=out, devices=devices,
-        seed=seed, deterministic=deterministic, input_shape=options.shape_of(input_shape), strict=strict, **changed,
+    _trained(
+        zoo.fine_tune, source, options.data_of(data, text_column, label_column), folds, export_to,
+        only_class=only_class, out=out, devices=devices, seed=seed, deterministic=deterministic,
+        input_shape=options.shape_of(input_shape), stages=options.words(stages or ""),
+        freeze=options.words(freeze or ""), strict=strict, **changed,
     )  # fmt: skip
-    _conclude(run, export_to)
+
+
+def _trained(
+    train: Callable[..., zoo.Run], name: str, data: Any, folds: int | None, export_to: Path | None, **arguments: Any
+) -> None:
+    """Train on all data and export, or on each fold."""
+    if folds is None:
+        _conclude(train(name, data, **arguments), export_to)
+        return
+    if export_to is not None:
+        raise ZooError("--folds measures and exports nothing: leave out --export, or train without --folds")
+    runs = zoo.cross_validate(train, name, data, folds=folds, **arguments)
+    found = cross_validation.spread(runs)
+    print(f"test {found['metric']} of {folds} folds: {' '.join(f'{score:.4f}' for score in found['test'])}")
+    print(f"mean {found['mean']:.4f}, standard deviation {found['standard_deviation']:.4f}")
+    print(f"runs: {runs[0].directory.parent}")
 
 
 def reproduce(
@@ -261,8 +288,6 @@ def ensemble(
 
 def _conclude(run: zoo.Run, export_to: Path | None) -> None:
     """Export a finished run; print its scores and the commands that come next."""
-    if "loaded" in run.record:
-        print(f"from {run.record['origin']['name']}: {run.record['loaded']}")
     for split, scores in run.metrics.items():
         print(f"{split} at epoch {run.best_epoch}: {_line(scores)}")
     row, monitor = run.history[run.best_epoch - 1], run.task.monitor
@@ -273,6 +298,9 @@ def _conclude(run: zoo.Run, export_to: Path | None) -> None:
     if monitor is not None and target is not None:
         reached = monitor.reaches(run.metrics["validation"][monitor.name], target)
         print(f"validation target of the recipe, {target}: {'reached' if reached else 'missed'}")
+    if run.classified is not None:
+        _print_classified(run.classified)
+        print(f"errors:  {run.directory / 'report'}")
     path = zoo.export(run, export_to or Path("saved_models") / f"{run.task.spec.name}.{run.tag}")
     print(f"exported to {path} and verified in a process with TensorFlow alone")
     print(f"curves:  {run.directory / 'curves.png'}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import re
@@ -210,6 +211,28 @@ class Dataset:
             targets[kept] = label
         splits = {**self.splits, "train": dataclasses.replace(train, targets=targets)}
         return dataclasses.replace(self, splits=splits, fingerprint="")
+
+    def fold(self, number: int, count: int, seed: int = 0) -> Dataset:
+        """One of the `count` data sets of a cross-validation, by its `number` from 1 on: its test split is one of
+        `count` parts of the examples of train and validation, stratified by class where each class has as many
+        examples, and its validation split is held out of the rest. A test split of this data set is left out. The
+        result has its own fingerprint.
+
+        Raises:
+            ZooError: for fewer than two folds, more than there are examples, and a number that is none of them.
+        """
+        parts = [self.splits[name] for name in ("train", "validation") if name in self.splits]
+        if not parts:
+            raise ZooError(f"data set {self.name} has a test split alone: folds are made of train and validation")
+        whole = functools.reduce(_joined, parts)
+        if not 2 <= count <= len(whole) or not 1 <= number <= count:
+            raise ZooError(f"{self.name} has {len(whole)} examples to fold: fold {number} of {count} is none of them")
+        labels = whole.targets if whole.targets is not None and whole.targets.ndim == 1 else np.zeros(len(whole), int)
+        stratified = np.unique(labels, return_counts=True)[1].min() >= count
+        kind = model_selection.StratifiedKFold if stratified else model_selection.KFold
+        rest, part = [*kind(count, shuffle=True, random_state=seed).split(labels, labels)][number - 1]
+        splits = complete({"train": whole.take(rest), "test": whole.take(part)}, seed)
+        return dataclasses.replace(self, splits=splits, fingerprint="", whole=False)
 
     def with_classes(self, classes: tuple[str, ...]) -> Dataset:
         """This data set with class ids that count in other classes, of which its own are some: in any order, and some

@@ -24,6 +24,8 @@ from zoo.data.masks import MASK_WORD, are_pairs, paired_files, read_pairs
 from zoo.data.trees import LeftOut, Read, Tree, all_files, files, folders, open_tree
 from zoo.errors import ZooError, listed, unknown
 
+MUCH_LARGER = 4  # chosen: the factor from which on it is said that images lose most of their detail
+REDUCED = "reduced to {} x {} pixels, the network's input"
 MOST_NAMED = 20  # files that an error names
 
 Groups = dict[str, dict[str, Tree]]  # by split the folders of classes, or those of images and masks
@@ -160,7 +162,10 @@ def _read_classes(groups: Groups, path: Path, image_size: Size, background: int)
 
     def decode(data: bytes) -> Decoded:
         decoded = decode_image(data, background)
-        return Decoded(resized(decoded.pixels, image_size), notes=decoded.notes)
+        notes = decoded.notes
+        if image_size is not None and min(decoded.pixels.shape[:2]) > MUCH_LARGER * max(image_size):
+            notes = (*notes, REDUCED.format(*image_size))
+        return Decoded(resized(decoded.pixels, image_size), notes=notes)
 
     decoded, faults = decode_all(reads, decode, path.name)
     if faults:

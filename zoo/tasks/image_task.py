@@ -147,7 +147,8 @@ def image_shape(
     """
     shape = tuple(input_shape or spec.input_shape)
     pre.check_channels(channels or shape[-1], shape[-1])
-    return shape, dataclasses.replace(pre.for_input(spec.preprocessing, spec.input_shape, shape), background=background)
+    preprocessing = pre.for_channels(pre.for_input(spec.preprocessing, spec.input_shape, shape), shape[-1])
+    return shape, dataclasses.replace(preprocessing, background=background)
 
 
 def image_size(spec: ModelSpec, input_shape: tuple | None) -> tuple[int, int] | None:

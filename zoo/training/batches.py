@@ -26,15 +26,26 @@ with epy.lazy_imports():
 LARGEST_BATCH = 2**20  # pixels that a network is evaluated on at once
 
 
-def load_for(spec: ModelSpec, input_shape: tuple | None, recipe: Recipe, data: Any, **options: Any) -> Dataset:
+def load_for(
+    spec: ModelSpec,
+    input_shape: tuple | None,
+    recipe: Recipe,
+    data: Any,
+    *,
+    fold: tuple[int, int] | None = None,
+    **options: Any,
+) -> Dataset:
     """A data set as a network takes it: image files resized to its input, without the class that the recipe ignores and
     the labels that it leaves out.
 
     A user's own data set with the name of one that references report on gets another name: their scores do not compare.
 
     Args:
+        fold: number and count, to get that fold of the data set, see `Dataset.fold`.
         options: further ones of `zoo.data.load`.
     """
+    if fold is not None:
+        options["hold_out"] = False
     ignored_class = recipe.options.ignored_class if isinstance(recipe.options, SegmentationOptions) else None
     dataset = load_data(
         data,
@@ -43,6 +54,7 @@ def load_for(spec: ModelSpec, input_shape: tuple | None, recipe: Recipe, data: A
         background=recipe.background,
         **options,
     )
+    dataset = dataset if fold is None else dataset.fold(*fold)
     if isinstance(recipe.options, ClassificationOptions) and not dataset.whole:  # for evaluation alone all labels count
         few, seed = recipe.options.labels_per_class, recipe.options.labels_seed
         dataset = dataset if few is None else dataset.with_labels(few, seed)

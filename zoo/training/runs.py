@@ -24,6 +24,7 @@ from zoo.files import read_json, write_json
 from zoo.recipe import Recipe, Schedule, from_dict
 from zoo.spec import Preprocessing
 from zoo.training.batches import load_for
+from zoo.training.classified import Classified
 from zoo.weights import assign, load_arrays, named_weights
 
 with epy.lazy_imports():
@@ -40,6 +41,7 @@ class Run:
     Attributes:
         model: the network with the weights of the best epoch.
         record: the content of `run.json`: what identifies the run, and its results.
+        classified: predictions on the test split, where a classifier was fine-tuned in this process.
     """
 
     directory: Path
@@ -47,6 +49,7 @@ class Run:
     model: keras.Model
     recipe: Recipe
     record: dict[str, Any]
+    classified: Classified | None = None
 
     @property
     def history(self) -> list[dict[str, Any]]:
@@ -92,6 +95,12 @@ def describe_run(task: tasks.Task, dataset: Dataset, recipe: Recipe, **settings:
         "backend": keras.backend.backend(),
         **settings,
     }
+
+
+def directory_of(out: str | os.PathLike | None, name: str, fold: tuple[int, int] | None) -> Path:
+    """The directory of a run: `out`, or else `runs/NAME`; of a fold a folder within it."""
+    directory = Path(out or Path("runs") / name)
+    return directory if fold is None else directory / f"fold{fold[0]}"
 
 
 def open_run(directory: Path, record: Mapping[str, Any]) -> None:
@@ -171,7 +180,8 @@ def data_of(
         ZooError: where it is not found, or differs from the record's fingerprint.
     """
     name = record["data"]["name"]
-    dataset = task.select(load_for(task.spec, task.input_shape, recipe, data or name))
+    fold = record.get("fold")
+    dataset = task.select(load_for(task.spec, task.input_shape, recipe, data or name, fold=fold))
     if dataset.fingerprint != record["data"].get("fingerprint"):
         raise ZooError(f"{dataset.name} is not the data set {name} of the run: its fingerprint differs")
     return dataset

@@ -1,0 +1,199 @@
+"""From a folder of photographs to a classifier: what fine-tuning says, reports and accepts."""
+
+import csv
+import json
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+from PIL import Image
+
+import zoo
+from zoo import preprocessing as pre
+from zoo.data import Dataset, Split
+from zoo.spec import ModelSpec, Preprocessing, Stage
+from zoo.tasks.image_task import image_shape
+from zoo.training.batches import load_for
+from zoo.weights import for_channels, named_weights
+
+COLORS = {"red": (220, 40, 30), "green": (30, 200, 40), "blue": (30, 40, 220)}
+
+
+@zoo.register(
+    ModelSpec(
+        name="tiny_photo",
+        task="classification",
+        summary="two convolutions",
+        year=2026,
+        references=("tests/test_photographs.py",),
+        input_shape=(16, 16, 3),
+        classes=3,
+        params=3 * 3 * 3 * 8 + 8 + 3 * 3 * 8 * 8 + 8 + 8 * 3 + 3,
+        preprocessing=Preprocessing(size=(16, 16), mean=(120.0, 110.0, 100.0), std=(60.0, 60.0, 60.0)),
+        recipes={"paper": zoo.Recipe(epochs=4, batch_size=8, learning_rate=0.01, optimizer="adam")},
+        head=("output",),
+        features=("conv1", "pool"),
+        stages=(Stage("head", ("output",), 0.01, 1), Stage("all", ("*",), 0.01, 2)),
+    )
+)
+def tiny_photo(input_shape, classes):
+    inputs = keras.Input(input_shape, name="images")
+    x = layers.Conv2D(8, 3, activation="relu", name="conv1")(inputs)
+    x = layers.Conv2D(8, 3, activation="relu", name="conv2")(x)
+    x = layers.GlobalAveragePooling2D(name="pool")(x)
+    return keras.Model(inputs, layers.Dense(classes, name="output")(x), name="tiny_photo")
+
+
+def photograph(color, number, size=(80, 100)):
+    noise = np.random.default_rng(number).integers(-30, 30, (*size, 3))
+    return Image.fromarray(np.clip(np.array(color) + noise, 0, 255).astype(np.uint8))
+
+
+def folder_of(path, count=12, colors=("red", "green", "blue"), **options):
+    """A folder of JPEG files in a folder for each color."""
+    for name in colors:
+        (path / name).mkdir(parents=True)
+        for number in range(count):
+            photograph(COLORS[name], number, **options).save(path / name / f"{number:02}.jpg")
+    return path
+
+
+@pytest.fixture(scope="module")
+def source(making):
+    with making as folder:
+        folder_of(folder / "photos")
+        run = zoo.train("tiny_photo", "photos", out="run", epochs=2)
+        zoo.export(run, "tiny_photo.photos")
+        yield folder / "tiny_photo.photos"
+
+
+# --- what fine-tuning says and reports ------------------------------------------------------------------------------
+
+
+def test_fine_tuning_says_what_it_does_and_ends_with_its_errors(source, command, tmp_path, unverified):
+    folder_of(tmp_path / "mine", colors=("red", "green"), count=10)
+    Image.new("RGB", (80, 100), COLORS["red"]).save(tmp_path / "mine/green/red.jpg")  # in the wrong folder
+    line = f"fine-tune {source} --data mine --epochs 1 --out run --export tiny_photo.mine --set batch_size=4"
+    code, out, err = command(line)
+    assert code == 0, err
+    assert "classes in train: green" in out
+    assert "from tiny_photo.photos: 4 arrays loaded; reinitialized: output/kernel, output/bias" in out
+    assert "stage 1 of 2, head: output, 18 of 826 parameters, 1 epochs at 0.01" in out
+    assert "stage 2 of 2, all: *, 826 of 826 parameters" in out
+    assert "reduced to 16 x 16 pixels" in err
+    with (tmp_path / "run/report/confusion.csv").open() as file:
+        rows = [*csv.DictReader(file)]
+    examples = sum(int(row["examples"]) for row in rows)
+    right = sum(int(row[f"predicted {row['class']}"]) for row in rows)
+    scores = json.loads((tmp_path / "run/run.json").read_text())["metrics"]["test"]
+    assert right / examples == pytest.approx(scores["accuracy"])
+    with (tmp_path / "run/report/errors.csv").open() as file:
+        errors = [*csv.DictReader(file)]
+    assert len(errors) == examples - right
+    assert all((tmp_path / "run/report" / error["file"]).is_file() for error in errors)
+    code, again, err = command(line.replace("tiny_photo.mine", "tiny_photo.again"))
+    assert code == 0, err  # a finished run reports the same
+    assert (
+        again.partition("calibration error")[2].splitlines()[:4]
+        == out.partition("calibration error")[2].splitlines()[:4]
+    )
+
+
+def test_color_photographs_for_a_gray_network_are_announced(source, command, tmp_path, unverified):
+    folder_of(tmp_path / "mine", colors=("red", "green"), count=10)
+    shape = "--input-shape 16,16,1 --epochs 1 --set batch_size=4"
+    code, out, err = command(f"fine-tune {source} --data mine {shape} --out gray --export tiny_photo.gray")
+    assert code == 0, err
+    assert "mine: color images become gray, as the network takes them; --input-shape 16,16,3" in err
+    assert "converted to other channels: conv1/kernel" in out
+
+
+# --- stages, frozen layers, channels --------------------------------------------------------------------------------
+
+
+def test_frozen_layers_are_trained_in_no_stage(source, tmp_path):
+    folder_of(tmp_path / "mine", colors=("red", "green"), count=10)
+    run = zoo.fine_tune(source, "mine", out="run", epochs=1, freeze=("conv1",), batch_size=4)
+    before, after = zoo.load(source).model, run.model
+    np.testing.assert_array_equal(after.get_layer("conv1").kernel, before.get_layer("conv1").kernel)
+    assert (after.get_layer("conv2").kernel.numpy() != before.get_layer("conv2").kernel.numpy()).any()
+    assert all(layer.trainable for layer in after.layers)
+
+
+def test_stages_are_chosen_by_name(source, tmp_path):
+    folder_of(tmp_path / "mine", colors=("red", "green"), count=10)
+    run = zoo.fine_tune(source, "mine", out="run", stages=("all",), batch_size=4)
+    assert [row["stage"] for row in run.history] == ["all", "all"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--stages top", "unknown stage of tiny_photo 'top': known: all, head"),
+        ("--freeze 'block*'", "unknown layer of tiny_photo 'block*'"),
+        ("--freeze 'conv*,output'", "all of output is frozen by conv*, output: nothing remains to train"),
+        ("--folds 1", "at least 2 folds, not 1"),
+        ("--folds 3 --export tiny_photo.x", "leave out --export"),
+    ],
+)
+def test_what_cannot_be_fine_tuned(source, refused, tmp_path, options, message):
+    folder_of(tmp_path / "mine", colors=("red", "green"), count=10, size=(16, 20))
+    refused(f"fine-tune {source} --data mine {options}", message)
+
+
+@pytest.mark.parametrize(("given", "wanted"), [(1, 3), (3, 1), (3, 6)])
+def test_images_of_equal_channels_give_the_same_features_after_a_change_of_channels(given, wanted):
+    old, new = (zoo.create_model("tiny_photo", input_shape=(16, 16, channels)) for channels in (given, wanted))
+    arrays = {key: variable.numpy() for key, variable in named_weights(old).items()}
+    arrays, converted = for_channels(arrays, named_weights(new), given, wanted)
+    zoo.load_weights(new, arrays)
+    gray = np.random.default_rng(0).normal(size=(2, 16, 16, 1)).astype(np.float32)
+    np.testing.assert_allclose(new(np.repeat(gray, wanted, 3)), old(np.repeat(gray, given, 3)), atol=1e-5)
+    assert converted == ("conv1/kernel",)
+
+
+def test_the_mean_color_of_a_gray_network_is_gray():
+    _, preprocessing = image_shape(zoo.get_spec("tiny_photo"), (16, 16, 1))
+    assert preprocessing.mean == (110.0,)
+    assert pre.apply(np.full((1, 16, 16, 1), 110, np.uint8), preprocessing, 1).shape == (1, 16, 16, 1)
+
+
+# --- folds ----------------------------------------------------------------------------------------------------------
+
+
+def test_each_example_is_tested_in_one_fold():
+    labels = np.array([0, 1, 1] * 10)
+    images = np.arange(30, dtype=np.uint8).reshape(-1, 1, 1, 1)
+    own_test = Split(np.full((3, 1, 1, 1), 99, np.uint8), np.arange(3) % 2)
+    data = Dataset("set", {"train": Split(images, labels), "test": own_test}, ("a", "b"), whole=True)
+    tested = []
+    for number in range(1, 6):
+        fold = data.fold(number, 5)
+        parts = {name: split.inputs.ravel().tolist() for name, split in fold.splits.items()}
+        assert sorted(number for part in parts.values() for number in part) == list(range(30))
+        assert np.bincount(fold.splits["test"].targets).tolist() == [2, 4]
+        assert len(parts["validation"]) == round(0.15 * 24)
+        tested += parts["test"]
+    assert sorted(tested) == list(range(30))
+
+
+def test_folds_are_trained_and_summed_up(command, tmp_path):
+    folder_of(tmp_path / "mine", colors=("red", "green"), count=9)
+    code, out, err = command("train tiny_photo --data mine --epochs 1 --folds 3 --out runs/cv --set batch_size=4")
+    assert code == 0, err
+    summary = json.loads((tmp_path / "runs/cv/folds.json").read_text())
+    runs = [zoo.load_run(tmp_path / f"runs/cv/fold{number}") for number in (1, 2, 3)]
+    assert summary["test"] == [run.metrics["test"]["accuracy"] for run in runs]
+    assert summary["standard_deviation"] == pytest.approx(np.std(summary["test"], ddof=1))
+    assert f"mean {np.mean(summary['test']):.4f}, standard deviation" in out
+    assert not (tmp_path / "saved_models").exists()
+    whole = load_for(zoo.get_spec("tiny_photo"), None, runs[0].recipe, "mine", fold=(1, 3))
+    assert whole.fingerprint == runs[0].record["data"]["fingerprint"]
+
+
+def test_folds_of_fine_tuning(source, tmp_path):
+    folder_of(tmp_path / "mine", colors=("red", "green"), count=8)
+    runs = zoo.cross_validate(zoo.fine_tune, source, "mine", folds=2, epochs=1, batch_size=4, out="cv")
+    assert [run.record["fold"] for run in runs] == [[1, 2], [2, 2]]
+    assert len({run.record["data"]["fingerprint"] for run in runs}) == 2
