@@ -11,10 +11,11 @@ from PIL import Image
 
 import zoo
 from zoo import preprocessing as pre
+from zoo import tasks, testing
 from zoo.data import Dataset, Split
 from zoo.spec import ModelSpec, Preprocessing, Stage
 from zoo.tasks.image_task import image_shape
-from zoo.training.batches import load_for
+from zoo.training.batches import load_for, training_batches
 from zoo.weights import for_channels, named_weights
 
 COLORS = {"red": (220, 40, 30), "green": (30, 200, 40), "blue": (30, 40, 220)}
@@ -197,3 +198,35 @@ def test_folds_of_fine_tuning(source, tmp_path):
     runs = zoo.cross_validate(zoo.fine_tune, source, "mine", folds=2, epochs=1, batch_size=4, out="cv")
     assert [run.record["fold"] for run in runs] == [[1, 2], [2, 2]]
     assert len({run.record["data"]["fingerprint"] for run in runs}) == 2
+
+
+# --- augmentation of photographs ------------------------------------------------------------------------------------
+
+
+def batches_of(task, split, augmentation, **options):
+    recipe = zoo.get_spec("tiny_photo").recipe().replace(augmentation=augmentation, epochs=2)
+    dataset, steps = training_batches(task, split, task.with_options(recipe), seed=1, **options)
+    return [tuple(part.numpy() for part in batch) for batch in dataset], steps
+
+
+def test_varied_batches_repeat_and_continue_where_they_stopped():
+    images = np.random.default_rng(0).integers(0, 256, (24, 16, 16, 3), dtype=np.uint8)
+    split = Split(images, np.arange(24) % 3)
+    data = Dataset("set", dict.fromkeys(("train", "validation", "test"), split), ("a", "b", "c"))
+    task = tasks.get_task("classification").from_data(zoo.get_spec("tiny_photo"), data)
+    varied = {"color_pca": {}, "resized_crop": {}, "cutout": 4, "mixup": 0.4}
+    whole, steps = batches_of(task, split, varied)
+    rest, _ = batches_of(task, split, varied, first_epoch=1)
+    assert len(whole) == 2 * steps
+    for one, other in zip(whole[steps:], rest, strict=True):
+        np.testing.assert_array_equal(one[0], other[0])
+        np.testing.assert_array_equal(one[1], other[1])
+    inputs, targets = (np.concatenate(part) for part in zip(*whole, strict=True))
+    np.testing.assert_allclose(targets.sum(axis=1), 1, rtol=1e-5)
+    assert ((targets > 0.01) & (targets < 0.99)).any()
+    assert np.isfinite(inputs).all()
+
+
+def test_mixup_is_for_images_with_one_class(tmp_path):
+    with pytest.raises(zoo.ZooError, match="cutout and mixup are for images with one class each"):
+        zoo.train("unet_small", testing.example_data("segmentation"), out=tmp_path, augmentation={"mixup": 0.2})

@@ -101,6 +101,15 @@ def resize(images: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
     return tf.reshape(tf.concat(products, axis=1), [shape[0], height, width, channels])
 
 
+def crop_to_proportions(images: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
+    """The middle of images [B, H, W, C], as large as fits into them with the proportions of (height, width)."""
+    height, width = tf.shape(images)[1], tf.shape(images)[2]
+    down = tf.minimum(height, tf.maximum(width * size[0] // size[1], 1))
+    across = tf.minimum(width, tf.maximum(height * size[1] // size[0], 1))
+    top, left = (height - down) // 2, (width - across) // 2
+    return images[:, top : top + down, left : left + across]
+
+
 def _bands(inputs: tf.Tensor, outputs: int) -> Iterator[tuple[tf.Tensor, tf.Tensor, tf.Tensor]]:
     """The resizing of one side from `inputs` to `outputs` pixels, `BAND` outputs at a time.
 
@@ -146,6 +155,8 @@ def apply(images: tf.Tensor, preprocessing: Preprocessing, channels: int) -> tf.
     """Images [B, H, W, C], values 0..`full_scale`, to the network's input, float32 [B, H', W', channels]."""
     images = to_channels(images, channels)
     if preprocessing.size is not None:
+        if preprocessing.fit == "crop":
+            images = crop_to_proportions(images, preprocessing.size)
         images = resize(images, preprocessing.size)
     images = tf.cast(images, tf.float32)
     if preprocessing.crop_to is not None:

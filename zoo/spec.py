@@ -65,14 +65,16 @@ class Stage:
 class Preprocessing:
     """From images to a network's input, inside the graph.
 
-    Images are resized to `size` (height, width in pixels; None keeps any size), their center is cut to `crop_to` (None
-    for no cropping), and they are padded with zeros to `pad_to` (None for no padding). Then 0..`full_scale` is mapped
-    linearly to `low`..`high`; or, where `mean` and `std` are given (one number a band), the mean is subtracted and the
-    result divided by the standard deviation. `dtype` is the type in which images are served. `background` is the gray
-    value that transparent pixels show, from 0 (black) to 255 (white).
+    Images are resized to `size` (height, width in pixels; None keeps any size): `fit` stretches them, or first crops
+    them in the middle to its proportions, so that their shorter side becomes that of `size`. Their center is cut to
+    `crop_to` (None for no cropping), and they are padded with zeros to `pad_to` (None for no padding). Then
+    0..`full_scale` is mapped linearly to `low`..`high`; or, where `mean` and `std` are given (one number a band), the
+    mean is subtracted and the result divided by the standard deviation. `dtype` is the type in which images are
+    served. `background` is the gray value that transparent pixels show, from 0 (black) to 255 (white).
     """
 
     size: tuple[int, int] | None = None
+    fit: Literal["stretch", "crop"] = "stretch"
     crop_to: tuple[int, int] | None = None
     pad_to: tuple[int, int] | None = None
     low: float = 0.0

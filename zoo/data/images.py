@@ -31,7 +31,9 @@ MOST_NAMED = 20  # files that an error names
 Groups = dict[str, dict[str, Tree]]  # by split the folders of classes, or those of images and masks
 
 
-def read_images(path: Path, image_size: Size, *, background: int = WHITE, strict: bool = False) -> Parts:
+def read_images(
+    path: Path, image_size: Size, *, crop: bool = False, background: int = WHITE, strict: bool = False
+) -> Parts:
     """The images of a folder or archive, with one folder for each class or with masks, optionally in one folder for
     each split; see `zoo.data.load`.
 
@@ -49,8 +51,9 @@ def read_images(path: Path, image_size: Size, *, background: int = WHITE, strict
         if not paired:
             _refuse_masks_among_images(groups, path)
         left_out.report(path, strict=strict)
-        read = read_pairs if paired else _read_classes
-        return read(groups, path, image_size, background)
+        if paired:
+            return read_pairs(groups, path, image_size, background)
+        return _read_classes(groups, path, image_size, crop, background)
 
 
 def _groups(tree: Tree, path: Path, left_out: LeftOut) -> Groups:
@@ -134,7 +137,7 @@ def _refuse_masks_among_images(groups: Groups, path: Path) -> None:
                 )
 
 
-def _read_classes(groups: Groups, path: Path, image_size: Size, background: int) -> Parts:
+def _read_classes(groups: Groups, path: Path, image_size: Size, crop: bool, background: int) -> Parts:
     """Images of 8 bits in one folder for each class."""
     first = next(iter(groups))
     classes = in_order(groups[first])
@@ -165,7 +168,7 @@ def _read_classes(groups: Groups, path: Path, image_size: Size, background: int)
         notes = decoded.notes
         if image_size is not None and min(decoded.pixels.shape[:2]) > MUCH_LARGER * max(image_size):
             notes = (*notes, REDUCED.format(*image_size))
-        return Decoded(resized(decoded.pixels, image_size), notes=notes)
+        return Decoded(resized(decoded.pixels, image_size, crop=crop), notes=notes)
 
     decoded, faults = decode_all(reads, decode, path.name)
     if faults:

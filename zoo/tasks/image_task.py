@@ -65,9 +65,14 @@ class ImageTask(Task):
         images = tf.cast(images, tf.float32)
         if augmentation.color_jitter:
             images = augmentation_ops.color_jitter(images, seed, augmentation.color_jitter)
-        return self._moved(
-            (images, *rest), lambda images, masks: augmentation_ops.augment(images, masks, seed, augmentation, turn)
-        )
+        if augmentation.color_pca:
+            images = augmentation_ops.color_pca(images, seed, augmentation.color_pca)
+        window = self.preprocessing.crop_to
+
+        def move(images: tf.Tensor, masks: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor | None]:
+            return augmentation_ops.augment(images, masks, seed, augmentation, turn, window)
+
+        return self._moved((images, *rest), move)
 
     def _moved(self, batch: tuple, move: Move) -> tuple:
         """A batch with its images, and what belongs to their pixels, moved."""

@@ -14,7 +14,7 @@ from zoo.data import load as load_data
 from zoo.data.sources import NAMED
 from zoo.errors import ZooError
 from zoo.options import ClassificationOptions, SegmentationOptions
-from zoo.recipe import Recipe
+from zoo.recipe import Augmentation, Recipe
 from zoo.spec import ModelSpec
 from zoo.tasks import ImageTask, Task, image_size
 
@@ -23,6 +23,7 @@ with epy.lazy_imports():
 
     from zoo.data import augmentation as augmentation_ops
 
+EXAMPLES_OF_COLORS = 5_000  # of the training data, by which color variations are measured
 LARGEST_BATCH = 2**20  # pixels that a network is evaluated on at once
 
 
@@ -50,6 +51,7 @@ def load_for(
     dataset = load_data(
         data,
         image_size=image_size(spec, input_shape),
+        crop=spec.preprocessing.fit == "crop",
         ignored_class=ignored_class,
         background=recipe.background,
         **options,
@@ -86,7 +88,15 @@ def training_batches(
             "choose another batch_size or fewer devices"
         )
     steps = examples * copies // batch_size  # a shorter last batch would weigh more, and starve a replica
-    varied = recipe.augmentation != type(recipe.augmentation)(fill=recipe.augmentation.fill, patches=patches)
+    augmentation = recipe.augmentation
+    if augmentation.on_inputs and not (isinstance(task, ImageTask) and not task.has_masks):
+        raise ZooError(f"cutout and mixup are for images with one class each: {task.spec.task} has others")
+    if augmentation.color_pca:
+        colors = augmentation_ops.fitted(augmentation.color_pca, split.inputs[:EXAMPLES_OF_COLORS])
+        augmentation = dataclasses.replace(augmentation, color_pca=colors)
+    varied = augmentation != Augmentation(
+        fill=augmentation.fill, patches=patches, cutout=augmentation.cutout, mixup=augmentation.mixup
+    )
 
     side = tf.random.stateless_uniform([examples], [seed, 1], 0, 2, tf.int32)  # on which an image is shown first
 
@@ -102,10 +112,8 @@ def training_batches(
         else:
             batch = tuple(tf.gather(array, index % examples) for array in arrays)
         if varied:
-            batch = task.augment(
-                batch, key, recipe.augmentation, index // examples, tf.gather(side, index % examples) + epoch
-            )
-        return task.network_batch(*batch)
+            batch = task.augment(batch, key, augmentation, index // examples, tf.gather(side, index % examples) + epoch)
+        return augmentation_ops.vary_inputs(task.network_batch(*batch), key, augmentation)
 
     epochs = tf.data.Dataset.range(first_epoch, recipe.epochs, output_type=tf.int32)
     batches = epochs.flat_map(epoch_batches).map(load_batch, tf.data.AUTOTUNE, deterministic=True)

@@ -21,7 +21,7 @@ from zoo import tasks
 from zoo.data import Dataset
 from zoo.errors import ZooError
 from zoo.files import read_json, write_json
-from zoo.recipe import Recipe, Schedule, from_dict
+from zoo.recipe import Augmentation, Recipe, Schedule, from_dict
 from zoo.spec import Preprocessing
 from zoo.training.batches import load_for
 from zoo.training.classified import Classified
@@ -131,9 +131,10 @@ def open_run(directory: Path, record: Mapping[str, Any]) -> None:
 
 
 def _completed(record: dict[str, Any]) -> dict[str, Any]:
-    """A record with the defaults of keys that a later release added to recipes and preprocessing."""
-    parts = [(record.get("recipe", {}), Recipe), (record.get("model", {}).get("preprocessing", {}), Preprocessing)]
-    for part, kind in parts:
+    """A record with the defaults of keys that a later release added to recipes, augmentation and preprocessing."""
+    recipe = record.get("recipe", {})
+    parts = [(recipe, Recipe), (recipe.get("augmentation", {}), Augmentation)]
+    for part, kind in [*parts, (record.get("model", {}).get("preprocessing", {}), Preprocessing)]:
         added = [field for field in dataclasses.fields(kind) if field.name not in part]
         known = [field for field in added if isinstance(field.default, str | int | float | tuple | None)]
         part |= {field.name: json.loads(json.dumps(field.default)) for field in known}
