@@ -24,7 +24,7 @@ from zoo.artifacts import verification
 from zoo.artifacts.manifest import GOLDEN
 
 ARGUMENTS = {
-    "list": "pattern task dataset pretrained max-params min-metric sort json",
+    "list": "pattern task dataset pretrained max-params min-metric sort origin json",
     "info": "name recipe json",
     "train": "name data text-column label-column recipe config epochs lr batch-size optimizer loss set arg devices "
     "seed deterministic input-shape out export folds strict",

@@ -1,7 +1,10 @@
 """From a folder of photographs to a classifier: what fine-tuning says, reports and accepts."""
 
 import csv
+import dataclasses
+import gc
 import json
+import shutil
 
 import keras
 import numpy as np
@@ -13,6 +16,7 @@ import zoo
 from zoo import preprocessing as pre
 from zoo import tasks, testing
 from zoo.data import Dataset, Split
+from zoo.data.streamed import Streamed
 from zoo.spec import ModelSpec, Preprocessing, Stage
 from zoo.tasks.image_task import image_shape
 from zoo.training.batches import load_for, training_batches
@@ -230,3 +234,83 @@ def test_varied_batches_repeat_and_continue_where_they_stopped():
 def test_mixup_is_for_images_with_one_class(tmp_path):
     with pytest.raises(zoo.ZooError, match="cutout and mixup are for images with one class each"):
         zoo.train("unet_small", testing.example_data("segmentation"), out=tmp_path, augmentation={"mixup": 0.2})
+
+
+# --- images that do not fit into memory -----------------------------------------------------------------------------
+
+
+def both(monkeypatch, path="mine", **options):
+    """The same data set in memory and decoded again whenever it is read."""
+    found = []
+    for gigabytes in ("1", "0"):
+        monkeypatch.setenv("ZOO_CACHE_GB", gigabytes)
+        found.append(zoo.data.load(path, image_size=(16, 16), **options))
+    return found
+
+
+def pack(folder, path):
+    shutil.make_archive(
+        str(path).removesuffix(".zip").removesuffix(".tar.gz"), "zip" if path.suffix == ".zip" else "gztar", folder
+    )
+
+
+@pytest.mark.parametrize("form", ["mine", "mine.zip", "mine.tar.gz"])
+def test_streamed_images_are_those_in_memory(monkeypatch, tmp_path, form, capsys):
+    folder_of(tmp_path / "mine")
+    Image.new("L", (30, 20), 77).save(tmp_path / "mine/red/gray.png")
+    Image.new("RGBA", (30, 20), (9, 9, 9, 100)).save(tmp_path / "mine/red/transparent.png")
+    if form != "mine":
+        pack(tmp_path / "mine", tmp_path / form)
+    kept, streamed = both(monkeypatch, f"./{form}", crop=form == "mine")
+    assert "are decoded again in each epoch" in capsys.readouterr().err
+    assert isinstance(streamed.splits["train"].inputs, Streamed)
+    assert streamed.fingerprint == kept.fingerprint
+    gc.collect()  # an archive stays readable
+    for name, split in kept.splits.items():
+        other = streamed.splits[name]
+        assert other.inputs.shape == split.inputs.shape
+        np.testing.assert_array_equal(np.asarray(other.inputs), split.inputs)
+        np.testing.assert_array_equal(other.take(slice(1, 3)).inputs[0], split.inputs[1])
+        for one, two in zip(other.as_tf().as_numpy_iterator(), split.as_tf().as_numpy_iterator(), strict=True):
+            np.testing.assert_array_equal(one[0], two[0])
+            assert one[1] == two[1]
+    rare = dataclasses.replace(streamed, fingerprint="").fold(2, 3), kept.fold(2, 3)
+    assert rare[0].fingerprint == rare[1].fingerprint
+
+
+def test_a_streamed_run_repeats_the_one_in_memory(monkeypatch, tmp_path):
+    folder_of(tmp_path / "mine", colors=("red", "green"))
+    runs = []
+    for gigabytes in ("1", "0"):
+        monkeypatch.setenv("ZOO_CACHE_GB", gigabytes)
+        options = {"epochs": 2, "batch_size": 4, "augmentation": {"flip_crop": {}, "color_pca": {}}}
+        runs.append(zoo.train("tiny_photo", "mine", out=f"run{gigabytes}", seed=3, deterministic=True, **options))
+    for one, other in zip(*(run.history for run in runs), strict=True):
+        assert {**one, "seconds": 0} == {**other, "seconds": 0}
+    assert runs[0].metrics == runs[1].metrics
+    scores = zoo.evaluate(runs[1], "mine", split="test")
+    assert scores["accuracy"] == runs[0].metrics["test"]["accuracy"]
+
+
+@pytest.mark.parametrize("gigabytes", ["1", "0"])
+def test_files_that_are_no_images_are_counted_and_left_out(monkeypatch, tmp_path, gigabytes, command):
+    monkeypatch.setenv("ZOO_CACHE_GB", gigabytes)
+    folder_of(tmp_path / "mine", colors=("red", "green"))
+    whole = (tmp_path / "mine/red/03.jpg").read_bytes()
+    (tmp_path / "mine/red/03.jpg").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "mine/green/x.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(99))
+    found = zoo.data.load("mine", image_size=(16, 16))
+    assert sum(len(split) for split in found.splits.values()) == 23
+    names = [name for split in found.splits.values() for name in split.names]
+    assert "red/03.jpg" not in names
+    code, _, err = command("train tiny_photo --data mine --strict --out run")
+    assert code == 2
+    assert "2 of 25 files are not images" in err
+    assert "green/x.heic (HEIC image, save it as JPEG or PNG), red/03.jpg (unreadable or truncated)" in err
+
+
+def test_a_budget_that_is_no_number(monkeypatch, tmp_path):
+    folder_of(tmp_path / "mine", colors=("red", "green"), count=3)
+    monkeypatch.setenv("ZOO_CACHE_GB", "lots")
+    with pytest.raises(zoo.ZooError, match="ZOO_CACHE_GB must be a number of gigabytes from 0 on, not 'lots'"):
+        zoo.data.load("mine", image_size=(16, 16))

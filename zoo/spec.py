@@ -109,6 +109,9 @@ class ModelSpec:
         ensemble: whether the network joins trained networks and is not trained itself.
         prepare: called once before training from scratch, with the network and 5,000 inputs of it from the training
             data, float32 [N, H, W, C]: it sets initial weights that depend on the data.
+        origin: the package whose network and weights these are; empty for the zoo's own and for plugins.
+        pretrained: by tag, weights that the origin publishes: what fetches them, returns them by key, as
+            `zoo.weights.named_weights` names them, and the names of their classes.
     """
 
     name: str
@@ -130,6 +133,10 @@ class ModelSpec:
     notes: tuple[str, ...] = ()
     ensemble: bool = False
     prepare: Callable[[keras.Model, np.ndarray], None] | None = None
+    origin: str = ""
+    pretrained: Mapping[str, Callable[[], tuple[Mapping[str, np.ndarray], tuple[str, ...]]]] = dataclasses.field(
+        default_factory=dict
+    )
     builder: Callable[..., keras.Model] | None = None
 
     def recipe(self, name: str | None = None) -> Recipe:

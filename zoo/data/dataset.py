@@ -9,11 +9,13 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import numpy as np
 from etils import epy
 
+from zoo.data import streamed
+from zoo.data.streamed import Streamed
 from zoo.errors import ZooError, unknown
 
 with epy.lazy_imports():
@@ -61,7 +63,8 @@ class Split:
     """Examples of one split.
 
     Args:
-        inputs: images [N, H, W, C] of uint8, uint16 or float32, or texts [N].
+        inputs: images [N, H, W, C] of uint8, uint16 or float32, or texts [N]; `zoo.data.streamed.Streamed` in place of
+            an array where the images do not fit into memory.
         targets: class ids int64 [N], `UNLABELED` for an example without a label; masks of exclusive classes, uint8
             [N, H, W], each pixel a class id or `IGNORED`; masks of overlapping classes, uint8 [N, H, W, K], each value
             0, 1 or `IGNORED`; or None.
@@ -97,7 +100,12 @@ class Split:
     def as_tf(self) -> tf.data.Dataset:
         """Single examples as pairs (input, target), or as (input,) if there are no targets."""
         arrays = (self.inputs,) if self.targets is None else (self.inputs, self.targets)
-        return tf.data.Dataset.from_tensor_slices(arrays)
+        if not isinstance(self.inputs, Streamed):
+            return tf.data.Dataset.from_tensor_slices(arrays)
+        parts = [streamed.in_graph(array) for array in arrays]
+        return tf.data.Dataset.range(len(self)).map(
+            lambda number: tuple(streamed.gather(part, number[None])[0] for part in parts), tf.data.AUTOTUNE
+        )
 
 
 Parts = tuple[dict[str, Split], tuple[str, ...]]  # the splits that a source contains, and its class names
@@ -270,6 +278,10 @@ def _fingerprint(splits: Mapping[str, Split], classes: tuple[str, ...]) -> str:
                 digest.update(b"none")
                 continue
             digest.update(f"{array.dtype.str}{array.shape}".encode())
+            if isinstance(array, Streamed):
+                for part in array.parts():
+                    digest.update(part.data)
+                continue
             texts = array.dtype.kind in "OU"  # their bytes in memory are addresses, or depend on the longest text
             digest.update(json.dumps(array.tolist()).encode() if texts else np.ascontiguousarray(array).data)
     digest.update(json.dumps(classes).encode())
@@ -315,7 +327,10 @@ def _joined(first: Split, second: Split) -> Split:
     def joined(one: np.ndarray | None, other: np.ndarray | None) -> np.ndarray | None:
         return None if one is None or other is None else np.concatenate([one, other])
 
-    inputs = np.concatenate([first.inputs, second.inputs])
+    if isinstance(first.inputs, Streamed):
+        inputs = cast(np.ndarray, first.inputs.joined(cast(Streamed, second.inputs)))
+    else:
+        inputs = np.concatenate([first.inputs, second.inputs])
     return Split(inputs, joined(first.targets, second.targets), joined(first.names, second.names))
 
 

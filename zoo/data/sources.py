@@ -16,6 +16,7 @@ from zoo.data.dataset import SPLITS, Dataset, Parts, Split, complete
 from zoo.data.decoding import PROGRESS_FROM, WHITE, Size, resized, stack
 from zoo.data.given import GIVEN, read_given
 from zoo.data.images import read_images
+from zoo.data.streamed import Streamed
 from zoo.data.trees import TARS
 from zoo.errors import ZooError, listed, note
 
@@ -143,6 +144,8 @@ def _report(dataset: Dataset) -> None:
             lacking = listed(dataset.classes[number] for number in np.flatnonzero(counts == 0))
             note(f"{dataset.name}: {name} has no example of {lacking}")
     inputs = dataset.first.inputs
+    if isinstance(inputs, Streamed):
+        inputs = np.asarray(inputs[:1])  # reading all would take as long as an epoch
     if inputs.dtype.name in ("uint8", "uint16") and inputs.size and (brightest := int(inputs.max())) < 32:
         full = np.iinfo(inputs.dtype).max
         note(

@@ -6,12 +6,14 @@ import dataclasses
 import math
 from typing import Any
 
+import numpy as np
 from etils import epy
 
 from zoo import registry
-from zoo.data import Dataset, Split
+from zoo.data import Dataset, Split, streamed
 from zoo.data import load as load_data
 from zoo.data.sources import NAMED
+from zoo.data.streamed import Streamed
 from zoo.errors import ZooError
 from zoo.options import ClassificationOptions, SegmentationOptions
 from zoo.recipe import Augmentation, Recipe
@@ -23,7 +25,7 @@ with epy.lazy_imports():
 
     from zoo.data import augmentation as augmentation_ops
 
-EXAMPLES_OF_COLORS = 5_000  # of the training data, by which color variations are measured
+EXAMPLES_OF_COLORS = 1_000  # of the training data, by which color variations are measured
 LARGEST_BATCH = 2**20  # pixels that a network is evaluated on at once
 
 
@@ -76,7 +78,7 @@ def training_batches(
     Raises:
         ZooError: where a batch cannot be shared evenly among the replicas.
     """
-    arrays = [tf.constant(array) for array in task.examples(split, recipe.options)]
+    arrays = [streamed.in_graph(array) for array in task.examples(split, recipe.options)]
     patches, copies = recipe.augmentation.patches, augmentation_ops.expansion(recipe.augmentation)
     if patches and not (isinstance(task, ImageTask) and task.has_masks):
         raise ZooError(f"patches are drawn from images with masks: {task.spec.task} takes whole examples")
@@ -92,7 +94,9 @@ def training_batches(
     if augmentation.on_inputs and not (isinstance(task, ImageTask) and not task.has_masks):
         raise ZooError(f"cutout and mixup are for images with one class each: {task.spec.task} has others")
     if augmentation.color_pca:
-        colors = augmentation_ops.fitted(augmentation.color_pca, split.inputs[:EXAMPLES_OF_COLORS])
+        colors = augmentation_ops.fitted(
+            augmentation.color_pca, np.asarray(split.sample(EXAMPLES_OF_COLORS).inputs)[:, ::4, ::4]
+        )
         augmentation = dataclasses.replace(augmentation, color_pca=colors)
     varied = augmentation != Augmentation(
         fill=augmentation.fill, patches=patches, cutout=augmentation.cutout, mixup=augmentation.mixup
@@ -110,7 +114,7 @@ def training_batches(
         if patches:
             batch = augmentation_ops.random_patches(arrays, index % examples, key, patches, len(task.classes))
         else:
-            batch = tuple(tf.gather(array, index % examples) for array in arrays)
+            batch = tuple(streamed.gather(array, index % examples) for array in arrays)
         if varied:
             batch = task.augment(batch, key, augmentation, index // examples, tf.gather(side, index % examples) + epoch)
         return augmentation_ops.vary_inputs(task.network_batch(*batch), key, augmentation)
@@ -150,5 +154,10 @@ def evaluation_batches(task: Task, split: Split, *, batch_size: int = 256, repli
     size = next(fitting, None)
     if size is None:
         raise ZooError(f"{examples} examples cannot be shared among {replicas} devices: validate on more")
-    dataset = tf.data.Dataset.from_tensor_slices(arrays).batch(size)
+    if isinstance(arrays[0], Streamed):
+        parts = [streamed.in_graph(array) for array in arrays]
+        dataset = tf.data.Dataset.range(examples).batch(size)
+        dataset = dataset.map(lambda index: tuple(streamed.gather(part, index) for part in parts), tf.data.AUTOTUNE)
+    else:
+        dataset = tf.data.Dataset.from_tensor_slices(arrays).batch(size)
     return dataset.map(task.network_batch, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)

@@ -145,7 +145,6 @@ def predicted_class_ids(predictor: Predictor, split: Split) -> np.ndarray:
 
 def _outputs(predictor: Predictor, split: Split, name: str) -> np.ndarray:
     """An output of `serving_default` for all examples of a split."""
-    inputs = predictor.task.serving_inputs(split)
-    batch_size = fitting_batch(inputs.shape, 256)
-    parts = (inputs[start : start + batch_size] for start in range(0, len(inputs), batch_size))
-    return np.concatenate([predictor(part)[name] for part in parts])
+    batch_size = fitting_batch(split.inputs.shape, 256)
+    parts = (split.take(slice(start, start + batch_size)) for start in range(0, len(split), batch_size))
+    return np.concatenate([predictor(predictor.task.serving_inputs(part))[name] for part in parts])
