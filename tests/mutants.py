@@ -95,7 +95,7 @@ MUTANTS = (
     ),
     mutant(
         "an expansion repeats the unshifted images", "training/batches.py",
-        "recipe.augmentation, index // examples,", "recipe.augmentation, index * 0,",
+        "augmentation, index // examples,", "augmentation, index * 0,",
         f"{KNOWN}::test_an_epoch_of_an_expansion_has_each_shift_of_each_image_once",
     ),
     mutant(

@@ -5,10 +5,12 @@ import dataclasses
 import gc
 import json
 import shutil
+from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers
 from PIL import Image
 
@@ -314,3 +316,66 @@ def test_a_budget_that_is_no_number(monkeypatch, tmp_path):
     monkeypatch.setenv("ZOO_CACHE_GB", "lots")
     with pytest.raises(zoo.ZooError, match="ZOO_CACHE_GB must be a number of gigabytes from 0 on, not 'lots'"):
         zoo.data.load("mine", image_size=(16, 16))
+
+
+# --- features, views, adversarial images ----------------------------------------------------------------------------
+
+
+def test_embedding_a_folder_gives_the_features_of_its_images(source, tmp_path, command):
+    folder_of(tmp_path / "mine", colors=("red", "green"), count=3, size=(16, 16))
+    photograph(COLORS["blue"], 1, size=(20, 30)).save(tmp_path / "mine/red/wide.png")
+    code, out, err = command(f"embed {source} mine -o vectors.npz")
+    assert code == 0, err
+    assert "7 vectors of 8 numbers" in out
+    with np.load("vectors.npz", allow_pickle=False) as found:
+        names, vectors = found["names"].tolist(), found["vectors"]
+    assert names == sorted(map(str, Path("mine").rglob("*.*")))
+    for name, vector in zip(names, vectors, strict=True):
+        image = np.asarray(Image.open(name))[None]
+        np.testing.assert_allclose(zoo.features(source, image)["pool"][0], vector, atol=1e-5)
+    _, maps = zoo.embed(source, "mine", layer="conv1")
+    assert maps.shape == (7, 14 * 14 * 8)
+    code, _, err = command(f"embed {source} mine -o other.npz --layer pol")
+    assert code == 2
+    assert "unknown layer of tiny_photo 'pol': did you mean pool?" in err
+    assert not Path("other.npz").exists()
+
+
+def test_an_export_returns_features_beside_its_predictions(source, tmp_path, command):
+    code, _, err = command(f"export {source} tiny_photo.features --features conv2,pool")
+    assert code == 0, err  # and TensorFlow alone computed the same
+    images = np.random.default_rng(0).integers(0, 256, (3, 40, 30, 3), dtype=np.uint8)
+    served = tf.saved_model.load("tiny_photo.features/1").signatures["features"](images=tf.constant(images))
+    expected = zoo.features(source, images, ["conv2", "pool"])
+    for name, values in expected.items():
+        np.testing.assert_allclose(served[name], values, atol=1e-5)
+    plain, other = zoo.load(source)(images), zoo.load("tiny_photo.features")(images)
+    np.testing.assert_allclose(other["probabilities"], plain["probabilities"], atol=1e-6)
+    assert zoo.adversarial("tiny_photo.features", images, epsilon=0.1).shape == images.shape
+    with pytest.raises(zoo.ZooError, match="exports no features"):
+        zoo.export(zoo.load("unet_small.isbi"), tmp_path / "unet_small.mine", features=["x"])
+
+
+def test_predictions_are_averaged_over_views(source, tmp_path, command):
+    folder_of(tmp_path / "mine", colors=("red",), count=2)
+    code, out, err = command(f"predict {source} mine --tta mirror --json")
+    assert code == 0, err
+    files = sorted(map(str, Path("mine").rglob("*.jpg")))
+    images = np.stack([np.asarray(Image.open(file)) for file in files])
+    plain = [zoo.load(source)(one)["probabilities"] for one in (images, images[:, :, ::-1])]
+    found = [row["probabilities"] for row in json.loads(out)]
+    np.testing.assert_allclose(found, np.mean(plain, axis=0), atol=1e-5)
+
+
+def test_accuracy_on_adversarial_images_as_a_table_and_a_plot(source, tmp_path, command):
+    folder_of(tmp_path / "mine")
+    code, out, err = command(f"attack {source} --data mine --epsilon 0,0.5 --picture plot.png --json")
+    assert code == 0, err
+    rows = json.loads(out)
+    assert [row["epsilon"] for row in rows] == [0, 0.5]
+    accuracy = zoo.evaluate(source, "mine", split="test")["accuracy"]
+    assert rows[0]["accuracy"] == pytest.approx(accuracy)
+    assert rows[1]["accuracy"] <= rows[0]["accuracy"]
+    assert Image.open("plot.png").size == (500, 360)
+    code, _, err = command(f"attack {source} --data mine --epsilon few")
+    assert (code, err.count("\n")) == (2, 1)

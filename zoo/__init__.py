@@ -19,7 +19,7 @@ with epy.lazy_api_imports(globals()):  # none of these is imported, TensorFlow l
     from zoo.exporting.ensembles import create_ensemble
     from zoo.exporting.saved_model import export
     from zoo.language import Score, draw_scores, generate, score
-    from zoo.loading import Predictor, create_model, features, load, load_weights, predict
+    from zoo.loading import Predictor, create_model, embed, features, load, load_weights, predict
     from zoo.sampling import sample
     from zoo.tiling.segmenting import Segmented, segment
     from zoo.tiling.tiles import predict_tiled
@@ -62,6 +62,7 @@ __all__ = [
     "create_model",
     "cross_validate",
     "draw_scores",
+    "embed",
     "evaluate",
     "export",
     "features",

@@ -32,13 +32,20 @@ def export(
     format: Annotated[str, typer.Option(help="tensorflow, onnx, litert or keras.")] = "tensorflow",
     storage: Storage = None,
     tta: Averaged = "",
+    features: Annotated[
+        str, typer.Option(help="Layers, with commas, whose outputs a signature `features` of a classifier returns.")
+    ] = "",
 ) -> None:
     """Export a run, or trained weights again, and verify that the export computes the same numbers."""
     are_runs = [Path(source, "run.json").exists() for source in sources]
     if len(sources) > 1 and not all(are_runs):
         raise ZooError(f"{sources[are_runs.index(False)]} is not a run: several sources must be runs of one training")
     source = [zoo.load_run(source) for source in sources] if all(are_runs) else zoo.load(sources[0])
-    print(zoo.export(source, path, format=format, storage=storage, tta=words(tta)))  # type: ignore[arg-type]
+    print(
+        zoo.export(
+            source, path, format=format, storage=storage, tta=words(tta), features=words(features),  # type: ignore[arg-type]
+        )
+    )  # fmt: skip
 
 
 def verify(sources: Several) -> None:

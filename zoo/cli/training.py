@@ -44,11 +44,12 @@ from zoo.cli.options import (
     Trained,
 )
 from zoo.errors import ZooError
+from zoo.files import written
 
 with epy.lazy_imports():
     from zoo import tasks
     from zoo.exporting import ensembles
-    from zoo.training import classified, evaluation
+    from zoo.training import classified, evaluation, plots
     from zoo.training import folds as cross_validation
 
 MOST_COLUMNS = 12  # classes whose confusion matrix is printed
@@ -247,6 +248,38 @@ def _print_classified(found: classified.Classified) -> None:
         ]
         for count, true, said in sorted(pairs, reverse=True)[:MOST_COLUMNS]:
             print(f"{count} of {true} predicted as {said}")
+
+
+def attack(
+    source: Trained,
+    data: Data,
+    epsilons: Annotated[
+        str, typer.Option("--epsilon", help="Largest changes of a pixel, as shares of the full scale, with commas.")
+    ] = "0,0.01,0.02,0.05,0.1,0.2",
+    steps: Annotated[
+        int, typer.Option(help="1 for the fast gradient sign method, more for projected gradient descent.", min=1)
+    ] = 1,
+    split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
+    count: Annotated[int, typer.Option(help="The number of images, drawn from the split.", min=1)] = 1000,
+    picture: Annotated[Path | None, typer.Option(help="A plot of the table to write: .png, .svg or .pdf.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure the accuracy of a classifier of images on adversarial images, which are changed to mislead it."""
+    try:
+        values = [float(word) for word in options.words(epsilons)]
+    except ValueError:
+        raise ZooError(f"--epsilon needs numbers with commas, such as 0,0.01,0.1, not {epsilons!r}") from None
+    rows = zoo.adversarial_accuracy(source, data, values, split=split, count=count, steps=steps)
+    if picture is not None:
+        with written(picture, ValueError) as temporary:  # which Matplotlib raises for another format
+            plots.accuracy_by_epsilon(rows, f"{source}, {'one step' if steps == 1 else f'{steps} steps'}", temporary)
+    if as_json:
+        print(json.dumps(rows))
+        return
+    table = Table("epsilon", "accuracy", box=None)
+    for row in rows:
+        table.add_row(f"{row['epsilon']:g}", f"{row['accuracy']:.4f}")
+    options.console().print(table)
 
 
 def ensemble(

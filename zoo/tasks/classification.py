@@ -17,7 +17,7 @@ from zoo.options import ClassificationOptions, TaskOptions
 from zoo.recipe import Recipe
 from zoo.spec import ModelSpec
 from zoo.tasks import views
-from zoo.tasks.base import Network, Signatures, Task, graph_function
+from zoo.tasks.base import Network, Signatures, Task, check_layers, graph_function
 from zoo.tasks.image_task import ImageTask, image_shape
 
 with epy.lazy_imports():
@@ -29,6 +29,7 @@ with epy.lazy_imports():
 
 
 ENCODED = "encoded_images"  # the signature that takes the bytes of image files
+FEATURES = "features"  # the signature that returns the outputs of layers
 
 
 def require_labels(split: Split, what: str) -> np.ndarray:
@@ -108,9 +109,11 @@ class Classification(ImageTask):
 
     Args:
         views: names of test-time augmentations, over which serving averages the probabilities; see `zoo.tasks.views`.
+        features: names of layers whose outputs exports return too.
     """
 
     views: tuple[str, ...] = ()
+    features: tuple[str, ...] = ()
 
     Options = ClassificationOptions
     metrics = (ACCURACY,)
@@ -137,7 +140,10 @@ class Classification(ImageTask):
         return pre.apply(images, self.preprocessing, self.channels), targets, *weights
 
     def served(self, model: keras.Model) -> keras.Model:
-        return model if len(model.outputs) == 1 else keras.Model(model.input, model.outputs[0], name=model.name)
+        if len(model.outputs) == 1 and not self.features:
+            return model
+        outputs = [model.outputs[0], *(model.get_layer(name).output for name in self.features)]
+        return keras.Model(model.input, outputs if self.features else outputs[0], name=model.name)
 
     def compile(
         self,
@@ -154,9 +160,12 @@ class Classification(ImageTask):
     def signatures(self, model: keras.Model, network: Network | None = None) -> Signatures:
         network = network or self.network(model)
 
+        def scores(inputs: tf.Tensor) -> tf.Tensor:
+            return network(inputs)[0] if self.features else network(inputs)
+
         def outputs(read: Callable, source: tf.Tensor) -> dict[str, tf.Tensor]:
             def probabilities(inputs: tf.Tensor) -> tf.Tensor:
-                return zoo_layers.probabilities(network(inputs), self.spec.outputs)
+                return zoo_layers.probabilities(scores(inputs), self.spec.outputs)
 
             if not self.views:
                 return class_outputs(self, probabilities(read(source, self.preprocessing, self.channels)))
@@ -175,6 +184,13 @@ class Classification(ImageTask):
         functions = {"serving_default": graph_function(from_images, images)}
         if self.takes_files:
             functions[ENCODED] = graph_function(from_encoded, tf.TensorSpec([None], tf.string, "encoded"))
+        if self.features:
+
+            def layers(images: tf.Tensor) -> dict[str, tf.Tensor]:
+                found = network(pre.apply(images, self.preprocessing, self.channels))[1:]
+                return dict(zip(self.features, found, strict=True))
+
+            functions[FEATURES] = graph_function(layers, images)
         return Signatures(functions)
 
     @property
@@ -192,6 +208,10 @@ class Classification(ImageTask):
     def with_views(self, names: Iterable[str]) -> Self:
         return dataclasses.replace(self, views=views.check(names, self.preprocessing.crop_to))
 
+    def with_features(self, layers: Iterable[str]) -> Self:
+        check_layers(self.served(self.build()), layers := tuple(layers))
+        return dataclasses.replace(self, features=layers)
+
     def summary(self, outputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
         return class_summary(self, outputs)
 
@@ -200,4 +220,6 @@ class Classification(ImageTask):
         inputs: dict[str, dict[str, Any]] = {"serving_default": {"images": images}}
         if self.takes_files:
             inputs[ENCODED] = {"encoded": np.array([tf.io.encode_png(image).numpy() for image in images])}
+        if self.features:
+            inputs[FEATURES] = {"images": images}
         return inputs

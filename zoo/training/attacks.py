@@ -55,7 +55,8 @@ def adversarial(
     def gradient(pixels: tf.Tensor, right: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape() as tape:
             tape.watch(pixels)
-            scores = network(pre.apply(pixels, task.preprocessing, task.channels))
+            outputs = network(pre.apply(pixels, task.preprocessing, task.channels))
+            scores = tf.nest.flatten(outputs)[0]  # features may follow
             likely = tf.gather(zoo_layers.probabilities(scores, task.spec.outputs), right, batch_dims=1)
             loss = -tf.reduce_sum(tf.math.log(likely + 1e-12))
         return tape.gradient(loss, pixels)
@@ -99,7 +100,7 @@ def adversarial_accuracy(
     examples = dataset.splits[split].sample(count)
     rows = []
     for epsilon in epsilons:
-        images = adversarial(predictor, examples.inputs, examples.targets, epsilon=epsilon, steps=steps)
+        images = adversarial(predictor, np.asarray(examples.inputs), examples.targets, epsilon=epsilon, steps=steps)
         right = predicted_class_ids(predictor, Split(images, examples.targets)) == examples.targets
         rows.append({"epsilon": float(epsilon), "accuracy": float(np.mean(right))})
     return rows

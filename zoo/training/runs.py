@@ -114,6 +114,8 @@ def open_run(directory: Path, record: Mapping[str, Any]) -> None:
     record = json.loads(json.dumps(record))
     if path.exists():
         found = _completed(read_json(path))
+        new = {key: value for key, value in record["model"].items() if not value}  # that a later release added
+        found["model"] = {**new, **found.get("model", {})}
         if extended := _extended(found, record):
             write_json(path, extended)
             return
