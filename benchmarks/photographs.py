@@ -4,10 +4,10 @@
     pip install torch                        (left out where it is not installed)
     python benchmarks/photographs.py
 
-All train the same network on the same images in memory, with the same optimizer, loss and batch size, for a fixed number
-of steps. PyTorch's optimizer is SGD with momentum, and its networks are those of its table below. The trainer of this package takes its images as stored, Keras and PyTorch
-take floats. The pipelines read the same JPEG files from disk and flip, rotate and shift them: batches of floats of the
-network's size.
+All train the same network on the same images in memory, with the same optimizer, loss and batch size, for a fixed
+number of steps; PyTorch's optimizer is SGD with momentum. The trainer of this package takes its images as stored,
+Keras and PyTorch take floats. The pipelines read the same JPEG files from disk and flip, rotate and shift them: batches
+of floats of the network's size.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from etils import epy
 
 from zoo import artifacts, registry, tasks
 from zoo import preprocessing as pre
+from zoo.artifacts.rebuilding import rebuild
 from zoo.data import brightness
 from zoo.data.decoding import UNREADABLE, Unusable
 from zoo.errors import ZooError, graph_error, listed, note, unknown
@@ -80,7 +81,10 @@ def create_model(
     origin = tasks.restore(artifact.manifest["model"])
     if origin.spec.name != spec.name:
         raise ZooError(f"{artifact.path} contains weights of {origin.spec.name}, not of {spec.name}")
+    model = rebuild(artifact).model
     outputs = len(origin.classes) if classes is None else classes
+    if input_shape is None and outputs == len(origin.classes) and not arguments:
+        return model
     model = spec.build(input_shape or origin.input_shape, outputs, **{**origin.arguments, **arguments})
     assign(named_weights(model), artifact.arrays(), reinitialize=spec.head if outputs != len(origin.classes) else ())
     return model
@@ -129,19 +133,17 @@ class Predictor:
         self.artifact: artifacts.Artifact | None = None
         if isinstance(source, str | os.PathLike):
             self.artifact = artifacts.open_artifact(source)
-            manifest = self.artifact.manifest
-            self.task = tasks.restore(manifest["model"])
-            self.model = self.task.build()
-            assign(named_weights(self.model), self.artifact.arrays())
-            if manifest["training"]:
-                self.recipe = tasks.read_recipe(manifest["training"]["recipe"], self.task.spec.task)
+            self.task, self.model, self.signatures = rebuild(self.artifact)
+            if training := self.artifact.manifest["training"]:
+                self.recipe = tasks.read_recipe(training["recipe"], self.task.spec.task)
             else:
                 self.recipe = self.task.with_options(self.task.spec.recipe())
         else:
             self.task, self.model, self.recipe = source.task, source.model, source.recipe
+            self.signatures = self.task.signatures(self.model)
         if tta := tuple(tta):
             self.task = self.task.with_views(tta)
-        self.signatures = self.task.signatures(self.model)
+            self.signatures = self.task.signatures(self.model)
 
     def __call__(self, *inputs: Any, signature: str = "serving_default", **named: Any) -> dict[str, np.ndarray]:
         """The outputs of a signature by name.
