@@ -16,7 +16,7 @@ from PIL import Image
 
 import zoo
 from zoo import preprocessing as pre
-from zoo import tasks, testing
+from zoo import registry, tasks, testing
 from zoo.data import Dataset, Split
 from zoo.data.streamed import Streamed
 from zoo.spec import ModelSpec, Preprocessing, Stage
@@ -27,29 +27,36 @@ from zoo.weights import for_channels, named_weights
 COLORS = {"red": (220, 40, 30), "green": (30, 200, 40), "blue": (30, 40, 220)}
 
 
-@zoo.register(
-    ModelSpec(
-        name="tiny_photo",
-        task="classification",
-        summary="two convolutions",
-        year=2026,
-        references=("tests/test_photographs.py",),
-        input_shape=(16, 16, 3),
-        classes=3,
-        params=3 * 3 * 3 * 8 + 8 + 3 * 3 * 8 * 8 + 8 + 8 * 3 + 3,
-        preprocessing=Preprocessing(size=(16, 16), mean=(120.0, 110.0, 100.0), std=(60.0, 60.0, 60.0)),
-        recipes={"paper": zoo.Recipe(epochs=4, batch_size=8, learning_rate=0.01, optimizer="adam")},
-        head=("output",),
-        features=("conv1", "pool"),
-        stages=(Stage("head", ("output",), 0.01, 1), Stage("all", ("*",), 0.01, 2)),
-    )
+TINY = ModelSpec(
+    name="tiny_photo",
+    task="classification",
+    summary="two convolutions",
+    year=2026,
+    references=("tests/test_photographs.py",),
+    input_shape=(16, 16, 3),
+    classes=3,
+    params=3 * 3 * 3 * 8 + 8 + 3 * 3 * 8 * 8 + 8 + 8 * 3 + 3,
+    preprocessing=Preprocessing(size=(16, 16), mean=(120.0, 110.0, 100.0), std=(60.0, 60.0, 60.0)),
+    recipes={"paper": zoo.Recipe(epochs=4, batch_size=8, learning_rate=0.01, optimizer="adam")},
+    head=("output",),
+    features=("conv1", "pool"),
+    stages=(Stage("head", ("output",), 0.01, 1), Stage("all", ("*",), 0.01, 2)),
 )
+
+
 def tiny_photo(input_shape, classes):
     inputs = keras.Input(input_shape, name="images")
     x = layers.Conv2D(8, 3, activation="relu", name="conv1")(inputs)
     x = layers.Conv2D(8, 3, activation="relu", name="conv2")(x)
     x = layers.GlobalAveragePooling2D(name="pool")(x)
     return keras.Model(inputs, layers.Dense(classes, name="output")(x), name="tiny_photo")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _registered():
+    zoo.register(TINY)(tiny_photo)
+    yield
+    del registry._specs["tiny_photo"]
 
 
 def photograph(color, number, size=(80, 100)):
