@@ -12,6 +12,7 @@ from zoo.metrics import Metric
 from zoo.options import ClassificationOptions, GenerationOptions, MultilabelOptions, SegmentationOptions
 from zoo.recipe import Augmentation, Recipe
 from zoo.registry import get_spec, register
+from zoo.search_space import Choice, IntRange, LogRange
 from zoo.spec import ModelSpec, Preprocessing, ReportedScore, Stage
 
 with epy.lazy_api_imports(globals()):  # none of these is imported, TensorFlow least of all, before it is used
@@ -29,6 +30,7 @@ with epy.lazy_api_imports(globals()):  # none of these is imported, TensorFlow l
     from zoo.training.folds import cross_validate
     from zoo.training.reproduction import Reproduction, reproduce
     from zoo.training.runs import Run, load_run
+    from zoo.training.search import Search, tune
     from zoo.training.trainer import train
     from zoo.weights import LoadReport
 
@@ -39,9 +41,12 @@ __version__ = importlib.metadata.version("zoo")
 
 __all__ = [
     "Augmentation",
+    "Choice",
     "ClassificationOptions",
     "GenerationOptions",
+    "IntRange",
     "LoadReport",
+    "LogRange",
     "Metric",
     "ModelSpec",
     "MultilabelOptions",
@@ -52,6 +57,7 @@ __all__ = [
     "Reproduction",
     "Run",
     "Score",
+    "Search",
     "SegmentationOptions",
     "Segmented",
     "Stage",
@@ -81,5 +87,6 @@ __all__ = [
     "score",
     "segment",
     "train",
+    "tune",
     "verify",
 ]
