@@ -185,6 +185,18 @@ def test_spaces_of_the_registry_can_be_built():
                             spec.search, None)  # fmt: skip
 
 
+def test_a_worker_without_a_chief_ends_in_one_line(trained, monkeypatch, tmp_path):
+    monkeypatch.setenv("KERASTUNER_TUNER_ID", "worker0")
+    with pytest.raises(zoo.ZooError, match="without KERASTUNER_ORACLE_IP and KERASTUNER_ORACLE_PORT: set all three"):
+        zoo.tune(NAME, ranges=SPACE, out=tmp_path)
+    monkeypatch.setenv("KERASTUNER_ORACLE_IP", "127.0.0.1")
+    monkeypatch.setenv("KERASTUNER_ORACLE_PORT", "9")
+    monkeypatch.setattr(search, "CHIEF_SECONDS", 0.5)
+    with pytest.raises(zoo.ZooError, match="the chief of the search does not answer at 127"):
+        zoo.tune(NAME, ranges=SPACE, out=tmp_path)
+    assert not trained.values
+
+
 SEARCH = ["tune", NAME, "--trials", "3", "--set-range", "hidden=[8],[16],[32]", "--set-range", "learning_rate=0.5..5.0",
           "--epochs", "2", "--out", "search"]  # fmt: skip
 

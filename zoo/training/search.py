@@ -28,6 +28,7 @@ from zoo.training.runs import RUN_FILE, Run
 from zoo.training.trainer import train
 
 with epy.lazy_imports():
+    import grpc
     import keras
     import keras_tuner
     import tensorflow as tf
@@ -38,6 +39,8 @@ with epy.lazy_imports():
 SEARCH_FILE = "search.json"
 TRIALS = 20
 BEST_SHARE = 0.1  # of the trials, whose values at a limit of a range are remarked on
+ADDRESS = ("KERASTUNER_ORACLE_IP", "KERASTUNER_ORACLE_PORT")
+CHIEF_SECONDS = 300  # until the chief must answer
 AT_LIMIT = 0.02  # distance from the end of a range, as a share of it
 
 Strategy = Literal["random", "hyperband", "bayesian"]
@@ -182,16 +185,17 @@ def tune(
     def so_far(oracle: Any) -> Search:
         return Search(directory, space, monitor, _trials(oracle, space, monitor))
 
-    worker = os.environ.get("KERASTUNER_TUNER_ID", "chief") != "chief"  # the chief alone knows all trials
+    worker = _is_worker()  # the chief alone knows all trials
     tuner = _tuner(
         strategy, space, monitor, TRIALS if trials is None else trials, basis.epochs, directory, seed,
         run_trial, lambda oracle: progress(so_far(oracle)) if progress and not worker else None,
     )  # fmt: skip
     if progress and not worker:
         progress(so_far(tuner.oracle))
-    tuner.search()
     if worker:
+        _follow_chief(tuner)
         return Search(directory, space, monitor, [])
+    tuner.search()
     found = so_far(tuner.oracle)
     if not found.done:
         raise ZooError(f"all {len(found.trials)} trials failed, the last one because: {found.trials[-1].message}")
@@ -202,6 +206,28 @@ def tune(
     for line in found.remarks():
         note(line)
     return dataclasses.replace(found, run=run)
+
+
+def _is_worker() -> bool:
+    """Whether another process hands out the trials; raises ZooError where keras-tuner's variables are incomplete."""
+    role = os.environ.get("KERASTUNER_TUNER_ID")
+    missing = [name for name in ADDRESS if role and name not in os.environ]
+    if missing:
+        raise ZooError(f"KERASTUNER_TUNER_ID is set without {' and '.join(missing)}: set all three, or none")
+    return role not in (None, "chief")
+
+
+def _follow_chief(tuner: Any) -> None:
+    """Train the trials that the chief hands out, until there are no more."""
+    address = ":".join(os.environ[name] for name in ADDRESS)
+    try:
+        with grpc.insecure_channel(address) as channel:
+            grpc.channel_ready_future(channel).result(timeout=CHIEF_SECONDS)
+        tuner.search()
+    except (grpc.FutureTimeoutError, grpc.RpcError):
+        raise ZooError(
+            f"the chief of the search does not answer at {address}: start it, or repeat the command"
+        ) from None
 
 
 def _divided(recipe: Recipe, values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -300,7 +326,7 @@ def _tuner(
     if strategy not in oracles:
         raise unknown("strategy", strategy, oracles)
     with contextlib.redirect_stdout(io.StringIO()):  # that it resumes
-        tuner = Tuner(oracle=oracles[strategy](), directory=str(directory), project_name="trials")
+        tuner = Tuner(oracle=oracles[strategy](), directory=str(directory.absolute()), project_name="trials")
     tuner.oracle.verbose = 0
     return tuner
 
