@@ -20,9 +20,10 @@ import zoo
 from zoo import artifacts, testing
 from zoo.artifacts import index
 from zoo.artifacts import manifest as manifest_file
+from zoo.checkpoint import checkpoint_arrays
 from zoo.errors import ZooError
 from zoo.exporting import saved_model
-from zoo.weights import checkpoint_arrays, named_weights, save_arrays
+from zoo.weights import named_weights, save_arrays
 
 NAMES = ("mlp_784_30_10", "lenet5")
 WRITES = "written-by-the-graph"
@@ -493,12 +494,11 @@ def test_a_manifest_other_than_the_published_one_is_refused(exported, tmp_path):
     zoo.load(root / "mlp_784_30_10.ex")
 
 
-def test_a_changed_weight_is_refused_by_its_checksum_too(mlp):
+def test_a_changed_weight_does_not_verify(mlp):
     change_byte(mlp / "1", None)
     reseal(mlp / "1")
-    for call in (zoo.verify, zoo.load):
-        with pytest.raises(ZooError, match="cannot be read"):
-            call(mlp)
+    with pytest.raises(ZooError, match=r"cannot serve the artifact: .*DataLossError"):
+        zoo.verify(mlp)
 
 
 @pytest.mark.parametrize(("change", "difference"), [(0.001, r"1\.0e-03"), (np.nan, "inf")])
@@ -507,7 +507,7 @@ def test_other_golden_outputs_are_refused(mlp, change, difference):
     golden["serving_default/7/outputs/probabilities"] += np.float32(change)
     np.savez(mlp / "1" / manifest_file.GOLDEN, **golden)
     reseal(mlp / "1")
-    with pytest.raises(ZooError, match=f"serving_default probabilities at 7 examples differs by {difference}"):
+    with pytest.raises(ZooError, match=f"serving_default probabilities of golden example 7 differs by {difference}"):
         zoo.verify(mlp)
 
 
@@ -515,7 +515,9 @@ def test_other_golden_outputs_are_refused(mlp, change, difference):
 def test_golden_examples_must_be_there(mlp, examples):
     np.savez(mlp / "1" / manifest_file.GOLDEN, **examples)
     reseal(mlp / "1")
-    with pytest.raises(ZooError, match=r"plain TensorFlow cannot serve the artifact|without a golden example"):
+    with pytest.raises(
+        ZooError, match=r"plain TensorFlow cannot serve the artifact|the golden examples do not both have"
+    ):
         zoo.verify(mlp)
 
 

@@ -124,6 +124,24 @@ def test_a_generator_takes_latents_and_returns_images(format):
     np.testing.assert_allclose(outputs["images"], expected, rtol=0, atol=1)
 
 
+@pytest.mark.parametrize("format", RUN)
+@pytest.mark.parametrize("name", ["lstm_char", "gru_char"])
+def test_a_character_model_reads_a_text_step_by_step(name, format):
+    keras.utils.set_random_seed(0)
+    spec, sizes, vocabulary = zoo.get_spec(name), {"embedding": 4, "width": 6, "layers": 2}, "abcde"
+    model = spec.build(None, len(vocabulary), **sizes)
+    given = {"spec": spec, "classes": tuple(vocabulary), "vocabulary": tuple(vocabulary), "arguments": sizes}
+    path = zoo.export(model, f"m{SUFFIXES[format]}", format=format, **given)
+    tokens = np.array([[0, 3, 1, 4], [2, 2, 0, 1]], np.int32)
+    states = {key: np.zeros((2, 6), np.float32) for key in model.input if key != "tokens"}
+    whole = model({"tokens": tokens, **states})["logits"]
+    for place in range(4):
+        outputs = RUN[format](path, {"tokens": tokens[:, place : place + 1], **states})
+        np.testing.assert_allclose(outputs["logits"][:, 0], whole[:, place], rtol=0, atol=1e-5)
+        states = {key: outputs[f"next_{key}"] for key in states}
+    assert CLASS_NAMES[format](path) == list(vocabulary)
+
+
 LOAD_KERAS = """
 import sys
 import numpy as np

@@ -255,6 +255,21 @@ def test_long_texts_are_cut_to_their_first_words():
     assert tokens.numpy().tolist() == [[numbers[0], 1, numbers[1]]] * 2 + [[1, 0, 0]] * 2
 
 
+@pytest.mark.slow
+def test_two_devices_carry_the_state_as_one(tmp_path):
+    data = testing.example_data("language_model")
+    one, two = (
+        zoo.train(
+            "gru_char", data, out=tmp_path / devices, devices=devices, epochs=2, batch_size=8,
+            arguments={"embedding": 8, "width": 8},
+        )
+        for devices in ("cpu", "cpu:2")
+    )  # fmt: skip
+    for first, second in zip(one.record["history"], two.record["history"], strict=True):
+        assert second["loss"] == pytest.approx(first["loss"], rel=1e-5)
+        assert second["val_loss"] == pytest.approx(first["val_loss"], rel=1e-5)
+
+
 # --- generation and scoring --------------------------------------------------------------------------------------
 
 
@@ -281,6 +296,7 @@ NUMBERS = {"length": 40, "temperature": 0.9, "top_k": 9, "top_p": 0.95, "seed": 
 
 def test_a_streamed_text_is_that_of_the_signature(language):
     pieces = [*zoo.generate(language, "the quick", **NUMBERS)]
+    assert pieces == [*zoo.generate(language, "the quick", **NUMBERS)]
     assert len(pieces) > 1
     (text,) = language(["the quick"], signature="generate", **NUMBERS)["texts"]
     assert "the quick" + "".join(pieces) == text.decode()

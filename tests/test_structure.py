@@ -21,7 +21,7 @@ FLOORS = """
     listing artifacts
     tasks models registry
     data
-    preprocessing weights layers
+    preprocessing weights checkpoint layers
     metrics spec recipe options files errors
 """.split()
 BY_NAME = ("zoo.registry", "zoo.models")  # the one exception: the registry imports the model families by name, late

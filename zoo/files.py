@@ -6,9 +6,10 @@ import contextlib
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from etils import epy
 
@@ -18,14 +19,75 @@ with epy.lazy_imports():
     import pooch
 
 
+MOST_JSON_BYTES = 2**22
+MOST_JSON_DEPTH = 32
+SPARSE_FROM = 2**20  # bytes from which on a file that takes less than half of them on disk is refused
+
+
 def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file; raises ZooError for a missing or damaged file."""
+    """The JSON object in a file of at most `MOST_JSON_BYTES`.
+
+    Raises:
+        ZooError: for a file that is missing, damaged, too large, nested too deeply or no object.
+    """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(read_regular(path, MOST_JSON_BYTES), parse_constant=_no_number)
     except (FileNotFoundError, NotADirectoryError):
         raise ZooError(f"no {path.name} in {path.parent}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise ZooError(f"{path} is damaged: it is nested too deeply") from None
+    except (ValueError, OSError) as error:
         raise ZooError(f"{path} is damaged: {error}") from None
+    if not isinstance(found, dict):
+        raise ZooError(f"{path} is damaged: it holds no JSON object")
+    level: list[Any] = [found]
+    for _ in range(MOST_JSON_DEPTH):
+        level = [
+            child
+            for parent in level
+            for child in (parent.values() if isinstance(parent, dict) else parent)
+            if isinstance(child, dict | list)
+        ]
+    if level:
+        raise ZooError(f"{path} is damaged: it is nested more than {MOST_JSON_DEPTH} levels deep")
+    return found
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """A file opened for reading.
+
+    Raises:
+        OSError: for a missing one.
+        ValueError: for a link, a FIFO, a device, and a large file that is mostly holes.
+    """
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # a FIFO would wait for a writer
+    if path.is_symlink():
+        raise ValueError(f"{path.name} is a link, no file")
+    if not path.is_file():  # before it is opened: opening a device may act
+        raise FileNotFoundError(path) if not path.exists() else ValueError(f"{path.name} is no regular file")
+    descriptor = os.open(path, flags | getattr(os, "O_NOFOLLOW", 0))
+    file = open(descriptor, "rb")  # noqa: PTH123, SIM115  # the caller closes it
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode):  # changed since
+        file.close()
+        raise ValueError(f"{path.name} is no regular file")
+    if found.st_size > SPARSE_FROM and getattr(found, "st_blocks", found.st_size) * 512 < found.st_size // 2:
+        file.close()
+        raise ValueError(f"{path.name} is a sparse file")
+    return file
+
+
+def read_regular(path: Path, most: int | None = None) -> bytes:
+    """The bytes of a regular file; raises as `open_regular`, and ValueError for more than `most` bytes."""
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if most is not None and size > most:
+            raise ValueError(f"{path.name} has {size} bytes, more than {most}")
+        return file.read(size)
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -89,8 +90,7 @@ def generate(
 
 
 def _pieces(predictor: Predictor, prompt: str, length: int, numbers: dict[str, Any]) -> Iterator[str]:
-    model = predictor.task.characters(predictor.model)  # type: ignore[attr-defined]
-    advance = tf.function(model.advance, reduce_retracing=True, autograph=False)
+    model, advance = _stepping(predictor)
     sampling = {name: tf.constant(numbers[name], dtype) for name, dtype in characters.SAMPLING.items()}
     tokens, lengths = model.encode(tf.constant([prompt]))
     place = tf.constant(0), tokens[:, 0], model.zero_states(tokens)
@@ -99,6 +99,17 @@ def _pieces(predictor: Predictor, prompt: str, length: int, numbers: dict[str, A
         steps = tf.constant(min(CHUNK, length - start))
         *place, drawn = advance(tokens, lengths, *place, steps, sampling)
         yield "".join(model.vocabulary[number] for number in drawn.numpy()[0])
+
+
+_TRACED: weakref.WeakKeyDictionary[Predictor, tuple[Any, Any]] = weakref.WeakKeyDictionary()
+
+
+def _stepping(predictor: Predictor) -> tuple[Any, Any]:
+    """A predictor's characters and the function that draws them, which is traced once."""
+    if predictor not in _TRACED:
+        model = predictor.task.characters(predictor.model)  # type: ignore[attr-defined]
+        _TRACED[predictor] = model, tf.function(model.advance, reduce_retracing=True, autograph=False)
+    return _TRACED[predictor]
 
 
 def score(source: Source, texts: str | Iterable[str]) -> list[Score]:

@@ -80,7 +80,10 @@ def create_model(
     origin = tasks.restore(artifact.manifest["model"])
     if origin.spec.name != spec.name:
         raise ZooError(f"{artifact.path} contains weights of {origin.spec.name}, not of {spec.name}")
+    model = rebuild(artifact).model
     outputs = len(origin.classes) if classes is None else classes
+    if input_shape is None and outputs == len(origin.classes) and not arguments:
+        return model
     model = spec.build(input_shape or origin.input_shape, outputs, **{**origin.arguments, **arguments})
     assign(named_weights(model), artifact.arrays(), reinitialize=spec.head if outputs != len(origin.classes) else ())
     return model

@@ -7,7 +7,8 @@ images of the right size makes OpenVINO 2026.4 return NaN.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 from etils import epy
@@ -77,33 +78,38 @@ def resize(images: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
         return tf.cast(images, tf.float32)
     height, width = size
     channels, shape = images.shape[-1], tf.shape(images)
+    inputs = [shape[axis] if images.shape[axis] is None else images.shape[axis] for axis in (1, 2)]
     rows = tf.reshape(images, [shape[0], shape[1], shape[2] * channels])
     rows = tf.concat(
         [
             tf.matmul(weights, tf.cast(rows[:, first:end], tf.float32))
-            for first, end, weights in _bands(shape[1], height)
+            for first, end, weights in _bands(inputs[0], height)
         ],
         axis=1,
     )
     columns = tf.reshape(rows, [shape[0] * height, shape[2] * channels])
     same_channel = tf.constant(np.eye(channels, dtype=np.float32)[:, None, :])
     products = []
-    for first, end, weights in _bands(shape[2], width):  # with zeros between channels: faster than moving the axes
+    for first, end, weights in _bands(inputs[1], width):  # with zeros between channels: faster than moving the axes
         weights = tf.reshape(weights[:, None, :, None] * same_channel, [-1, (end - first) * channels])
         products.append(tf.matmul(columns[:, first * channels : end * channels], weights, transpose_b=True))
     return tf.reshape(tf.concat(products, axis=1), [shape[0], height, width, channels])
 
 
-def _bands(inputs: tf.Tensor, outputs: int) -> Iterator[tuple[tf.Tensor, tf.Tensor, tf.Tensor]]:
+def _bands(inputs: int | tf.Tensor, outputs: int) -> list[tuple[Any, Any, Any]]:
     """The resizing of one side from `inputs` to `outputs` pixels, `BAND` outputs at a time.
 
     An input pixel's weight falls linearly from 1 at the output pixel's center to 0 at a distance of one pixel, measured
     in the larger of the two kinds of pixels. The weights of an output sum to 1. Distances are integers in units of
     1 / (2 * outputs) input pixels, so weights are as exact as float32 can be, and 0 or 1 where the sizes are equal.
 
-    Yields:
-        The first and the end of the inputs that the outputs need, and their weights, float32 [outputs, inputs].
+    Returns:
+        For each band the first and the end of the inputs that the outputs need, and their weights, float32 [outputs,
+        inputs]; arrays for a side of known size, which stand in the graph as constants.
     """
+    if isinstance(inputs, int):
+        with tf.init_scope():
+            return [(int(first), int(end), band.numpy()) for first, end, band in _bands(tf.constant(inputs), outputs)]
     reach = 2 * tf.maximum(inputs, outputs)
     centers = 2 * np.arange(outputs, dtype=np.int32) + 1
     distances = (2 * tf.range(inputs) + 1) * outputs - centers[:, None] * inputs
@@ -112,8 +118,8 @@ def _bands(inputs: tf.Tensor, outputs: int) -> Iterator[tuple[tf.Tensor, tf.Tens
     lowest, highest = centers[::BAND], np.minimum(centers[::BAND] + 2 * (BAND - 1), centers[-1])
     firsts = tf.unstack(tf.maximum((lowest * inputs - reach) // (2 * outputs), 0))
     ends = tf.unstack(tf.minimum((highest * inputs + reach) // (2 * outputs) + 1, inputs))
-    for first, end, band in zip(firsts, ends, tf.split(weights, list((highest - lowest) // 2 + 1)), strict=True):
-        yield first, end, band[:, first:end]
+    bands = tf.split(weights, list((highest - lowest) // 2 + 1))
+    return [(first, end, band[:, first:end]) for first, end, band in zip(firsts, ends, bands, strict=True)]
 
 
 def to_channels(images: tf.Tensor, channels: int) -> tf.Tensor:

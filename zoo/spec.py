@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,6 +19,8 @@ with epy.lazy_imports():
 if TYPE_CHECKING:
     import keras
     import numpy as np
+
+MOST_PIXELS = 4096  # of a side of a network's input
 
 
 def check_keras() -> None:
@@ -82,6 +85,13 @@ class Preprocessing:
     std: tuple[float, ...] = ()
     dtype: Literal["uint8", "float32"] = "uint8"
     background: int = 255
+
+    def __post_init__(self) -> None:
+        sides = [side for size in (self.size, self.crop_to, self.pad_to) for side in size or ()]
+        if not all(1 <= side <= MOST_PIXELS for side in sides):
+            raise ZooError(f"preprocessing needs sides from 1 to {MOST_PIXELS} pixels, not {sides}")
+        if not all(map(math.isfinite, (self.low, self.high, self.full_scale, *self.mean, *self.std))):
+            raise ZooError("preprocessing needs finite numbers")
 
 
 @dataclasses.dataclass(frozen=True)

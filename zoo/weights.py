@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import fnmatch
 import os
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from zipfile import BadZipFile
@@ -17,7 +16,6 @@ from zoo.errors import ZooError
 
 with epy.lazy_imports():
     import keras
-    import tensorflow as tf
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,18 +114,3 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
         raise ZooError(f"no weights file {path}") from None
     except (ValueError, OSError, EOFError, BadZipFile, KeyError) as error:
         raise ZooError(f"{path} is not a readable .npz file: {error}") from None
-
-
-def checkpoint_arrays(prefix: Path) -> dict[str, np.ndarray]:
-    """The `weights` of a SavedModel's variables as float32 arrays, read as data: no graph is loaded."""
-    head, tail = "weights/", "/.ATTRIBUTES/VARIABLE_VALUE"
-    try:
-        reader = tf.train.load_checkpoint(str(prefix))
-        keys = [key for key in reader.get_variable_to_shape_map() if key.startswith(head) and key.endswith(tail)]
-        # TensorFlow writes "/" within a name as ".S" and "." as ".."
-        named = {
-            re.sub(r"\.(.)", lambda m: "/" if m[1] == "S" else m[1], key[len(head) : -len(tail)]): key for key in keys
-        }
-        return {name: reader.get_tensor(key).astype(np.float32) for name, key in sorted(named.items())}
-    except (tf.errors.OpError, ValueError, RuntimeError) as error:
-        raise ZooError(f"{prefix} cannot be read: {str(error).splitlines()[0]}") from None

@@ -9,12 +9,20 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from etils import epy
+
 from zoo.errors import ZooError
+
+with epy.lazy_imports():
+    from zoo import checkpoint
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from zoo.checkpoint import Entry
+
 MANIFEST = "assets.extra/manifest.json"
+CHECKPOINT = "variables/variables"
 GOLDEN = "assets.extra/golden.npz"
 FORMAT = 2
 
@@ -41,11 +49,13 @@ class Artifact:
         """Bytes of all files that the manifest lists."""
         return sum(entry["size"] for entry in self.manifest["files"].values())
 
+    def entries(self) -> dict[str, Entry]:
+        """Type, shape and place of each of the weights by key, their sizes compared with those of the files."""
+        return checkpoint.checkpoint_entries(self.path / CHECKPOINT)
+
     def arrays(self) -> dict[str, np.ndarray]:
         """The weights by key, float32, read as data."""
-        from zoo.weights import checkpoint_arrays
-
-        return checkpoint_arrays(self.path / "variables" / "variables")
+        return checkpoint.checkpoint_arrays(self.path / CHECKPOINT)
 
 
 def parse_manifest(path: Path) -> dict[str, Any]:

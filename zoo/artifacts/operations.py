@@ -9,10 +9,18 @@ from typing import Any
 from etils import epy
 
 from zoo.errors import ZooError
+from zoo.files import read_regular
 
 with epy.lazy_imports():
     from google.protobuf import message
     from tensorflow.core.protobuf import saved_model_pb2
+
+INIT = "__saved_model_init_op"  # which loading runs
+
+# Run by loading alone. A signature that reached one could remember a request, and show it to the next.
+CHANGING = frozenset("AssignVariableOp InitializeTableV2 LookupTableImportV2".split())
+
+MOST_BYTES = 2**26  # of a graph: the weights are not in it
 
 # Written and read by TensorFlow itself when variables are saved and restored; no signature may reach them.
 SAVING = frozenset("MergeV2Checkpoints RestoreV2 SaveV2 ShardedFilename StaticRegexFullMatch".split())
@@ -53,35 +61,50 @@ ALLOWED = frozenset(
 
 
 def check_operations(path: Path) -> None:
-    """Raises ZooError if a graph of the SavedModel holds an operation outside the allow-list, or a signature
-    reaches those that save and restore. The graph is read, not loaded."""
+    """Raises ZooError if a graph of the SavedModel holds an operation outside the allow-list, a signature reaches those
+    that save, restore or change a variable, or a signature is one function for TensorFlow Serving and another one for
+    `tf.saved_model.load`. The graph is read, not loaded."""
     found = saved_model_pb2.SavedModel()
     try:
-        found.ParseFromString((path / "saved_model.pb").read_bytes())
-    except (message.DecodeError, OSError) as error:
+        found.ParseFromString(read_regular(path / "saved_model.pb", MOST_BYTES))
+    except (message.DecodeError, OSError, ValueError) as error:
         raise ZooError(f"{path} holds no readable SavedModel: {error}") from None
     if len(found.meta_graphs) != 1 or not found.meta_graphs[0].HasField("object_graph_def"):
         raise ZooError(f"{path} is refused: it is no SavedModel of TensorFlow 2 with one graph")
-    for meta_graph in found.meta_graphs:
-        graph = meta_graph.graph_def
-        functions = {function.signature.name: function for function in graph.library.function}
-        everything = [*graph.node, *(node for function in functions.values() for node in function.node_def)]
-        _refuse(path, {node.op for node in everything} - functions.keys() - ALLOWED - SAVING)
-        names = {node.name: node for node in graph.node}
-        served = [
-            names[output.name.split(":")[0]]
-            for signature in meta_graph.signature_def.values()
-            for output in signature.outputs.values()
-        ]
-        # All that the loaded object can call, and what loading it runs: initializers are not among the signatures.
-        called = functions.keys() & meta_graph.object_graph_def.concrete_functions.keys()
-        _refuse(path, _reached(served, called, names, functions) & SAVING)
+    (meta_graph,) = found.meta_graphs
+    graph, objects = meta_graph.graph_def, meta_graph.object_graph_def
+    functions = {function.signature.name: function for function in graph.library.function}
+    everything = [*graph.node, *(node for function in functions.values() for node in function.node_def)]
+    _refuse(path, {node.op for node in everything} - functions.keys() - ALLOWED - SAVING)
+    names = {node.name: node for node in graph.node}
+    try:
+        served = {
+            name: [names[output.name.split(":")[0]] for output in signature.outputs.values()]
+            for name, signature in meta_graph.signature_def.items()
+        }
+        loaded = {
+            child.local_name: objects.nodes[child.node_id].bare_concrete_function.concrete_function_name
+            for attribute in objects.nodes[0].children
+            if attribute.local_name == "signatures"
+            for child in objects.nodes[attribute.node_id].children
+        }
+    except (KeyError, IndexError):
+        raise ZooError(f"{path} holds no readable SavedModel: its signatures are incomplete") from None
+    called = {name: {node.attr["f"].func.name for node in nodes} for name, nodes in served.items() if name != INIT}
+    if called != {name: {function} for name, function in loaded.items()}:
+        raise ZooError(f"{path} is refused: its signatures are not the functions that plain TensorFlow loads")
+    # All that the loaded object can call, and what loading it runs: initializers are not among the signatures.
+    callable_ones = functions.keys() & objects.concrete_functions.keys()
+    everywhere = [node for nodes in served.values() for node in nodes]
+    _refuse(path, _reached(everywhere, callable_ones, names, functions) & SAVING)
+    asked = [node for name, nodes in served.items() if name != INIT for node in nodes]
+    _refuse(path, _reached(asked, functions.keys() & {*loaded.values()}, names, functions) & CHANGING, "a signature")
 
 
-def _refuse(path: Path, operations: set[str]) -> None:
+def _refuse(path: Path, operations: set[str], what: str = "its graph") -> None:
     if operations:
         raise ZooError(
-            f"{path} is refused: its graph holds operations that are not allowed: {', '.join(sorted(operations))}"
+            f"{path} is refused: {what} holds operations that are not allowed: {', '.join(sorted(operations))}"
         )
 
 

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+import contextlib
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from etils import epy
 
 from zoo import tasks
 from zoo.artifacts.manifest import Artifact
+from zoo.errors import ZooError
 from zoo.weights import assign, named_weights
+
+with epy.lazy_imports():
+    import keras as keras_package
+    import tensorflow as tf
 
 if TYPE_CHECKING:
     import keras
+
+SPARE = 2**20  # weights that a manifest may ask for beyond those stored: the comparison of shapes names what differs
+SPARE_ARRAYS = 64
+MOST_ACTIVATIONS = 2**26  # numbers that a layer may return for one example
 
 
 class Rebuilt(NamedTuple):
@@ -30,9 +44,69 @@ def rebuild(artifact: Artifact) -> Rebuilt:
     """The network of an artifact that `open_artifact` returned, with its serving signatures traced anew.
 
     Raises:
-        ZooError: for a manifest that describes no network of the registry, and weights that do not fit it.
+        ZooError: for a manifest that describes no network of the registry, or a larger one than its weights file holds,
+            and weights that do not fit it.
     """
     task = tasks.restore(artifact.manifest["model"])
-    model = task.build()
+    stored = artifact.entries()
+    numbers = sum(math.prod(entry.shape) for entry in stored.values())
+    if (largest := _largest((task.input_shape, task.arguments))) > numbers + SPARE:
+        raise ZooError(f"{artifact.path} is refused: its manifest asks for {largest:.3g}, its weights are {numbers:,}")
+    try:
+        with _limited(len(stored) + SPARE_ARRAYS, numbers + SPARE):
+            model = task.build()
+    except ZooError:
+        raise
+    except Exception as error:  # whatever a builder raises for arguments that nobody chose
+        reason = str(error).partition("\n")[0][:300]
+        raise ZooError(f"{artifact.path} is refused: its network cannot be built: {reason}") from None
+    if (largest := _largest_activation(model)) > MOST_ACTIVATIONS:
+        raise ZooError(
+            f"{artifact.path} is refused: a layer of its network returns {largest:,} numbers for one example, more "
+            f"than {MOST_ACTIVATIONS:,}"
+        )
     assign(named_weights(model), artifact.arrays())
     return Rebuilt(task, model, task.signatures(model))
+
+
+def _largest(value: Any) -> float:
+    """The largest number within lists and mappings; 0 where there is none."""
+    if isinstance(value, dict):
+        return _largest(list(value.values()))
+    if isinstance(value, list | tuple):
+        return max(map(_largest, value), default=0)
+    return abs(value) if isinstance(value, int | float) else 0
+
+
+@contextlib.contextmanager
+def _limited(arrays: int, numbers: int) -> Iterator[None]:
+    """Refuses variables beyond so many, and beyond so many numbers in all, before they are allocated."""
+    left_arrays, left_numbers = arrays, numbers
+
+    def create(next_creator: Any, **options: Any) -> Any:
+        nonlocal left_arrays, left_numbers
+        value = options["initial_value"]
+        if callable(value):
+            with tf.Graph().as_default():  # in which nothing is computed
+                value = value()
+        if tf.as_dtype(options["dtype"] or value.dtype).is_floating:  # the others are the states of random generators
+            left_numbers -= math.prod(value.shape)
+        left_arrays -= 1
+        if left_arrays < 0 or left_numbers < 0:
+            raise ZooError("the manifest describes a larger network than its weights file holds: it is refused")
+        return next_creator(**options)
+
+    with tf.variable_creator_scope(create):
+        yield
+
+
+def _largest_activation(model: keras.Model) -> int:
+    """The numbers in the largest output of a layer for one example; axes of any size count once."""
+    largest = 0
+    for layer in model.layers:
+        if isinstance(layer, keras_package.Model):
+            largest = max(largest, _largest_activation(layer))
+        for node in layer._inbound_nodes:
+            for tensor in node.output_tensors:
+                largest = max(largest, math.prod(side or 1 for side in tensor.shape))
+    return largest

@@ -15,6 +15,7 @@ import numpy as np
 from etils import epy
 
 from zoo import tasks
+from zoo.artifacts.examples import examples
 from zoo.artifacts.index import INDEX, write_index
 from zoo.artifacts.manifest import FORMAT, GOLDEN, MANIFEST, check_name, newest_version, parse_manifest, sha256
 from zoo.artifacts.verification import verify
@@ -245,19 +246,7 @@ def golden_examples(task: tasks.Task, model: keras.Model, values: Mapping[str, n
     """Inputs and outputs of each signature, computed by the Keras network that holds the stored weights."""
     reference = task.build()
     assign(named_weights(reference), {key: value.astype(np.float32) for key, value in values.items()})
-    signatures = task.signatures(reference)
-    golden: dict[str, np.ndarray] = {}
-    for count in GOLDEN_COUNTS:
-        for name, inputs in task.golden_inputs(count).items():
-            outputs = signatures[name](**{key: tf.constant(value) for key, value in inputs.items()})
-            golden |= {f"{name}/{count}/inputs/{key}": value for key, value in inputs.items()}
-            golden |= {f"{name}/{count}/outputs/{key}": _plain(value.numpy()) for key, value in outputs.items()}
-    return golden
-
-
-def _plain(value: np.ndarray) -> np.ndarray:
-    """Texts as NumPy's own type, so that no pickle is needed."""
-    return np.array([text.decode() for text in value.ravel()]).reshape(value.shape) if value.dtype == object else value
+    return examples(task, task.signatures(reference), {str(count): (count, 0) for count in GOLDEN_COUNTS})
 
 
 def best_of(runs: Sequence[Run]) -> Run:

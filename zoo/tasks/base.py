@@ -149,8 +149,9 @@ class Task(abc.ABC):
         """
 
     @abc.abstractmethod
-    def golden_inputs(self, count: int) -> dict[str, dict[str, Any]]:
-        """For each signature its inputs for `count` examples, NumPy arrays and numbers: always the same ones."""
+    def golden_inputs(self, count: int, seed: int = 0) -> dict[str, dict[str, Any]]:
+        """For each signature its inputs for `count` examples, NumPy arrays and numbers: always the same for a seed.
+        Images have the network's own size for seed 0, and a size that the seed chooses for any other."""
 
     # --- what a kind of task may define --------------------------------------------------------------------------
 

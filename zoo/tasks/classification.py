@@ -195,8 +195,8 @@ class Classification(ImageTask):
     def summary(self, outputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
         return class_summary(self, outputs)
 
-    def golden_inputs(self, count: int) -> dict[str, dict[str, Any]]:
-        images = self.golden_images(count)
+    def golden_inputs(self, count: int, seed: int = 0) -> dict[str, dict[str, Any]]:
+        images = self.golden_images(count, seed)
         inputs: dict[str, dict[str, Any]] = {"serving_default": {"images": images}}
         if self.takes_files:
             inputs[ENCODED] = {"encoded": np.array([tf.io.encode_png(image).numpy() for image in images])}

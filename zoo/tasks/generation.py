@@ -217,10 +217,10 @@ class Generation(ImageTask):
     def items(self, given: Any) -> list[Item]:
         return Task.items(self, given)
 
-    def golden_inputs(self, count: int) -> dict[str, dict[str, Any]]:
-        latents = np.random.default_rng(0).standard_normal((count, self.latents)).astype(np.float32)
+    def golden_inputs(self, count: int, seed: int = 0) -> dict[str, dict[str, Any]]:
+        latents = np.random.default_rng(seed).standard_normal((count, self.latents)).astype(np.float32)
         labels = {"labels": np.arange(count, dtype=np.int32) % self.categories} if self.categories else {}
         return {
             "serving_default": {"latents": latents, **labels},
-            "sample": {"count": np.int32(count), "seed": np.int32(0), **labels},
+            "sample": {"count": np.int32(count), "seed": np.int32(seed), **labels},
         }

@@ -142,10 +142,14 @@ class ImageTask(Task):
         Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(path)
         return str(path)
 
-    def golden_images(self, count: int) -> np.ndarray:
-        """Random images [count, H, W, C] of the type and size that the preprocessing produces."""
+    def golden_images(self, count: int, seed: int = 0) -> np.ndarray:
+        """Random images [count, H, W, C] of the type and size that the preprocessing produces; for another seed than 0
+        of any size up to twice that."""
         size = self.preprocessing.size or (20, 28)  # no multiple of 8: odd feature maps are compared too
-        shape, generator = (count, *size, self.channels), np.random.default_rng(0)
+        generator = np.random.default_rng(seed)
+        if seed:
+            size = tuple(generator.integers(1, 2 * np.array(size), endpoint=True))
+        shape = (count, *size, self.channels)
         if self.preprocessing.dtype == "float32":
             return generator.normal(self.preprocessing.mean, self.preprocessing.std, shape).astype(np.float32)
         return generator.integers(0, 256, shape, dtype=np.uint8)

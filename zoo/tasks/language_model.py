@@ -167,10 +167,15 @@ class LanguageModel(TextTask):
         most_probable = np.argsort(outputs["probabilities"][0])[::-1][:5]
         return {"next": {self.vocabulary[index]: float(outputs["probabilities"][0][index]) for index in most_probable}}
 
-    def golden_inputs(self, count: int) -> dict[str, dict[str, Any]]:
-        random = np.random.default_rng(0)
+    def golden_inputs(self, count: int, seed: int = 0) -> dict[str, dict[str, Any]]:
+        random = np.random.default_rng(seed)
         texts = ["".join(random.choice(list(self.vocabulary), size=random.integers(0, 20))) for _ in range(count)]
-        sampling = {"temperature": np.float32(0.8), "top_k": np.int32(5), "top_p": np.float32(0.9), "seed": np.int32(0)}
+        sampling = {
+            "temperature": np.float32(0.8),
+            "top_k": np.int32(5),
+            "top_p": np.float32(0.9),
+            "seed": np.int32(seed),
+        }
         inputs = {"texts": np.array(texts)}
         generate = {**inputs, "length": np.int32(8), **sampling}
         return {"serving_default": inputs, "generate": generate, "score": inputs}

@@ -20,9 +20,10 @@ from sklearn import metrics, neighbors
 
 from zoo import preprocessing as pre
 from zoo import registry
+from zoo.checkpoint import checkpoint_arrays
 from zoo.errors import ZooError
 from zoo.files import package_folder
-from zoo.weights import assign, checkpoint_arrays, named_weights
+from zoo.weights import assign, named_weights
 
 FEATURE_NETWORK = "lenet5.mnist_distorted/1"
 SHA256 = "6e0dde2afe59d30e559f2de57584e8ba8e9ba80e2866acc164262b104efb3702"  # of the file with its weights

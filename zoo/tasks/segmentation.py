@@ -205,8 +205,8 @@ class MaskTask(ImageTask):
         masks = self.layers(self.decide(tf.constant(outputs["probabilities"][0]))).numpy()
         return {"shares": {name: float(np.mean(masks[..., number])) for number, name in enumerate(self.classes)}}
 
-    def golden_inputs(self, count: int) -> dict[str, dict[str, Any]]:
-        return {"serving_default": {"images": self.golden_images(count)}}
+    def golden_inputs(self, count: int, seed: int = 0) -> dict[str, dict[str, Any]]:
+        return {"serving_default": {"images": self.golden_images(count, seed)}}
 
 
 @dataclasses.dataclass(frozen=True)

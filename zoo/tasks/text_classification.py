@@ -104,9 +104,9 @@ class TextClassification(TextTask):
     def summary(self, outputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
         return class_summary(self, outputs)
 
-    def golden_inputs(self, count: int) -> dict[str, dict[str, Any]]:
+    def golden_inputs(self, count: int, seed: int = 0) -> dict[str, dict[str, Any]]:
         words = [*self.vocabulary[: 40 - 3], "unseenword", "AND,", "12"]
-        random = np.random.default_rng(0)
+        random = np.random.default_rng(seed)
         texts = [" ".join(random.choice(words, size=random.integers(0, 12))) for _ in range(count)]
         return {"serving_default": {"texts": np.array(texts)}}
 

@@ -131,4 +131,5 @@ def evaluation_batches(task: Task, split: Split, *, batch_size: int = 256, repli
     if size is None:
         raise ZooError(f"{examples} examples cannot be shared among {replicas} devices: validate on more")
     dataset = tf.data.Dataset.from_tensor_slices(arrays).batch(size)
-    return dataset.map(task.network_batch, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+    plain = tf.autograph.experimental.do_not_convert(task.network_batch)  # converting takes longer than tracing
+    return dataset.map(plain, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)

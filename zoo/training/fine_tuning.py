@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from etils import epy
 
-from zoo import artifacts, tasks
+from zoo import artifacts
 from zoo.artifacts.manifest import MANIFEST, sha256
+from zoo.artifacts.rebuilding import rebuild
 from zoo.errors import ZooError, unknown
 from zoo.options import ClassificationOptions
 from zoo.recipe import Recipe, plain
@@ -89,7 +90,7 @@ def fine_tune(
     check_keras()
     seed, input_shape = plain(seed), plain(input_shape)
     artifact = artifacts.open_artifact(source)
-    origin = tasks.restore(artifact.manifest["model"])
+    origin = rebuild(artifact).task
     spec, kind = origin.spec, type(origin)
     if spec.ensemble:
         raise ZooError(f"{artifact.name} is an ensemble: fine-tune its members and join them again")
