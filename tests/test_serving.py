@@ -517,11 +517,30 @@ def process(exported):
     try:
         wait_for(f"http://127.0.0.1:{port}/readyz", process)
         yield port
+        with ThreadPoolExecutor(4) as pool:  # it is stopped under load: a request is answered, or its connection is not accepted
+            images = np.zeros((40, 28, 28, 1), int).tolist()
+            url, body = f"http://127.0.0.1:{port}/v1/models/mlp_784_10.toy:predict", json.dumps({"instances": images})
+            asked = [pool.submit(ask, url, body.encode()) for _ in range(100)]
+            asked[10].result()
+            process.terminate()
+            statuses = {one.result() for one in asked}
+        assert statuses <= {200, "refused"}
     finally:
         process.terminate()
         log, _ = process.communicate(timeout=30)
     assert process.returncode == 0, log
     assert "POST /v1/models/mlp_784_10.toy:predict" in log, "each request is logged"
+
+
+def ask(url, body):
+    """The status of the answer; `refused` where no connection is accepted."""
+    try:
+        with urllib.request.urlopen(url, body, timeout=30) as response:
+            return response.status
+    except urllib.error.HTTPError as error:
+        return error.code
+    except OSError:
+        return "refused"
 
 
 def wait_for(url, process):
@@ -544,6 +563,29 @@ def test_a_real_server(process):
         urllib.request.urlopen(urllib.request.Request(url, headers={"Host": "evil.example"}))
     assert error.value.code == 400
     assert_one_line(json.load(error.value), "Invalid host header")
+
+
+def metric(port, name):
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as response:
+        lines = response.read().decode().splitlines()
+    return sum(float(line.split()[-1]) for line in lines if line.startswith(name))
+
+
+def test_a_client_that_leaves_is_not_waited_for(process):
+    """One that sends no end of its body, and one that does not wait for its answer."""
+    name, left = "mlp_784_10.toy", 'zoo_requests_total{model="mlp_784_10.toy",status="499"}'
+    body = json.dumps({"instances": np.zeros((200, 28, 28, 1), int).tolist()}).encode()  # read in a thread
+    head = f"POST /v1/models/{name}:predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
+    for sent in (body[:100], body):
+        before = metric(process, left)
+        for _ in range(50):
+            with socket.create_connection(("127.0.0.1", process)) as connection:
+                connection.sendall(head.encode() + sent)
+            time.sleep(0.05)
+            if metric(process, left) > before:
+                break
+        else:
+            raise AssertionError("the server has not noticed")
 
 
 def test_half_a_header_does_not_hold_a_connection(process):
