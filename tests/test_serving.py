@@ -517,7 +517,7 @@ def process(exported):
     try:
         wait_for(f"http://127.0.0.1:{port}/readyz", process)
         yield port
-        with ThreadPoolExecutor(4) as pool:  # it is stopped under load: a request is answered, or its connection is not accepted
+        with ThreadPoolExecutor(4) as pool:  # stopped under load: a request is answered, or its connection refused
             images = np.zeros((40, 28, 28, 1), int).tolist()
             url, body = f"http://127.0.0.1:{port}/v1/models/mlp_784_10.toy:predict", json.dumps({"instances": images})
             asked = [pool.submit(ask, url, body.encode()) for _ in range(100)]
