@@ -24,7 +24,7 @@ import zoo
 from zoo.errors import ZooError
 from zoo.serving.limits import Limits
 from zoo.serving.models import Catalog, Served
-from zoo.serving.server import Options, create_app
+from zoo.serving.server import Options, create_app, serve
 from zoo.tasks.base import graph_function
 
 IMAGES = np.stack([np.arange(low, low + 20, dtype=np.uint8).reshape(5, 4, 1) for low in (0, 120, 235)])
@@ -586,6 +586,11 @@ def test_a_client_that_leaves_is_not_waited_for(process):
                 break
         else:
             raise AssertionError("the server has not noticed")
+
+
+def test_a_port_that_is_taken(process, exported):
+    with pytest.raises(ZooError, match=f"cannot listen on 127.0.0.1:{process}: .*in use"):
+        serve([str(exported)], port=process)
 
 
 def test_half_a_header_does_not_hold_a_connection(process):

@@ -22,6 +22,7 @@ import dataclasses
 import functools
 import gc
 import multiprocessing
+import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
@@ -349,6 +350,10 @@ def serve(
         options = dataclasses.replace(options, hosts=LOOPBACK)
     for source in sources:
         artifacts.open_artifact(source)
+    try:  # granian shares a port with another server that does
+        socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
+    except OSError as error:
+        raise ZooError(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
     multiprocessing.set_start_method("spawn", force=True)  # TensorFlow's threads do not survive a fork
     server = granian.Granian(
         "zoo",
@@ -364,8 +369,6 @@ def serve(
     )
     try:
         server.serve(target_loader=functools.partial(_app, list(sources), limits, options), wrap_loader=False)
-    except OSError as error:
-        raise ZooError(f"cannot listen on {host}:{port}: {error}") from None
     except SystemExit:
         raise ZooError("the server's process ended: its reason is above") from None
 
