@@ -270,6 +270,44 @@ def test_two_devices_carry_the_state_as_one(tmp_path):
         assert second["val_loss"] == pytest.approx(first["val_loss"], rel=1e-5)
 
 
+def test_an_adversarial_step_is_that_of_both_losses():
+    """The gradient is that on the embedding as it is, plus that on the embedding one step along its own gradient."""
+    spec, data = zoo.get_spec("lstm_text"), testing.example_data("text_classification")
+    task = tasks.get_task(spec.task).from_data(spec, data, vocabulary_size=20, embedding=3, width=2)
+    keras.utils.set_random_seed(2)
+    model = task.build()
+    table = model.get_layer("embedding").embeddings
+    tokens, labels = np.array([[2, 3, 4], [5, 2, 0]]), np.eye(2)
+
+    def gradients():
+        with tf.GradientTape() as tape:
+            loss = keras.losses.CategoricalCrossentropy(from_logits=True)(labels, model(tokens))
+        return float(loss), [
+            tf.convert_to_tensor(one).numpy() for one in tape.gradient(loss, model.trainable_variables)
+        ]
+
+    start = [variable.numpy() for variable in model.trainable_variables]
+    loss, first = gradients()
+    table.assign_add(0.7 * first[0] / np.linalg.norm(first[0]))
+    higher, second = gradients()
+    assert higher > loss
+    table.assign(start[0])
+    recipe = task.with_options(spec.recipe()).replace(perturbation=0.7)
+    trainer = task.compile(model, recipe, lambda: keras.optimizers.SGD(0.1))
+    logs = trainer.train_on_batch(tokens, labels, return_dict=True)
+    assert logs["loss"] == pytest.approx(loss, rel=1e-5)
+    for variable, before, one, other in zip(model.trainable_variables, start, first, second, strict=True):
+        np.testing.assert_allclose(variable, before - 0.1 * (one + other), atol=1e-6)
+
+
+def test_perturbation_needs_an_embedding():
+    spec = zoo.get_spec("mlp_784_10")
+    task = tasks.get_task(spec.task).from_data(spec, testing.example_data(spec.task))
+    recipe = task.with_options(spec.recipe()).replace(perturbation=1.0)
+    with pytest.raises(zoo.ZooError, match="perturbation moves one embedding layer, mlp has 0: leave it out"):
+        task.compile(task.build(), recipe, keras.optimizers.SGD)
+
+
 # --- generation and scoring --------------------------------------------------------------------------------------
 
 

@@ -12,6 +12,7 @@ from zoo.metrics import Metric
 from zoo.options import ClassificationOptions, GenerationOptions, MultilabelOptions, SegmentationOptions
 from zoo.recipe import Augmentation, Recipe
 from zoo.registry import get_spec, register
+from zoo.search_space import Choice, IntRange, LogRange
 from zoo.spec import ModelSpec, Preprocessing, ReportedScore, Stage
 
 with epy.lazy_api_imports(globals()):  # none of these is imported, TensorFlow least of all, before it is used
@@ -28,6 +29,7 @@ with epy.lazy_api_imports(globals()):  # none of these is imported, TensorFlow l
     from zoo.training.fine_tuning import fine_tune
     from zoo.training.reproduction import Reproduction, reproduce
     from zoo.training.runs import Run, load_run
+    from zoo.training.search import Search, tune
     from zoo.training.trainer import train
     from zoo.weights import LoadReport
 
@@ -38,9 +40,12 @@ __version__ = importlib.metadata.version("zoo")
 
 __all__ = [
     "Augmentation",
+    "Choice",
     "ClassificationOptions",
     "GenerationOptions",
+    "IntRange",
     "LoadReport",
+    "LogRange",
     "Metric",
     "ModelSpec",
     "MultilabelOptions",
@@ -51,6 +56,7 @@ __all__ = [
     "Reproduction",
     "Run",
     "Score",
+    "Search",
     "SegmentationOptions",
     "Segmented",
     "Stage",
@@ -78,5 +84,6 @@ __all__ = [
     "score",
     "segment",
     "train",
+    "tune",
     "verify",
 ]

@@ -35,6 +35,8 @@ class ClassificationOptions(TaskOptions):
         loss_weights: weight of the loss of each of the network's outputs; all learn the same classes, and the first
             one alone is measured and served.
         class_weight: `balanced` weighs each training example by the inverse of its class's share.
+        perturbation: size of the adversarial step of a text classifier's embedding (`zoo.tasks.perturbation`); 0 for
+            none.
         labels_per_class: the training data keep the labels of at most so many examples of each class; None for all.
         labels_seed: seed by which these examples are drawn.
     """
@@ -42,10 +44,13 @@ class ClassificationOptions(TaskOptions):
     label_smoothing: float = 0.0
     loss_weights: tuple[float, ...] = (1.0,)
     class_weight: Literal["balanced"] | None = None
+    perturbation: float = 0.0
     labels_per_class: int | None = None
     labels_seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.perturbation < 0:
+            raise ZooError(f"perturbation must be at least 0, not {self.perturbation}")
         if self.labels_per_class is not None and self.labels_per_class < 1:
             raise ZooError(f"labels_per_class must be at least 1, not {self.labels_per_class}")
 

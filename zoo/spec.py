@@ -12,6 +12,7 @@ from etils import epy
 
 from zoo.errors import ZooError, unknown
 from zoo.recipe import Recipe
+from zoo.search_space import Range
 
 with epy.lazy_imports():
     import keras as keras_package
@@ -114,6 +115,7 @@ class ModelSpec:
         reported: the scores that the references report.
         arguments: the builder's further arguments for this variant.
         notes: what a reader should know about this variant, such as an error in the paper and how it is resolved.
+        search: values that a search may give to builder arguments and recipe keys.
         ensemble: whether the network joins trained networks and is not trained itself.
         prepare: called once before training from scratch, with the network and 5,000 inputs of it from the training
             data, float32 [N, H, W, C]: it sets initial weights that depend on the data.
@@ -136,6 +138,7 @@ class ModelSpec:
     reported: tuple[ReportedScore, ...] = ()
     arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    search: Mapping[str, Range] = dataclasses.field(default_factory=dict)
     ensemble: bool = False
     prepare: Callable[[keras.Model, np.ndarray], None] | None = None
     builder: Callable[..., keras.Model] | None = None

@@ -16,6 +16,7 @@ from rich.console import Console
 import zoo
 from zoo.errors import ZooError, unknown
 from zoo.files import read_json
+from zoo.search_space import Range, read_range
 
 with epy.lazy_imports():
     from zoo import tasks
@@ -144,6 +145,17 @@ def pairs(option: str, words: list[str] | None, **flags: Any) -> dict[str, Any]:
             raise ZooError(f"{key} has two values, {values[key]} and {value}: give one")
         values[key] = value
     return values
+
+
+def ranges(words: list[str] | None) -> dict[str, Range]:
+    """The ranges in `--set-range` words by key; raises ZooError for a word without `=`, and a range that is empty."""
+    found = {}
+    for word in words or []:
+        key, equals, text = word.partition("=")
+        if not equals:
+            raise ZooError(f"--set-range needs KEY=RANGE, not {word!r}")
+        found[key] = read_range(text)
+    return found
 
 
 def check_changes(spec: zoo.ModelSpec, recipe: zoo.Recipe, changes: Mapping[str, Any]) -> None:

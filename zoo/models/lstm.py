@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from etils import epy
 
+from zoo.options import ClassificationOptions
 from zoo.recipe import Affine, Augmentation, Recipe, Schedule
 from zoo.registry import register
 from zoo.spec import ModelSpec, Preprocessing, Stage
@@ -33,7 +34,11 @@ REFERENCES = (
         task="text_classification",
         summary="a bidirectional LSTM layer over word embeddings, maximum over time, for short texts",
         year=1997,
-        references=(*REFERENCES, "Graves, Schmidhuber 2005, Framewise Phoneme Classification (both directions)"),
+        references=(
+            *REFERENCES,
+            "Graves, Schmidhuber 2005, Framewise Phoneme Classification (both directions)",
+            "Miyato, Dai, Goodfellow 2017, Adversarial Training Methods for Semi-Supervised Text Classification",
+        ),
         input_shape=(64,),
         classes=2,
         # embedding 20,000*100; LSTM 2 * 4*(64*(100+64)+64) = 84,480; output 128*2+2
@@ -48,6 +53,7 @@ REFERENCES = (
                 learning_rate=2e-3,
                 optimizer="adam",
                 ema=0.99,
+                options=ClassificationOptions(perturbation=1.0),
                 arguments={"dropout": 0.5, "embedding_dropout": 0.5, "word_dropout": 0.5},
             )
         },

@@ -30,6 +30,7 @@ from zoo.models.recipes import MILD_DISTORTIONS, MODERN_IMAGES
 from zoo.options import ClassificationOptions
 from zoo.recipe import Augmentation, Recipe, Schedule
 from zoo.registry import register
+from zoo.search_space import Choice, LogRange, Range
 from zoo.spec import ModelSpec, Preprocessing, ReportedScore, Stage
 
 with epy.lazy_imports():
@@ -103,6 +104,12 @@ MODERN_CONV = replace(
 )
 
 
+SEARCH: dict[str, Range] = {
+    "filters": Choice(((8, 16), (12, 32), (20, 40), (24, 56), (32, 64))),
+    "hidden": Choice(((50,), (100,), (200,), (300,), (100, 100))),
+    "dropout": Choice((0.0, 0.25, 0.5)),
+    "learning_rate": LogRange(0.03, 1.0),
+}
 BOTH = {"paper": EXPANDED, "modern": MODERN}
 
 
@@ -140,6 +147,7 @@ def _network3(
         features=("activation1", "activation2")[: len(filters)] + ("hidden1", "hidden2")[: len(hidden)],
         preprocessing=Preprocessing(size=(28, 28)),
         arguments={"filters": filters, "hidden": hidden, "activation": activation, "dropout": dropout},
+        search=SEARCH if len(filters) == 2 else {},
         recipes=recipes,
         reported=tuple(
             ReportedScore("mnist", "accuracy", score, f"{BOOK}: best of three runs by validation", recipe)

@@ -20,6 +20,7 @@ from zoo.errors import unknown
 from zoo.options import Border, MultilabelOptions, SegmentationOptions
 from zoo.recipe import Affine, Augmentation, ColorJitter, Elastic, Patches, Recipe, Schedule
 from zoo.registry import register
+from zoo.search_space import IntRange, LogRange
 from zoo.spec import ModelSpec, ReportedScore, Stage
 
 with epy.lazy_imports():
@@ -141,6 +142,7 @@ SPEC = ModelSpec(
         # unet_small with 19 bands more in the first convolution and two masks more in the last
         params=1_942_306 + 19 * 9 * 16 + 2 * 17,
         arguments={"width": 16, "depth": 4, "normalization": True},
+        search={"width": IntRange(8, 32), "depth": IntRange(2, 5), "learning_rate": LogRange(3e-4, 1e-2)},
         recipes={
             "modern": OVERLAPPING,
             "plain": replace(OVERLAPPING, augmentation=replace(OVERLAPPING.augmentation, dihedral=False)),

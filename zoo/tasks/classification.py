@@ -25,7 +25,7 @@ with epy.lazy_imports():
     import tensorflow as tf
 
     from zoo import layers as zoo_layers
-    from zoo.tasks import losses
+    from zoo.tasks import losses, perturbation
 
 
 ENCODED = "encoded_images"  # the signature that takes the bytes of image files
@@ -64,10 +64,10 @@ def compile_classifier(
     options: Mapping[str, Any],
 ) -> keras.Model:
     """`model` compiled with the recipe's loss and the accuracy of its probabilities; a network with several outputs
-    within a model that stacks them.
+    within a model that stacks them, and one whose embedding is perturbed within the model that does so.
 
     Raises:
-        ZooError: for another number of `loss_weights` than of outputs.
+        ZooError: for another number of `loss_weights` than of outputs, and for `perturbation` without an embedding.
     """
     assert isinstance(recipe.options, ClassificationOptions)
     weights, outputs = recipe.options.loss_weights, len(model.outputs)
@@ -80,6 +80,8 @@ def compile_classifier(
     if outputs > 1:
         loss = losses.SeveralOutputs(loss, weights)
         model = keras.Model(model.input, keras.ops.stack(model.outputs, axis=1), name=model.name)
+    if recipe.options.perturbation:
+        model = perturbation.PerturbedEmbedding(model, recipe.options.perturbation)
     model.compile(make_optimizer(), loss=loss, metrics=[accuracy, *metrics], jit_compile=False, **options)
     model.optimizer.build(model.trainable_variables)
     return model

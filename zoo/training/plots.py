@@ -1,14 +1,23 @@
-"""Plots of runs."""
+"""Plots of runs and searches."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+from matplotlib import colormaps
 from matplotlib.figure import Figure
+from sklearn.ensemble import RandomForestRegressor
+
+from zoo.metrics import Metric
+from zoo.search_space import Range
 
 if TYPE_CHECKING:
     from zoo.tasks import Task
+    from zoo.training.search import Trial
 
 
 def training_curves(rows: list[dict[str, float]], task: Task, best_epoch: int, path: Path) -> None:
@@ -30,4 +39,28 @@ def training_curves(rows: list[dict[str, float]], task: Task, best_epoch: int, p
         axes.set(xlabel="epoch", ylabel=name.replace("_", " "))
         axes.legend(fontsize="small")
     figure.suptitle(task.spec.name)
+    figure.savefig(path, dpi=100)
+
+
+def search(trials: Sequence[Trial], space: Mapping[str, Range], metric: Metric, path: Path) -> None:
+    """Plot the trials of a search, the best ones first, as lines through their values; and how much of the score each
+    value explains, by the mean decrease of impurity in a forest of regression trees."""
+    places = np.array([[values.place(trial.values[key]) for key, values in space.items()] for trial in trials])
+    scores = np.array([trial.score for trial in trials])
+    figure = Figure(figsize=(3 + 1.5 * len(space), 6), layout="constrained")
+    above, below = figure.subplots(2, 1)
+    ranks = np.argsort(np.argsort([metric.rank(score) for score in scores])) / max(len(trials) - 1, 1)
+    for line, rank in sorted(zip(places.tolist(), ranks, strict=True), key=lambda pair: pair[1]):
+        above.plot([*line, rank], color=colormaps["viridis"](rank), alpha=0.4 + 0.6 * rank)
+    above.set_xticks(range(len(space) + 1), [*space, f"{metric.name} (rank)"])
+    above.set(yticks=(), ylim=(-0.15, 1.15), title=f"{len(trials)} trials, the best ones bright")
+    ends = [(json.dumps(values.ends()[0]), json.dumps(values.ends()[-1])) for values in space.values()]
+    ends.append((f"{scores[np.argmin(ranks)]:.4f}", f"{scores[np.argmax(ranks)]:.4f}"))
+    for column, (low, high) in enumerate(ends):
+        above.axvline(column, color="gray", linewidth=0.5)
+        above.text(column, -0.04, low, ha="center", va="top", fontsize="small", backgroundcolor="white")
+        above.text(column, 1.04, high, ha="center", va="bottom", fontsize="small", backgroundcolor="white")
+    forest = RandomForestRegressor(random_state=0).fit(places, scores)
+    below.barh([*space], forest.feature_importances_)
+    below.set(title="share of the score that each explains", xlim=(0, 1))
     figure.savefig(path, dpi=100)

@@ -1,0 +1,230 @@
+"""Searches: what they try, choose, refuse and remember. The trainer is exchanged where only the search is looked at."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from PIL import Image
+
+import zoo
+from zoo import metrics
+from zoo.search_space import read_range
+from zoo.training import search
+
+NAME = "mlp_784_30_10"
+SPACE = {"hidden": zoo.Choice(((10,), (20,), (40,))), "learning_rate": zoo.LogRange(0.1, 10.0)}
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """The values of the trainings of a search, which take no time and are the better the lower the rate and the more
+    units: `trained.fails` makes one fail."""
+    calls = SimpleNamespace(values=[], folders=[], fails=lambda values: None)
+
+    def train(name, data, *, recipe, out, arguments, **given):
+        values = {"learning_rate": recipe.learning_rate, "epochs": recipe.epochs, **arguments}
+        calls.values.append(values)
+        calls.folders.append(Path(out))
+        if error := calls.fails(values):
+            raise error
+        score = 0.5 + (arguments or {"hidden": (30,)})["hidden"][0] / 100 - recipe.learning_rate / 100
+        Path(out).mkdir(parents=True, exist_ok=True)
+        return SimpleNamespace(directory=Path(out), record={}, metrics={"validation": {"accuracy": score}})
+
+    monkeypatch.setattr(search, "train", train)
+    return calls
+
+
+def test_the_best_trial_by_validation_is_trained_and_remembered(trained, tmp_path):
+    seen = []
+    found = zoo.tune(NAME, ranges=SPACE, trials=6, out=tmp_path, progress=lambda one: seen.append(len(one.trials)))
+    assert seen == [0, 1, 2, 3, 4, 5, 6]
+    scores = [trial.score for trial in found.trials]
+    assert scores == sorted(scores, reverse=True)
+    assert len({json.dumps(trial.values) for trial in found.trials}) == 6
+    for values in trained.values:
+        assert values["hidden"] in SPACE["hidden"].values
+        assert 0.1 <= values["learning_rate"] <= 10
+    best = max(trained.values[:6], key=lambda values: values["hidden"][0] - values["learning_rate"])
+    assert {**trained.values[6]} == best
+    assert trained.folders[6] == tmp_path / "best"
+    record = json.loads((tmp_path / "best" / "run.json").read_text())["search"]
+    assert record["strategy"] == "random"
+    assert [trial["score"] for trial in record["trials"]] == scores
+    assert record["space"]["learning_rate"] == {"LogRange": {"low": 0.1, "high": 10.0}}
+    assert Image.open(tmp_path / "search.png").size[0] > 100
+
+
+def test_a_search_goes_on_where_it_stopped(trained, tmp_path):
+    def stopped(values):
+        return KeyboardInterrupt() if len(trained.values) == 3 else None
+
+    trained.fails = stopped
+    with pytest.raises(KeyboardInterrupt):
+        zoo.tune(NAME, ranges=SPACE, trials=5, out=tmp_path, seed=4)
+    before = trained.values[:]
+    trained.fails = lambda values: None
+    found = zoo.tune(NAME, ranges=SPACE, trials=5, out=tmp_path, seed=4)
+    assert trained.values[3] == before[2]  # the interrupted one is trained again, in the same folder
+    assert trained.folders[3] == trained.folders[2]
+    assert len(trained.values) == 3 + 3 + 1
+    assert len(found.trials) == 5
+    whole = zoo.tune(NAME, ranges=SPACE, trials=5, out=tmp_path / "whole", seed=4)
+    assert whole.trials == found.trials
+
+
+def test_failed_trials_are_counted_and_not_chosen(trained, tmp_path):
+    trained.fails = lambda values: zoo.ZooError("the loss is nan") if values["hidden"] == (40,) else None
+    found = zoo.tune(NAME, ranges=SPACE, trials=8, out=tmp_path)
+    failed = [trial for trial in found.trials if trial.score is None]
+    assert len(found.trials) == 8
+    assert failed
+    assert found.trials[-len(failed) :] == failed
+    for trial in failed:
+        assert trial.values["hidden"] == (40,)
+        assert trial.message == "the loss is nan"
+    assert found.done[0].values["hidden"] != (40,)
+
+
+def test_networks_over_the_budget_are_not_trained(trained, tmp_path):
+    found = zoo.tune(NAME, ranges=SPACE, trials=8, max_parameters=20 * 785 + 210, out=tmp_path)
+    assert {values["hidden"] for values in trained.values} == {(10,), (20,)}
+    (message,) = {trial.message for trial in found.trials if trial.score is None}
+    assert message == "31,810 parameters are more than 15,910"
+
+
+def test_an_error_of_the_code_is_no_failed_trial(trained, tmp_path):
+    trained.fails = lambda values: RuntimeError("a bug")
+    with pytest.raises(Exception, match="a bug"):
+        zoo.tune(NAME, ranges=SPACE, trials=3, out=tmp_path)
+    assert len(trained.values) == 1
+
+
+def test_hyperband_trains_few_for_long(trained, tmp_path):
+    zoo.tune(NAME, ranges=SPACE, strategy="hyperband", epochs=9, out=tmp_path)
+    epochs = [values["epochs"] for values in trained.values]
+    assert min(epochs) < 9
+    assert epochs.count(1) + epochs.count(2) + epochs.count(3) > epochs.count(9) - 1 > 0
+    assert epochs[-1] == 9
+
+
+def test_limits_at_which_the_best_trials_lie():
+    space = {"width": zoo.IntRange(8, 64), "rate": zoo.LogRange(1e-4, 1e-2), "kind": zoo.Choice((1, 2))}
+    values = [{"width": 64, "rate": 3e-3, "kind": 2}, {"width": 63, "rate": 1e-4, "kind": 2}]
+    values += [{"width": 8, "rate": 1e-4, "kind": 2}] * 18
+    trials = [search.Trial(number, one, 1 - number / 100) for number, one in enumerate(values)]
+    found = search.Search(Path(), space, metrics.ACCURACY, trials)
+    assert found.remarks() == ["best trials sit at the upper limit of width: widen it with --set-range"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    {
+        "8..64": zoo.IntRange(8, 64),
+        "1e-4..1e-2": zoo.LogRange(1e-4, 1e-2),
+        "adam,sgd": zoo.Choice(("adam", "sgd")),
+        "[20,40],[32]": zoo.Choice(((20, 40), (32,))),
+        "true,false": zoo.Choice((True, False)),
+        "64..8": "a range from 64 to 8 is empty",
+        "0.0..1.0": "not above 0",
+        "a..b": "two numbers, such as 8..64",
+        "": "at least one value",
+    }.items(),
+)
+def test_ranges_as_words(text, expected):
+    if isinstance(expected, str):
+        with pytest.raises(zoo.ZooError, match=expected):
+            read_range(text)
+    else:
+        assert read_range(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"ranges": {"hiden": zoo.Choice((1,))}}, "unknown argument of mlp_784_30_10 or recipe key 'hiden'.*hidden"),
+        ({"ranges": {"hidden": zoo.Choice(((5,), (-3,)))}}, r"the range of hidden contains \(-3,\)"),
+        ({"ranges": {"batch_size": zoo.IntRange(0, 8)}}, "the range of batch_size contains 0"),
+        ({}, "mlp_784_30_10 declares no space to search"),
+        ({"ranges": SPACE, "strategy": "hyperband", "trials": 3}, "hyperband counts its own trials"),
+        ({"ranges": SPACE, "strategy": "grid"}, "unknown strategy 'grid'"),
+    ],
+)
+def test_what_a_search_refuses(trained, tmp_path, given, message):
+    with pytest.raises(zoo.ZooError, match=message):
+        zoo.tune(NAME, out=tmp_path / "new", **given)
+    assert not trained.values
+
+
+def test_the_folder_of_another_search_is_refused(trained, tmp_path):
+    zoo.tune(NAME, ranges=SPACE, trials=2, out=tmp_path)
+    with pytest.raises(zoo.ZooError, match=r"contains another search \(different space\)"):
+        zoo.tune(NAME, ranges={"hidden": SPACE["hidden"]}, trials=2, out=tmp_path)
+    assert len(zoo.tune(NAME, ranges=SPACE, trials=4, out=tmp_path).trials) == 4  # more of the same are no other search
+
+
+def test_all_trials_fail(trained, tmp_path):
+    trained.fails = lambda values: zoo.ZooError("no luck")
+    with pytest.raises(zoo.ZooError, match="all 2 trials failed, the last one because: no luck"):
+        zoo.tune(NAME, ranges=SPACE, trials=2, out=tmp_path)
+
+
+def test_spaces_of_the_registry_can_be_built():
+    searched = [name for name in zoo.list_models() if zoo.get_spec(name).search]
+    assert "unet_satellite" in searched
+    for name in ("unet_satellite", "network3_relu"):
+        spec = zoo.get_spec(name)
+        recipe = spec.recipe()
+        search._check_space(spec, search.tasks.with_options(recipe, search.tasks.get_task(spec.task), spec.task),
+                            spec.search, None)  # fmt: skip
+
+
+SEARCH = ["tune", NAME, "--trials", "3", "--set-range", "hidden=[8],[16],[32]", "--set-range", "learning_rate=0.5..5.0",
+          "--epochs", "2", "--out", "search"]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_killed_search_is_resumed_by_the_same_command(tmp_path):
+    command = [sys.executable, "-m", "zoo", *SEARCH]
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL)
+    started = tmp_path / "search" / "trials" / "trial_1" / "run" / "run.json"
+    while not started.exists():
+        assert process.poll() is None, "the search ended before it could be killed"
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    again = subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True, text=True)
+    assert "3 trials" in again.stdout
+    run = zoo.load_run(tmp_path / "search" / "best")
+    trials = run.record["search"]["trials"]
+    assert len(trials) == 3
+    assert run.metrics["validation"]["accuracy"] == pytest.approx(trials[0]["score"])
+    assert zoo.load(tmp_path / "saved_models" / f"{NAME}.{run.tag}").artifact is not None
+
+
+@pytest.mark.slow
+def test_two_workers_share_the_trials_of_a_chief(tmp_path):
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "KERASTUNER_ORACLE_IP": "127.0.0.1"}
+    environment["KERASTUNER_ORACLE_PORT"] = "18765"
+    processes = [
+        subprocess.Popen([sys.executable, "-m", "zoo", *SEARCH], cwd=tmp_path,
+                         env={**environment, "KERASTUNER_TUNER_ID": role})
+        for role in ("chief", "worker0", "worker1")
+    ]  # fmt: skip
+    assert [process.wait(timeout=600) for process in processes] == [0, 0, 0]
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    subprocess.run([sys.executable, "-m", "zoo", *SEARCH], cwd=alone, check=True)
+
+    def scores(folder):
+        trials = zoo.load_run(folder / "search" / "best").record["search"]["trials"]
+        return {json.dumps(trial["values"]): trial["score"] for trial in trials}
+
+    assert scores(tmp_path) == pytest.approx(scores(alone))

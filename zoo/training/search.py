@@ -1,0 +1,348 @@
+"""Search for builder arguments and recipe keys by the validation score, with keras-tuner as the engine."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib.util
+import inspect
+import io
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from etils import epy
+
+from zoo import registry, tasks
+from zoo.errors import ZooError, note, unknown
+from zoo.files import read_json, write_json
+from zoo.metrics import Metric
+from zoo.recipe import Recipe, plain
+from zoo.search_space import Choice, IntRange, Range
+from zoo.spec import ModelSpec, check_keras
+from zoo.training.batches import load_for
+from zoo.training.runs import RUN_FILE, Run
+from zoo.training.trainer import train
+
+with epy.lazy_imports():
+    import keras
+    import keras_tuner
+    import tensorflow as tf
+    from tensorboard.plugins.hparams import api as hparams
+
+    from zoo.training import plots
+
+SEARCH_FILE = "search.json"
+TRIALS = 20
+BEST_SHARE = 0.1  # of the trials, whose values at a limit of a range are remarked on
+AT_LIMIT = 0.02  # distance from the end of a range, as a share of it
+
+Strategy = Literal["random", "hyperband", "bayesian"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """One training of a search.
+
+    Attributes:
+        values: by argument or recipe key.
+        score: on the validation split; None for a trial that failed.
+        message: why it failed.
+    """
+
+    number: int
+    values: Mapping[str, Any]
+    score: float | None
+    message: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Search:
+    """A search and what it found.
+
+    Attributes:
+        metric: the one that trials are compared by.
+        trials: the best ones first, the failed ones last.
+        run: the best trial, trained by the whole recipe; None for a worker of a search on several machines.
+    """
+
+    directory: Path
+    space: Mapping[str, Range]
+    metric: Metric
+    trials: list[Trial]
+    run: Run | None = None
+
+    @property
+    def done(self) -> list[Trial]:
+        """The trials with a score."""
+        return [trial for trial in self.trials if trial.score is not None]
+
+    def remarks(self) -> list[str]:
+        """One line for each range at a limit of which the best tenth of the trials lie."""
+        best = self.done[: max(round(len(self.trials) * BEST_SHARE), 1)]
+        lines = []
+        for key, values in self.space.items():
+            if isinstance(values, Choice) or values.low == values.high:
+                continue
+            places = [values.place(trial.values[key]) for trial in best]
+            for limit, at in (("lower", max(places) <= AT_LIMIT), ("upper", min(places) >= 1 - AT_LIMIT)):
+                if places and at:
+                    lines.append(f"best trials sit at the {limit} limit of {key}: widen it with --set-range")
+        return lines
+
+
+def tune(
+    name: str,
+    data: Any = "digits",
+    *,
+    trials: int | None = None,
+    strategy: Strategy = "random",
+    ranges: Mapping[str, Range] | None = None,
+    max_parameters: int | None = None,
+    recipe: str | None = None,
+    out: str | os.PathLike | None = None,
+    devices: str = "auto",
+    seed: int = 0,
+    input_shape: tuple | None = None,
+    progress: Callable[[Search], None] | None = None,
+    **changes: Any,
+) -> Search:
+    """Search for the builder arguments and recipe keys with the best validation score, and train the best ones.
+
+    Each trial is a run of its own under `out`, trained by `train`. An interrupted search is resumed. On several
+    machines it follows keras-tuner's environment variables (`KERASTUNER_TUNER_ID`, `KERASTUNER_ORACLE_IP`,
+    `KERASTUNER_ORACLE_PORT`), with `out` on a file system that they share: the chief hands out the trials.
+
+    Args:
+        trials: how many, failed ones included; 20 by default. Hyperband counts its own.
+        strategy: `random`, `bayesian` (Gaussian process), or `hyperband` (Li et al. 2018, JMLR 18(185): many trials of
+            few epochs, of which the best are trained longer, each time from the beginning).
+        ranges: by argument or recipe key, beside the spec's own and in place of them.
+        max_parameters: networks with more trainable parameters are not trained: their trials fail.
+        recipe: a recipe of the spec by name.
+        out: `runs/NAME.DATA.search-SEED` by default.
+        progress: is called with the search so far before the first trial and after each one.
+        changes: recipe keys to change for all trials.
+
+    Raises:
+        ZooError: for a space that is empty or that the builder or the recipe cannot have, a directory that contains
+            another search, and a search of which all trials fail.
+    """
+    check_keras()
+    if importlib.util.find_spec("keras_tuner") is None:
+        raise ZooError("a search needs the package keras-tuner: pip install 'zoo[tune]'")
+    spec = registry.get_spec(name)
+    kind = tasks.get_task(spec.task)
+    basis = tasks.with_options(spec.recipe(recipe), kind, spec.task).replace(**changes)
+    space = {**spec.search, **(ranges or {})}
+    _check_space(spec, basis, space, input_shape)
+    dataset = load_for(spec, input_shape, basis, data)
+    task = kind.from_data(spec, dataset, input_shape, **basis.arguments)
+    monitor = task.monitor
+    if monitor is None:
+        raise ZooError(f"a search needs a validation score, which {spec.task} has not")
+    if strategy == "hyperband" and trials is not None:
+        raise ZooError("hyperband counts its own trials: leave trials out, and set epochs for the longest of them")
+    directory = Path(out or Path("runs") / f"{spec.name}.{dataset.name}.search-{seed}")
+    described = {
+        "model": spec.name,
+        "data": {"name": dataset.name, "fingerprint": dataset.fingerprint},
+        "recipe": dataclasses.asdict(basis),
+        "strategy": strategy,
+        "seed": seed,
+        "max_parameters": max_parameters,
+        "input_shape": input_shape,
+        "space": {key: {type(values).__name__: dataclasses.asdict(values)} for key, values in space.items()},
+    }
+    _open_search(directory, described)
+
+    def trained(values: Mapping[str, Any], folder: Path, **more: Any) -> Run:
+        keys, arguments = _divided(basis, values)
+        return train(
+            name, dataset, recipe=basis.replace(**keys, **more), out=folder, devices=devices, seed=seed,
+            input_shape=input_shape, arguments=arguments,
+        )  # fmt: skip
+
+    def run_trial(values: Mapping[str, Any], folder: Path, epochs: int | None) -> float:
+        arguments = {**basis.arguments, **_divided(basis, values)[1]}
+        try:
+            parameters = dataclasses.replace(task, arguments=arguments).build().count_params()
+            if max_parameters is not None and parameters > max_parameters:
+                raise ZooError(f"{parameters:,} parameters are more than {max_parameters:,}")
+            run = trained(values, folder / "run", **({} if epochs is None else {"epochs": epochs}))
+        except (ZooError, MemoryError, tf.errors.ResourceExhaustedError) as error:
+            raise keras_tuner.errors.FailedTrialError(str(error).partition("\n")[0]) from error
+        score = run.metrics["validation"][monitor.name]
+        _write_hparams(folder / "run" / "tensorboard", values, monitor.name, score)
+        return score
+
+    def so_far(oracle: Any) -> Search:
+        return Search(directory, space, monitor, _trials(oracle, space, monitor))
+
+    worker = os.environ.get("KERASTUNER_TUNER_ID", "chief") != "chief"  # the chief alone knows all trials
+    tuner = _tuner(
+        strategy, space, monitor, TRIALS if trials is None else trials, basis.epochs, directory, seed,
+        run_trial, lambda oracle: progress(so_far(oracle)) if progress and not worker else None,
+    )  # fmt: skip
+    if progress and not worker:
+        progress(so_far(tuner.oracle))
+    tuner.search()
+    if worker:
+        return Search(directory, space, monitor, [])
+    found = so_far(tuner.oracle)
+    if not found.done:
+        raise ZooError(f"all {len(found.trials)} trials failed, the last one because: {found.trials[-1].message}")
+    plots.search(found.done, space, monitor, directory / "search.png")
+    run = trained(found.done[0].values, directory / "best")
+    run.record["search"] = {**described, "trials": [dataclasses.asdict(trial) for trial in found.trials]}
+    write_json(run.directory / RUN_FILE, run.record)
+    for line in found.remarks():
+        note(line)
+    return dataclasses.replace(found, run=run)
+
+
+def _divided(recipe: Recipe, values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Recipe keys and builder arguments."""
+    keys = {field.name for part in (recipe, recipe.options) for field in dataclasses.fields(part)}
+    return (
+        {key: value for key, value in values.items() if key in keys},
+        {key: value for key, value in values.items() if key not in keys},
+    )
+
+
+def _check_space(spec: ModelSpec, recipe: Recipe, space: Mapping[str, Range], input_shape: tuple | None) -> None:
+    if not space:
+        raise ZooError(
+            f"{spec.name} declares no space to search: give one, such as --set-range learning_rate=1e-4..1e-2"
+        )
+    assert spec.builder is not None, "a registered spec has a builder"
+    keys, arguments = _divided(recipe, space)
+    known = [*inspect.signature(spec.builder).parameters][2:]  # after the input shape and the classes
+    for key in arguments:
+        if key not in known:
+            raise unknown(f"argument of {spec.name} or recipe key", key, [*known, *dataclasses.asdict(recipe)])
+    for key, values in space.items():
+        for value in values.ends():
+            try:
+                if key in keys:
+                    recipe.replace(**{key: value})
+                else:
+                    spec.build(input_shape, **{**recipe.arguments, key: value})
+            except ZooError as error:
+                raise ZooError(f"the range of {key} contains {value!r}: {error}") from None
+
+
+def _open_search(directory: Path, described: Mapping[str, Any]) -> None:
+    """Make the directory of a search, or find the same search in it."""
+    path, described = directory / SEARCH_FILE, json.loads(json.dumps(plain(described)))
+    if path.exists():
+        found = read_json(path)
+        if changed := [key for key in described if found.get(key) != described[key]]:
+            raise ZooError(
+                f"{directory} contains another search (different {', '.join(changed)}): choose another --out or "
+                "remove it"
+            )
+        return
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        write_json(path, described)
+    except OSError as error:
+        raise ZooError(f"cannot write the search to {directory}: {error.strerror}") from None
+
+
+def _tuner(
+    strategy: Strategy,
+    space: Mapping[str, Range],
+    metric: Metric,
+    trials: int,
+    epochs: int,
+    directory: Path,
+    seed: int,
+    run_trial: Callable[[Mapping[str, Any], Path, int | None], float],
+    after: Callable[[Any], None],
+) -> Any:
+    """keras-tuner's engine, whose trials are runs."""
+
+    class Tuner(keras_tuner.Tuner):
+        def run_trial(self, trial: Any) -> dict[str, float]:
+            folder = Path(self.get_trial_dir(trial.trial_id))
+            folder.mkdir(parents=True, exist_ok=True)
+            hyperparameters = trial.hyperparameters.values
+            values = _values(hyperparameters, space)
+            try:
+                with (folder / "log.txt").open("a") as log, contextlib.redirect_stdout(log):
+                    return {metric.name: run_trial(values, folder, hyperparameters.get("tuner/epochs"))}
+            except keras_tuner.errors.FailedTrialError:
+                raise
+            except Exception as error:  # an error of ours, not of this trial's values
+                raise keras_tuner.errors.FatalError(f"trial {trial.trial_id}: {error}") from error
+            finally:
+                keras.backend.clear_session()
+
+        def on_trial_end(self, trial: Any) -> None:
+            super().on_trial_end(trial)
+            after(self.oracle)
+
+    options = {
+        "objective": keras_tuner.Objective(metric.name, "min" if metric.lower_is_better else "max"),
+        "hyperparameters": _hyperparameters(space),
+        "seed": seed + 1,  # 0 would be drawn anew each time
+        "max_consecutive_failed_trials": 10**6,  # failed trials are counted, and none ends the search
+    }
+    oracles = {
+        "random": lambda: keras_tuner.oracles.RandomSearchOracle(max_trials=trials, **options),
+        "bayesian": lambda: keras_tuner.oracles.BayesianOptimizationOracle(max_trials=trials, **options),
+        "hyperband": lambda: keras_tuner.oracles.HyperbandOracle(max_epochs=epochs, **options),
+    }
+    if strategy not in oracles:
+        raise unknown("strategy", strategy, oracles)
+    with contextlib.redirect_stdout(io.StringIO()):  # that it resumes
+        tuner = Tuner(oracle=oracles[strategy](), directory=str(directory), project_name="trials")
+    tuner.oracle.verbose = 0
+    return tuner
+
+
+def _hyperparameters(space: Mapping[str, Range]) -> Any:
+    found = keras_tuner.HyperParameters()
+    for key, values in space.items():
+        if isinstance(values, Choice):
+            found.Choice(key, [json.dumps(value) for value in values.values])
+        elif isinstance(values, IntRange):
+            found.Int(key, values.low, values.high)
+        else:
+            found.Float(key, values.low, values.high, sampling="log")
+    return found
+
+
+def _values(hyperparameters: Mapping[str, Any], space: Mapping[str, Range]) -> dict[str, Any]:
+    """The values of a trial as the space has them."""
+    return {
+        key: next(one for one in values.values if json.dumps(one) == hyperparameters[key])
+        if isinstance(values, Choice)
+        else hyperparameters[key]
+        for key, values in space.items()
+    }
+
+
+def _trials(oracle: Any, space: Mapping[str, Range], metric: Metric) -> list[Trial]:
+    ended = [oracle.trials[number] for number in oracle.end_order]
+    found = [
+        Trial(
+            int(trial.trial_id),
+            _values(trial.hyperparameters.values, space),
+            trial.score if trial.status == "COMPLETED" else None,
+            (trial.message or "").strip().rpartition("FailedTrialError: ")[2],
+        )
+        for trial in ended
+    ]
+    return sorted(found, key=lambda trial: -np.inf if trial.score is None else metric.rank(trial.score), reverse=True)
+
+
+def _write_hparams(folder: Path, values: Mapping[str, Any], metric: str, score: float) -> None:
+    """What TensorBoard's HParams page shows."""
+    with tf.summary.create_file_writer(str(folder)).as_default():
+        hparams.hparams({key: value if isinstance(value, int | float) else str(value) for key, value in values.items()})
+        tf.summary.scalar(metric, score, step=0)
