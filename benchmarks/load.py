@@ -179,18 +179,27 @@ class Run:
         self.seconds = time.perf_counter() - began
 
 
+def write_artifact(folder: Path) -> dict[str, Any]:
+    """Writes the artifact, of the same weights in each checkout; returns what `zoo.export` takes."""
+    import zoo
+
+    model, spec = zoo.create_model(MODEL), zoo.get_spec(MODEL)
+    random = np.random.default_rng(0)  # the initial weights of the last layer are 0: all answers would be alike
+    model.set_weights([random.normal(0, 0.1, value.shape) for value in model.get_weights()])
+    exported = {"source": model, "spec": spec, "classes": [str(digit) for digit in range(10)]}
+    zoo.export(path=folder / f"{MODEL}.load", **exported)
+    return exported
+
+
 def requests_and_answers(folder: Path) -> tuple[dict[str, list[bytes]], np.ndarray]:
     """The requests of each kind, and the probabilities, for random images; writes the artifact and the ONNX file."""
     import tensorflow as tf
 
     import zoo
 
-    model, spec = zoo.create_model(MODEL), zoo.get_spec(MODEL)
-    random = np.random.default_rng(0)  # the initial weights of the last layer are 0: all answers would be alike
-    model.set_weights([random.normal(0, 0.1, value.shape) for value in model.get_weights()])
-    exported = {"spec": spec, "classes": [str(digit) for digit in range(10)]}
-    zoo.export(model, folder / f"{MODEL}.load", **exported)
-    zoo.export(model, folder / "load.onnx", format="onnx", **exported)
+    exported = write_artifact(folder)
+    zoo.export(path=folder / "load.onnx", format="onnx", **exported)
+    random = np.random.default_rng(1)
     images = random.integers(0, 256, (IMAGES, 28, 28, 1), np.uint8)
     expected = zoo.load(folder / f"{MODEL}.load")(images)["probabilities"]
     bodies = {
@@ -226,7 +235,10 @@ def main() -> None:
             "onnx": (onnx, {"PYTHONPATH": f"{here}:{here}/benchmarks", "LOAD_ONNX": str(folder / "load.onnx")}),
         }
         if options.other:
-            commands["other"] = (zoo_serve, {"PYTHONPATH": str(options.other.resolve())})
+            before = {"PYTHONPATH": f"{options.other.resolve()}:{here}/benchmarks"}
+            code = f"import load, pathlib; load.write_artifact(pathlib.Path({str(folder / 'other')!r}))"
+            subprocess.run([sys.executable, "-P", "-c", code], env={**os.environ, **before}, check=True)
+            commands["other"] = ([*zoo_serve[:-1], str(folder / "other" / f"{MODEL}.load")], before)
         servers = {key: stack.enter_context(running(one, **more)) for key, (one, more) in commands.items()}
         results = measure(servers, requests, expected, options.clients, repeats, seconds)
     if not options.quick:
