@@ -516,7 +516,7 @@ MUTANTS = (
         "test_tiling.py::test_tiles_equal_the_whole",
     ),
     mutant(
-        "the server accepts true and false as numbers", "serving/server.py",
+        "the server accepts true and false as numbers", "serving/values.py",
         "        allowed = {int, float}", "        allowed = {int, float, bool}",
         "test_serving.py::test_bad_request",
     ),

@@ -44,7 +44,8 @@ ARGUMENTS = {
     "ensemble": "members data method name storage export",
     "reproduce": "source data smoke seed devices out",
     "verify": "sources",
-    "serve": "sources host port",
+    "serve": "sources host port cors allowed-host poll access-log max-body max-pixels max-batch max-count max-length "
+    "max-queue max-connections timeout header-timeout shutdown-timeout",
     "report": "write",
 }
 

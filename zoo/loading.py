@@ -37,7 +37,7 @@ class Trained(Protocol):
 
 
 BATCH = 64  # inputs that are read and predicted at once
-LARGEST_BATCH = 2**22  # numbers in the images of a batch
+LARGEST_BATCH = 2**21  # numbers in the images of a batch
 PROGRESS_FROM = 200  # more inputs than this show a progress bar
 MOST_NAMED = 20  # inputs that an error names
 

@@ -27,6 +27,7 @@ ENCODED = {
     "16_bits": "the upper 8 are used",
     "animation": "the first frame",
 }
+MOST_PIXELS = 2**26  # of the images of one call
 BAND = 16  # outputs of one product in `resize`: one product for a whole large image would mostly multiply by zeros
 
 
@@ -189,12 +190,14 @@ def decode(encoded: tf.Tensor, preprocessing: Preprocessing, channels: int) -> t
 
     The images may have several sizes if the preprocessing has one. `ENCODED` says what the graph decodes; the pixels
     are those of `zoo.data.decoding.decode_image`, but for the few gray values in which two decoders of JPEG differ.
+    The call fails for an image of more than `MOST_PIXELS`: PNG and JPEG files are not decoded then.
     """
     height, width = preprocessing.pad_to or preprocessing.crop_to or preprocessing.size or (None, None)
 
     def decode_one(data: tf.Tensor) -> tf.Tensor:
-        image = tf.cast(tf.io.decode_image(data, expand_animations=False), tf.int32)
+        image = tf.io.decode_image(_small(data, _pixels_in_header(data)), expand_animations=False)
         image = tf.ensure_shape(image, [None, None, None])
+        image = tf.cast(_small(image, tf.reduce_prod(tf.cast(tf.shape(image)[:2], tf.int64))), tf.int32)
         stored = tf.shape(image)[2]  # gray, gray with alpha, RGB, RGB with alpha
         has_alpha = tf.equal(stored % 2, 0)
         alpha = tf.where(has_alpha & (tf.strings.substr(data, 0, 2) != "BM"), image[..., -1:], 255)  # BMP: unused bytes
@@ -211,3 +214,30 @@ def decode(encoded: tf.Tensor, preprocessing: Preprocessing, channels: int) -> t
         return apply(image[None], preprocessing, channels)[0]
 
     return tf.map_fn(decode_one, encoded, fn_output_signature=tf.TensorSpec([height, width, channels], tf.float32))
+
+
+def _small(value: tf.Tensor, pixels: tf.Tensor) -> tf.Tensor:
+    """The value, where the image has not too many pixels; the call fails otherwise."""
+    message = f"an image has more than {MOST_PIXELS} pixels"
+    with tf.control_dependencies([tf.debugging.Assert(pixels <= MOST_PIXELS, [message])]):
+        return tf.identity(value)
+
+
+def _pixels_in_header(data: tf.Tensor) -> tf.Tensor:
+    """The pixels of a PNG or JPEG file by its header, int64; 0 for other formats and damaged headers."""
+
+    def png() -> tf.Tensor:  # width and height are bytes 16 to 23 (PNG specification, section 11.2.1)
+        return tf.io.decode_raw(tf.strings.substr(data, 16, 8), tf.int32, little_endian=False)
+
+    def jpeg() -> tf.Tensor:
+        return tf.image.extract_jpeg_shape(data)[:2]
+
+    def is_of(start: bytes) -> tf.Tensor:
+        return tf.strings.substr(data, 0, len(start)) == start
+
+    def none() -> tf.Tensor:
+        return tf.zeros([2], tf.int32)
+
+    is_png = is_of(b"\x89PNG\r\n\x1a\n") & (tf.strings.length(data) >= 24)
+    sides = tf.cond(is_png, png, lambda: tf.cond(is_of(b"\xff\xd8\xff"), jpeg, none))
+    return tf.reduce_prod(tf.cast(sides, tf.int64))

@@ -13,7 +13,7 @@ import zoo
 from zoo.cli import artifacts, language, models, prediction, quiet, training
 from zoo.errors import ZooError
 
-WITHOUT_TENSORFLOW = ("list", "info", "report")
+WITHOUT_TENSORFLOW = ("list", "info", "report", "serve")
 
 app = typer.Typer(
     name="zoo",

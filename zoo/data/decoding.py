@@ -129,6 +129,15 @@ def decode_image(data: bytes, background: int = WHITE, *, deep: bool = False) ->
     return decoded
 
 
+def pixel_count(data: bytes) -> int:
+    """The pixels of an image file by its header; 0 for one that is not among `IMAGE_FORMATS` or is damaged."""
+    try:
+        with _open(data) as image:
+            return image.width * image.height
+    except Exception:  # for a broken file Pillow raises a dozen kinds of errors
+        return 0
+
+
 def pixels_of(image: Image.Image, background: int = WHITE, *, deep: bool = False) -> Decoded:
     """The pixels of an image of Pillow, as `decode_image` describes them."""
     frames = image.format != "MPO" and getattr(image, "is_animated", False)  # MPO: previews beside a photograph

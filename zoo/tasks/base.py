@@ -334,6 +334,12 @@ def graph_function(call: Callable, *inputs: tf.TensorSpec) -> Any:
     return tf.function(call, input_signature=inputs, autograph=False)
 
 
+def checked(value: Any, condition: Any, message: str) -> Any:
+    """A tensor that is computed with only where the condition holds: the call fails otherwise, before any work."""
+    with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(condition), [message])]):
+        return tf.identity(value)
+
+
 def named(call: Callable, *names: str) -> Callable:
     """`call`, which takes keywords, as a function of parameters with these names."""
 

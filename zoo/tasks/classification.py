@@ -177,10 +177,10 @@ class Classification(ImageTask):
             return class_outputs(self, views.averaged(probabilities, images, self.views, crop_to))
 
         def from_images(images: tf.Tensor) -> dict[str, tf.Tensor]:
-            return outputs(pre.apply, images)
+            return outputs(pre.apply, self.bounded(images, model))
 
         def from_encoded(encoded: tf.Tensor) -> dict[str, tf.Tensor]:
-            return outputs(pre.decode, encoded)
+            return outputs(pre.decode, self.bounded(encoded, model))
 
         images = tf.TensorSpec([None, None, None, self.channels], tf.uint8, "images")
         functions = {"serving_default": graph_function(from_images, images)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -21,13 +22,17 @@ from zoo.data.trees import Read
 from zoo.errors import ZooError, listed
 from zoo.recipe import Augmentation
 from zoo.spec import ModelSpec, Preprocessing
-from zoo.tasks.base import Item, Task
+from zoo.tasks.base import Item, Task, checked
 
 with epy.lazy_imports():
+    import keras
     import tensorflow as tf
     from PIL import Image
 
     from zoo.data import augmentation as augmentation_ops
+
+MOST_NUMBERS = 2**27  # in the outputs of a layer for one call: 0.5 GB
+MOST_PIXELS_OF_ANY_SIZE = 2**21  # of the images of one call, where the network takes them as they are
 
 Move = Callable[[Any, Any], tuple[Any, Any]]  # images and their masks or None, each example by a map of its own
 
@@ -124,6 +129,16 @@ class ImageTask(Task):
             raise Unusable(f"{pixels.shape[-1]} channels, the network takes {self.channels}")
         return self.serving_inputs(Split(pixels[None]))[0], decoded.notes
 
+    def bounded(self, inputs: tf.Tensor, model: keras.Model) -> tf.Tensor:
+        """The inputs of a call, [B, ...], where they are not too many: the call fails otherwise, before it computes."""
+        most = MOST_NUMBERS // widest(self.served(model))
+        fits, message = tf.shape(inputs)[0] <= most, f"a call takes at most {most} images"
+        if inputs.shape.rank == 4:
+            pixels = MOST_PIXELS_OF_ANY_SIZE if None in self.input_shape else pre.MOST_PIXELS
+            fits &= tf.reduce_prod(tf.cast(tf.shape(inputs)[:3], tf.int64)) <= pixels
+            message += f", together {pixels} pixels"
+        return checked(inputs, fits, message)
+
     def example(self, split: Split, directory: Path) -> str:
         image = split.inputs[0]
         if image.dtype != np.uint8 or image.shape[-1] not in (1, 3):
@@ -143,6 +158,13 @@ class ImageTask(Task):
         if self.preprocessing.dtype == "float32":
             return generator.normal(self.preprocessing.mean, self.preprocessing.std, shape).astype(np.float32)
         return generator.integers(0, 256, shape, dtype=np.uint8)
+
+
+def widest(model: keras.Model) -> int:
+    """The largest number of outputs that a layer has for one image; axes without a fixed length count once."""
+    parts = [layer for layer in model.layers if isinstance(layer, keras.Model)]
+    shapes = [output.shape for operation in model.operations for output in keras.tree.flatten(operation.output)]
+    return max([*map(widest, parts), *(math.prod(axis or 1 for axis in shape[1:]) for shape in shapes)])
 
 
 def image_shape(
