@@ -13,5 +13,7 @@ USER zoo
 WORKDIR /home/zoo
 ENV CUDA_VISIBLE_DEVICES=-1 TF_CPP_MIN_LOG_LEVEL=3
 EXPOSE 8501
+HEALTHCHECK --start-period=60s CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8501/readyz', timeout=5)"]
+STOPSIGNAL SIGTERM
 ENTRYPOINT ["zoo", "serve", "--host", "0.0.0.0", "--port", "8501"]
 CMD ["lenet5.mnist"]

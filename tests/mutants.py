@@ -95,7 +95,7 @@ MUTANTS = (
     ),
     mutant(
         "an expansion repeats the unshifted images", "training/batches.py",
-        "recipe.augmentation, index // examples,", "recipe.augmentation, index * 0,",
+        "augmentation, index // examples,", "augmentation, index * 0,",
         f"{KNOWN}::test_an_epoch_of_an_expansion_has_each_shift_of_each_image_once",
     ),
     mutant(
@@ -531,7 +531,7 @@ MUTANTS = (
         "test_tiling.py::test_tiles_equal_the_whole",
     ),
     mutant(
-        "the server accepts true and false as numbers", "serving/server.py",
+        "the server accepts true and false as numbers", "serving/values.py",
         "        allowed = {int, float}", "        allowed = {int, float, bool}",
         "test_serving.py::test_bad_request",
     ),

@@ -9,9 +9,20 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zoo.data.augmentation import affine_map, augment, color_jitter, displacement, expansion, shift_expansion, warp
+from zoo.data.augmentation import (
+    affine_map,
+    augment,
+    color_jitter,
+    color_pca,
+    displacement,
+    expansion,
+    fitted,
+    shift_expansion,
+    vary_inputs,
+    warp,
+)
 from zoo.errors import ZooError
-from zoo.recipe import Affine, Augmentation, ColorJitter, Elastic, FlipCrop
+from zoo.recipe import Affine, Augmentation, ColorJitter, ColorPca, Elastic, FlipCrop, ResizedCrop
 
 AFFINE = Affine(rotation=15, translation=0.1, scale=0.15, skew=10)
 PARTS = {
@@ -19,6 +30,7 @@ PARTS = {
     "elastic": Augmentation(elastic=Elastic()),
     "flip_crop": Augmentation(flip_crop=FlipCrop()),
     "dihedral": Augmentation(dihedral=True),
+    "resized_crop": Augmentation(resized_crop=ResizedCrop()),
     "all": Augmentation(affine=AFFINE, elastic=Elastic(), flip_crop=FlipCrop(), dihedral=True, fill="reflect"),
 }
 each_part = pytest.mark.parametrize("augmentation", PARTS.values(), ids=PARTS)
@@ -310,6 +322,63 @@ def test_no_new_values_and_no_new_labels(seed: tuple[int, int], size: tuple[int,
     assert np.max(result) <= images.max() + 1e-3
     assert labels.shape == masks.shape
     assert set(np.unique(labels)) <= {3, 7, 255} | beyond
+
+
+def test_a_resized_crop_fills_the_window_with_a_part_of_the_image() -> None:
+    height, width, window = 40, 60, (20, 30)
+    images = coordinates(2000, height, width)
+    crop = Augmentation(resized_crop=ResizedCrop(least_area=0.3, ratio=1.5), fill="reflect")
+    moved, _ = augment(images, None, (1, 2), crop, window=window)
+    x, y = np.moveaxis(moved.numpy()[:, 10:30, 15:45], -1, 0)
+    across, down = (x[:, 0, -1] - x[:, 0, 0]) * 30 / 29, (y[:, -1, 0] - y[:, 0, 0]) * 20 / 19  # whole pixels
+    area = across * down / (height * width)
+    assert 0.29 < area.min() < 0.32
+    assert area.max() <= 1.001
+    uncut = (across < width - 0.1) & (down < height - 0.1)
+    assert area[uncut].mean() == pytest.approx(0.6, abs=0.1)
+    ratio = np.log((across / down)[uncut])
+    assert np.abs(ratio).max() <= np.log(1.5) + 1e-3
+    assert x.min() >= -0.5
+    assert x.max() <= width - 0.5
+    assert y.min() >= -0.5
+    assert y.max() <= height - 0.5
+    assert x[:, 0, 0].std() > 3  # from different places
+
+
+def test_color_pca_moves_colors_along_their_principal_components() -> None:
+    spread = np.array([[40.0, 30.0, 20.0], [5.0, -5.0, 0.0], [1.0, 1.0, -3.0]])
+    colors = 128 + np.random.default_rng(0).normal(size=(20_000, 3)) @ spread
+    pca = fitted(ColorPca(), colors.reshape(20, 100, 10, 3))
+    images = noise(3000, 2, 2, 3)
+    added = color_pca(images, (3, 4), pca).numpy() - images
+    np.testing.assert_allclose(added, np.broadcast_to(added[:, :1, :1], added.shape), atol=1e-3)
+    values, vectors = np.linalg.eigh(np.cov(colors, rowvar=False) / 255**2)
+    shares = added[:, 0, 0] / 255 @ vectors / values
+    np.testing.assert_allclose(shares.std(axis=0), 0.1, rtol=0.1)
+    np.testing.assert_allclose(shares.mean(axis=0), 0, atol=0.01)
+    np.testing.assert_array_equal(color_pca(images, (3, 4), pca), color_pca(images, (3, 4), pca))
+
+
+def test_cutout_sets_a_square_to_zero() -> None:
+    images = 1 + noise(500, 12, 10, 2)
+    cut, targets = vary_inputs((tf.constant(images), tf.zeros([500, 2])), (0, 1), Augmentation(cutout=4))
+    holes = (cut.numpy() == 0).all(axis=3)
+    assert holes.sum(axis=(1, 2)).max() == 16
+    assert (holes.sum(axis=(1, 2)) >= 4).all()  # a corner
+    assert holes.any(axis=0).all()
+    np.testing.assert_array_equal(cut.numpy()[~holes], images[~holes])
+    assert not targets.numpy().any()
+
+
+def test_mixup_mixes_inputs_and_targets_by_the_same_share() -> None:
+    inputs = tf.reshape(tf.range(1000, dtype=tf.float32), [-1, 1, 1, 1])
+    targets = tf.reshape(inputs, [-1, 1])
+    mixed, labels = vary_inputs((inputs, targets), (0, 1), Augmentation(mixup=0.2))
+    np.testing.assert_allclose(mixed[:, 0, 0], labels, rtol=1e-5)
+    share = np.arange(1, 1000) - labels.numpy()[1:, 0]  # of the one before
+    assert 0 <= share.min() < 0.001
+    assert 0.999 < share.max() <= 1.001
+    assert np.var(share) == pytest.approx(1 / (4 * (2 * 0.2 + 1)), rel=0.1)  # of the beta distribution
 
 
 def test_errors_name_the_remedy() -> None:

@@ -24,23 +24,28 @@ from zoo.artifacts import verification
 from zoo.artifacts.manifest import GOLDEN
 
 ARGUMENTS = {
-    "list": "pattern task dataset pretrained max-params min-metric sort json",
+    "list": "pattern task dataset pretrained max-params min-metric sort origin json",
     "info": "name recipe json",
     "train": "name data text-column label-column recipe config epochs lr batch-size optimizer loss set arg devices "
-    "seed deterministic input-shape out export strict",
+    "seed deterministic input-shape out export folds strict",
     "fine-tune": "source data text-column label-column only-class epochs lr batch-size optimizer loss set devices "
-    "seed deterministic input-shape out export strict",
+    "seed deterministic input-shape stages freeze out export folds strict",
+    "tune": "name data text-column label-column trials strategy set-range max-parameters recipe epochs set devices "
+    "seed input-shape out export",
     "evaluate": "source data text-column label-column split tta errors json csv strict",
-    "predict": "source inputs top json csv",
+    "predict": "source inputs tta top json csv",
+    "embed": "source inputs output layer",
+    "attack": "source data epsilon steps split count picture json",
     "segment": "image output model tile overlap tta overlay",
     "sample": "source output count seed labels interpolate",
     "generate": "source prompt length temperature top-k top-p seed",
     "score": "source texts picture json",
-    "export": "sources path format storage tta",
+    "export": "sources path format storage tta features",
     "ensemble": "members data method name storage export",
     "reproduce": "source data smoke seed devices out",
     "verify": "sources",
-    "serve": "sources host port",
+    "serve": "sources host port cors allowed-host poll access-log max-body max-pixels max-batch max-count max-length "
+    "max-queue max-connections timeout header-timeout shutdown-timeout",
     "report": "write",
 }
 

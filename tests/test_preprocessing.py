@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from zoo import Preprocessing, ZooError
 from zoo import preprocessing as pre
+from zoo.data import decoding
 
 
 def noise(*shape, dtype=np.uint8):
@@ -144,3 +145,13 @@ def test_encoded_images_of_several_sizes():
     assert inputs.shape == (2, 20, 12, 3)
     for image, given in zip(images, inputs, strict=True):
         np.testing.assert_allclose(given[2:18], resized_in_float64(image[None], (16, 12))[0] / 127.5 - 1, atol=1e-5)
+
+
+@pytest.mark.parametrize(("shape", "rows", "columns"), [((30, 50), (0, 30), (5, 45)), ((60, 20), (22, 37), (0, 20))])
+def test_images_are_cropped_to_the_proportions_of_the_network(shape, rows, columns):
+    """As the paper of AlexNet crops them: nothing is stretched, the shorter side is kept whole."""
+    image = np.random.default_rng(0).integers(0, 256, (1, *shape, 3), dtype=np.uint8)
+    middle = image[:, slice(*rows), slice(*columns)]
+    cropped, plain = (Preprocessing(size=(6, 8), fit=fit) for fit in ("crop", "stretch"))
+    np.testing.assert_allclose(pre.apply(image, cropped, 3), pre.apply(middle, plain, 3), atol=1e-6)
+    np.testing.assert_array_equal(decoding.resized(image[0], (6, 8), crop=True), decoding.resized(middle[0], (6, 8)))

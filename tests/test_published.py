@@ -127,7 +127,7 @@ def test_the_table_of_models_is_that_of_the_manifests(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["quickstart", "gan", "text", "search"])
+@pytest.mark.parametrize("name", ["quickstart", "gan", "text", "photographs", "search"])
 def test_notebook_runs(name, tmp_path):
     """Its cells, in order, as one script."""
     notebook = json.loads((ROOT / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8"))

@@ -646,10 +646,6 @@ FAULTS = {
         lambda: write(masks() | {f"masks/{n}.png": encoded(GRAY * 0) for n in range(6)}),
         "the value 0 alone",
     ),
-    "two broken": (
-        lambda: write(classes() | {"cat/a.png": b"", "dog/b.jpg": b"x"}),
-        r"cat/a.png (an empty file), dog/b.jpg",
-    ),
 }
 
 

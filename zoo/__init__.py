@@ -20,13 +20,14 @@ with epy.lazy_api_imports(globals()):  # none of these is imported, TensorFlow l
     from zoo.exporting.ensembles import create_ensemble
     from zoo.exporting.saved_model import export
     from zoo.language import Score, draw_scores, generate, score
-    from zoo.loading import Predictor, create_model, features, load, load_weights, predict
+    from zoo.loading import Predictor, create_model, embed, features, load, load_weights, predict
     from zoo.sampling import sample
     from zoo.tiling.segmenting import Segmented, segment
     from zoo.tiling.tiles import predict_tiled
     from zoo.training.attacks import adversarial, adversarial_accuracy
     from zoo.training.evaluation import evaluate
     from zoo.training.fine_tuning import fine_tune
+    from zoo.training.folds import cross_validate
     from zoo.training.reproduction import Reproduction, reproduce
     from zoo.training.runs import Run, load_run
     from zoo.training.search import Search, tune
@@ -65,7 +66,9 @@ __all__ = [
     "adversarial_accuracy",
     "create_ensemble",
     "create_model",
+    "cross_validate",
     "draw_scores",
+    "embed",
     "evaluate",
     "export",
     "features",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import re
 import sys
 from collections.abc import Iterable
@@ -48,9 +49,10 @@ def listed(names: Iterable[str], most: int = 10) -> str:
 
 
 def graph_error(message: str) -> str:
-    """The cause in a message of TensorFlow, without its trace: the first line after the list of nodes, and of a failed
-    assertion its words alone."""
-    lines = message.rpartition("<stack traces unavailable>")[2].strip().splitlines()
-    cause = next((line for line in lines if "assertion failed" in line), lines[0] if lines else "no message")
+    """The cause in a message of TensorFlow, without its trace: the line before the first node, or else the first one,
+    and of a failed assertion its words alone."""
+    lines = message.rpartition("<stack traces unavailable>")[2].strip().splitlines() or ["no message"]
+    before = [line for line, node in itertools.pairwise(lines) if node.lstrip().startswith("[[{{node")]
+    cause = next((line for line in lines if "assertion failed" in line), (before or lines)[0])
     cause = re.sub(r"\{\{.*?\}\}|\[Op:.*", "", cause).strip()
     return re.sub(r"^assertion failed: \[(.*)\]$", r"\1", cause)

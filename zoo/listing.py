@@ -24,6 +24,7 @@ def list_models(
     max_params: int | None = None,
     min_metric: float | None = None,
     sort: str = "name",
+    origin: str = "",
 ) -> list[str]:
     """Names of models, with `pretrained` as `name.tag`.
 
@@ -34,6 +35,7 @@ def list_models(
             implies `pretrained`.
         sort: `name` in natural order (`mlp_30` before `mlp_100`), `params` from few to many parameters, or `score`
             from the best measured test score to the worst, metric by metric.
+        origin: only models of this package, such as `keras.applications`; those of the zoo and of plugins by default.
 
     Raises:
         ZooError: for a task that no model has, and an unknown order.
@@ -47,13 +49,17 @@ def list_models(
     rows: list[tuple[str, ModelSpec, dict[str, Any] | None]] = []
     for spec in specs:
         entries = index.get(spec.name, {}).get("tags", {})
+        if spec.origin != origin:
+            continue
         if task not in (None, spec.task) or (max_params is not None and spec.params > max_params):
             continue
         on = {score.dataset for score in spec.reported} | {entry["dataset"] for entry in entries.values()}
         if dataset is not None and dataset not in on:
             continue
         if pretrained or min_metric is not None:
-            found = [
+            found: list[tuple[str, ModelSpec, dict[str, Any] | None]]
+            found = [] if min_metric is not None else [(f"{spec.name}.{tag}", spec, None) for tag in spec.pretrained]
+            found += [
                 (f"{spec.name}.{tag}", spec, entry)
                 for tag, entry in entries.items()
                 if dataset in (None, entry["dataset"]) and (min_metric is None or _reaches(entry, min_metric))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from etils import epy
@@ -37,11 +37,12 @@ class Trained(Protocol):
 
 
 BATCH = 64  # inputs that are read and predicted at once
-LARGEST_BATCH = 2**22  # numbers in the images of a batch
+LARGEST_BATCH = 2**21  # numbers in the images of a batch
 PROGRESS_FROM = 200  # more inputs than this show a progress bar
 MOST_NAMED = 20  # inputs that an error names
 
 Source = str | os.PathLike | Trained
+T = TypeVar("T")
 
 
 def create_model(
@@ -215,29 +216,62 @@ def features(source: Source, images: np.ndarray, layers: Iterable[str] | None = 
         ZooError: for a layer that the network does not have, and networks of texts.
     """
     predictor = source if isinstance(source, Predictor) else Predictor(source)
+    call = _extractor(predictor, tuple(layers or predictor.task.spec.features))
+    parts = [call(tf.constant(images[first : first + 256])) for first in range(0, len(images), 256)]
+    return {name: np.concatenate([part[name].numpy() for part in parts]) for name in parts[0]}
+
+
+def _extractor(predictor: Predictor, names: tuple[str, ...]) -> Callable[[Any], dict[str, tf.Tensor]]:
+    """What computes the outputs of layers for images [B, H, W, C]; raises ZooError as `features`."""
     task, served = predictor.task, predictor.task.served(predictor.model)
     if not isinstance(task, tasks.ImageTask):
         raise ZooError(f"{task.spec.name} takes no images: features are those of networks of images")
-    known = [layer.name for layer in served.layers]
-    names = tuple(layers or task.spec.features)
-    for name in names:
-        if name not in known:
-            raise unknown(f"layer of {task.spec.name}", name, known)
+    tasks.check_layers(served, names)
     inner = keras.Model(served.input, {name: served.get_layer(name).output for name in names})
-    call = tf.function(
+    return tf.function(
         lambda batch: inner(pre.apply(batch, task.preprocessing, task.channels), training=False), autograph=False
     )
-    parts = [call(tf.constant(images[first : first + 256])) for first in range(0, len(images), 256)]
-    return {name: np.concatenate([part[name].numpy() for part in parts]) for name in names}
 
 
-def predict(source: Source, inputs: Any) -> list[dict[str, Any]]:
+def embed(source: Source, inputs: Any, layer: str | None = None) -> tuple[list[str], np.ndarray]:
+    """Vectors of images as a user has them, such as for a search among the images of a folder.
+
+    Args:
+        source, inputs: as for `predict`.
+        layer: the layer whose outputs they are; by default the last one of the spec's `features`.
+
+    Returns:
+        The names of the inputs, and float32 [N, D].
+
+    Raises:
+        ZooError: as `predict` and `features`, and for a network whose spec names no features.
+    """
+    predictor = source if isinstance(source, Predictor) else Predictor(source)
+    spec = predictor.task.spec
+    if layer is None and not spec.features:
+        raise ZooError(f"{spec.name} names no features: give a layer")
+    name = layer or spec.features[-1]
+    call = _extractor(predictor, (name,))
+    names: list[str] = []
+    vectors: list[np.ndarray] = []
+    for batch in _read_batches(predictor, predictor.task.items(inputs)):
+        found = _by_size(batch, lambda images: call(tf.constant(images))[name].numpy().reshape(len(images), -1))
+        names += [one for one, _ in batch]
+        vectors += found
+    sizes = {vector.shape for vector in vectors}
+    if len(sizes) > 1:
+        raise ZooError(f"the outputs of {name} have {len(sizes)} sizes: give images of one size, or a later layer")
+    return names, np.stack(vectors) if vectors else np.zeros((0, 0), np.float32)
+
+
+def predict(source: Source, inputs: Any, *, tta: Iterable[str] = ()) -> list[dict[str, Any]]:
     """Predictions for inputs as a user has them.
 
     Args:
         inputs: for a task on images paths of files and folders, with wildcards or without, the bytes of files, images
             of Pillow, and arrays [H, W], [H, W, C], [N, H, W] or [N, H, W, C]; for a task on texts texts. One, or any
             number of them.
+        tta: names of test-time augmentations, see `Predictor`.
 
     Returns:
         For each input a dict of plain data; for classification `input`, `class`, `probability`, and `probabilities` in
@@ -246,9 +280,30 @@ def predict(source: Source, inputs: Any) -> list[dict[str, Any]]:
     Raises:
         ZooError: for files that are missing or cannot be read, all at once.
     """
-    predictor = source if isinstance(source, Predictor) else Predictor(source)
-    items = predictor.task.items(inputs)
+    tta = tuple(tta)
+    predictor = source if isinstance(source, Predictor) and not tta else Predictor(source, tta)
     results: list[dict[str, Any]] = []
+
+    def summaries(inputs: np.ndarray) -> list[dict[str, Any]]:
+        outputs = predictor(inputs)
+        one = ({name: value[row : row + 1] for name, value in outputs.items()} for row in range(len(inputs)))
+        return [predictor.task.summary(row) for row in one]
+
+    for batch in _read_batches(predictor, predictor.task.items(inputs)):
+        found = _by_size(batch, summaries)
+        results += [{"input": name, **row} for (name, _), row in zip(batch, found, strict=True)]
+    return results
+
+
+Batch = list[tuple[str, np.ndarray]]  # names and inputs of any sizes
+
+
+def _read_batches(predictor: Predictor, items: list[tasks.Item]) -> Iterator[Batch]:
+    """The inputs in batches, read in parallel; notes on what their readers changed, at the end.
+
+    Raises:
+        ZooError: at the end, for inputs that cannot be read; no more batches follow the first of them.
+    """
     faults: dict[str, str] = {}
     changes: dict[str, list[str]] = {}
     levels: list[float] = []
@@ -265,10 +320,9 @@ def predict(source: Source, inputs: Any) -> list[dict[str, Any]]:
                 batch.append((item.name, value))
                 for change in notes:
                     changes.setdefault(change, []).append(item.name)
-            if faults:  # all of them are named, nothing more is predicted
-                continue
-            levels += [float(value.mean()) for _, value in batch if value.dtype == np.uint8]
-            results += _predict_batch(predictor, batch)
+            if not faults:  # all of them are named, nothing more is predicted
+                levels += [float(value.mean()) for _, value in batch if value.dtype == np.uint8]
+                yield batch
     if faults:
         named = listed((f"{name} ({reason})" for name, reason in faults.items()), MOST_NAMED)
         raise ZooError(f"{len(faults)} of {len(items)} inputs cannot be read: {named}")
@@ -276,7 +330,6 @@ def predict(source: Source, inputs: Any) -> list[dict[str, Any]]:
         note(f"{len(names)} of {len(items)} files, such as {names[0]}: {change}")
     if words := predictor.brightness_warning(levels):
         note(words)
-    return results
 
 
 def _read(item: tasks.Item) -> tuple[np.ndarray | str, tuple[str, ...]]:
@@ -289,18 +342,15 @@ def _read(item: tasks.Item) -> tuple[np.ndarray | str, tuple[str, ...]]:
         return UNREADABLE, ()
 
 
-def _predict_batch(predictor: Predictor, batch: list[tuple[str, np.ndarray]]) -> list[dict[str, Any]]:
-    """The predictions for inputs of any sizes, in their order; those of one size are predicted at once."""
+def _by_size(batch: Batch, call: Callable[[np.ndarray], Sequence[T]]) -> list[T]:
+    """What a function returns for inputs of any sizes, in their order; those of one size are passed at once."""
     groups: dict[tuple[int, ...], list[int]] = {}
     for row, (_, value) in enumerate(batch):
         groups.setdefault(value.shape, []).append(row)
-    found: dict[int, dict[str, Any]] = {}
+    found: dict[int, T] = {}
     for shape, rows in groups.items():
         size = max(min(len(rows), LARGEST_BATCH // max(math.prod(shape), 1)), 1)
         for start in range(0, len(rows), size):
             part = rows[start : start + size]
-            outputs = predictor(np.stack([batch[row][1] for row in part]))
-            for place, row in enumerate(part):
-                one = {name: value[place : place + 1] for name, value in outputs.items()}
-                found[row] = {"input": batch[row][0], **predictor.task.summary(one)}
+            found |= zip(part, call(np.stack([batch[row][1] for row in part])), strict=True)
     return [found[row] for row in range(len(batch))]

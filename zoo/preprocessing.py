@@ -27,6 +27,7 @@ ENCODED = {
     "16_bits": "the upper 8 are used",
     "animation": "the first frame",
 }
+MOST_PIXELS = 2**26  # of the images of one call
 BAND = 16  # outputs of one product in `resize`: one product for a whole large image would mostly multiply by zeros
 
 
@@ -39,6 +40,14 @@ def for_input(preprocessing: Preprocessing, spec_shape: tuple, input_shape: tupl
     if preprocessing.crop_to is not None:
         return dataclasses.replace(preprocessing, size=size, crop_to=sides)
     return dataclasses.replace(preprocessing, size=size, pad_to=sides if any(margin) else None)
+
+
+def for_channels(preprocessing: Preprocessing, channels: int | None) -> Preprocessing:
+    """The preprocessing for images of another number of channels: the average of mean and std in each of them."""
+    if channels is None or len(preprocessing.mean) in (0, channels):
+        return preprocessing
+    mean, std = ((sum(values) / len(values),) * channels for values in (preprocessing.mean, preprocessing.std))
+    return dataclasses.replace(preprocessing, mean=mean, std=std)
 
 
 def for_bands(preprocessing: Preprocessing, images: np.ndarray, known: np.ndarray) -> Preprocessing:
@@ -95,6 +104,17 @@ def resize(images: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
     return tf.reshape(tf.concat(products, axis=1), [shape[0], height, width, channels])
 
 
+def crop_to_proportions(images: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
+    """The middle of images [B, H, W, C], as large as fits into them with the proportions of (height, width)."""
+    known = None not in images.shape[1:3]
+    height, width = images.shape[1:3] if known else tf.unstack(tf.shape(images)[1:3])
+    least, most = (min, max) if known else (tf.minimum, tf.maximum)
+    down = least(height, most(width * size[0] // size[1], 1))
+    across = least(width, most(height * size[1] // size[0], 1))
+    top, left = (height - down) // 2, (width - across) // 2
+    return images[:, top : top + down, left : left + across]
+
+
 def _bands(inputs: int | tf.Tensor, outputs: int) -> list[tuple[Any, Any, Any]]:
     """The resizing of one side from `inputs` to `outputs` pixels, `BAND` outputs at a time.
 
@@ -144,6 +164,8 @@ def apply(images: tf.Tensor, preprocessing: Preprocessing, channels: int) -> tf.
     """Images [B, H, W, C], values 0..`full_scale`, to the network's input, float32 [B, H', W', channels]."""
     images = to_channels(images, channels)
     if preprocessing.size is not None:
+        if preprocessing.fit == "crop":
+            images = crop_to_proportions(images, preprocessing.size)
         images = resize(images, preprocessing.size)
     images = tf.cast(images, tf.float32)
     if preprocessing.crop_to is not None:
@@ -168,12 +190,14 @@ def decode(encoded: tf.Tensor, preprocessing: Preprocessing, channels: int) -> t
 
     The images may have several sizes if the preprocessing has one. `ENCODED` says what the graph decodes; the pixels
     are those of `zoo.data.decoding.decode_image`, but for the few gray values in which two decoders of JPEG differ.
+    The call fails for an image of more than `MOST_PIXELS`: PNG and JPEG files are not decoded then.
     """
     height, width = preprocessing.pad_to or preprocessing.crop_to or preprocessing.size or (None, None)
 
     def decode_one(data: tf.Tensor) -> tf.Tensor:
-        image = tf.cast(tf.io.decode_image(data, expand_animations=False), tf.int32)
+        image = tf.io.decode_image(_small(data, _pixels_in_header(data)), expand_animations=False)
         image = tf.ensure_shape(image, [None, None, None])
+        image = tf.cast(_small(image, tf.reduce_prod(tf.cast(tf.shape(image)[:2], tf.int64))), tf.int32)
         stored = tf.shape(image)[2]  # gray, gray with alpha, RGB, RGB with alpha
         has_alpha = tf.equal(stored % 2, 0)
         alpha = tf.where(has_alpha & (tf.strings.substr(data, 0, 2) != "BM"), image[..., -1:], 255)  # BMP: unused bytes
@@ -190,3 +214,30 @@ def decode(encoded: tf.Tensor, preprocessing: Preprocessing, channels: int) -> t
         return apply(image[None], preprocessing, channels)[0]
 
     return tf.map_fn(decode_one, encoded, fn_output_signature=tf.TensorSpec([height, width, channels], tf.float32))
+
+
+def _small(value: tf.Tensor, pixels: tf.Tensor) -> tf.Tensor:
+    """The value, where the image has not too many pixels; the call fails otherwise."""
+    message = f"an image has more than {MOST_PIXELS} pixels"
+    with tf.control_dependencies([tf.debugging.Assert(pixels <= MOST_PIXELS, [message])]):
+        return tf.identity(value)
+
+
+def _pixels_in_header(data: tf.Tensor) -> tf.Tensor:
+    """The pixels of a PNG or JPEG file by its header, int64; 0 for other formats and damaged headers."""
+
+    def png() -> tf.Tensor:  # width and height are bytes 16 to 23 (PNG specification, section 11.2.1)
+        return tf.io.decode_raw(tf.strings.substr(data, 16, 8), tf.int32, little_endian=False)
+
+    def jpeg() -> tf.Tensor:
+        return tf.image.extract_jpeg_shape(data)[:2]
+
+    def is_of(start: bytes) -> tf.Tensor:
+        return tf.strings.substr(data, 0, len(start)) == start
+
+    def none() -> tf.Tensor:
+        return tf.zeros([2], tf.int32)
+
+    is_png = is_of(b"\x89PNG\r\n\x1a\n") & (tf.strings.length(data) >= 24)
+    sides = tf.cond(is_png, png, lambda: tf.cond(is_of(b"\xff\xd8\xff"), jpeg, none))
+    return tf.reduce_prod(tf.cast(sides, tf.int64))

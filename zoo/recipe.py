@@ -105,6 +105,38 @@ class ColorJitter:
 
 
 @dataclasses.dataclass(frozen=True)
+class ColorPca:
+    """Random multiples of the principal components of the colors, added to all pixels of an image: each component times
+    its eigenvalue times a number from a normal distribution of mean 0 and this standard `deviation` (Krizhevsky,
+    Sutskever and Hinton 2012, section 4.1, whose constant is the default).
+
+    Pixels count from 0 to 1. `values` and `vectors` (one a row) are those of the covariance of the training images'
+    pixels, on which they are measured where they are empty.
+    """
+
+    deviation: float = 0.1
+    values: tuple[float, ...] = ()
+    vectors: tuple[tuple[float, ...], ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class ResizedCrop:
+    """A part of the image, resized to the network's input: its share of the area is drawn uniformly from `least_area`
+    to 1, its width divided by its height from 1 / `ratio` to `ratio` (Szegedy et al. 2015, section 6, whose constants
+    are the default), uniformly on a logarithmic scale; no side is longer than the image's."""
+
+    least_area: float = 0.08
+    ratio: float = 4 / 3
+
+    def __post_init__(self) -> None:
+        if not 0 < self.least_area <= 1 or self.ratio < 1:
+            raise ZooError(
+                f"resized_crop needs a least_area above 0 and up to 1 and a ratio from 1 on, not {self.least_area}, "
+                f"{self.ratio}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
 class FlipCrop:
     """Random horizontal flip and a random crop after padding by `pad` pixels (He et al. 2016, section 4.2).
 
@@ -145,6 +177,10 @@ class Augmentation:
     right, so that an epoch has five times the images. `warped` is the share of the examples that `affine` and `elastic`
     move: interpolation smooths the noise of their images, the others keep it. `fill` says what lies beyond an image's
     edge: zero, or its reflection.
+
+    `cutout` sets a square of so many pixels, whose center is anywhere in the network's input, to 0 (DeVries and Taylor
+    2017, section 3.2). `mixup` mixes each input and its target with the next one of the batch, by a share from
+    the beta distribution with both parameters of this value (Zhang et al. 2018, section 2).
     """
 
     expand_shift: bool = False
@@ -153,15 +189,28 @@ class Augmentation:
     elastic: Elastic | None = None
     flip_crop: FlipCrop | None = None
     dihedral: bool = False
+    resized_crop: ResizedCrop | None = None
     color_jitter: ColorJitter | None = None
+    color_pca: ColorPca | None = None
+    cutout: int | None = None
+    mixup: float | None = None
     warped: float = 1.0
     fill: Literal["constant", "reflect"] = "constant"
 
     def __post_init__(self) -> None:
         if self.expand_shift and self.patches:
             raise ZooError("augmentation takes expand_shift or patches, not both")
+        if self.cutout is not None and self.cutout < 1:
+            raise ZooError(f"augmentation needs a cutout of at least 1 pixel, not {self.cutout}")
+        if self.mixup is not None and not self.mixup > 0:
+            raise ZooError(f"augmentation needs a mixup above 0, not {self.mixup}")
         if not 0 <= self.warped <= 1:
             raise ZooError(f"augmentation needs a warped share from 0 to 1, not {self.warped}")
+
+    @property
+    def on_inputs(self) -> bool:
+        """Whether anything of it varies the network's inputs rather than the images."""
+        return self.cutout is not None or self.mixup is not None
 
 
 @dataclasses.dataclass(frozen=True)

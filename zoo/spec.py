@@ -69,14 +69,16 @@ class Stage:
 class Preprocessing:
     """From images to a network's input, inside the graph.
 
-    Images are resized to `size` (height, width in pixels; None keeps any size), their center is cut to `crop_to` (None
-    for no cropping), and they are padded with zeros to `pad_to` (None for no padding). Then 0..`full_scale` is mapped
-    linearly to `low`..`high`; or, where `mean` and `std` are given (one number a band), the mean is subtracted and the
-    result divided by the standard deviation. `dtype` is the type in which images are served. `background` is the gray
-    value that transparent pixels show, from 0 (black) to 255 (white).
+    Images are resized to `size` (height, width in pixels; None keeps any size): `fit` stretches them, or first crops
+    them in the middle to its proportions, so that their shorter side becomes that of `size`. Their center is cut to
+    `crop_to` (None for no cropping), and they are padded with zeros to `pad_to` (None for no padding). Then
+    0..`full_scale` is mapped linearly to `low`..`high`; or, where `mean` and `std` are given (one number a band), the
+    mean is subtracted and the result divided by the standard deviation. `dtype` is the type in which images are
+    served. `background` is the gray value that transparent pixels show, from 0 (black) to 255 (white).
     """
 
     size: tuple[int, int] | None = None
+    fit: Literal["stretch", "crop"] = "stretch"
     crop_to: tuple[int, int] | None = None
     pad_to: tuple[int, int] | None = None
     low: float = 0.0
@@ -119,6 +121,9 @@ class ModelSpec:
         ensemble: whether the network joins trained networks and is not trained itself.
         prepare: called once before training from scratch, with the network and 5,000 inputs of it from the training
             data, float32 [N, H, W, C]: it sets initial weights that depend on the data.
+        origin: the package whose network and weights these are; empty for the zoo's own and for plugins.
+        pretrained: by tag, weights that the origin publishes: what fetches them, returns them by key, as
+            `zoo.weights.named_weights` names them, and the names of their classes.
     """
 
     name: str
@@ -141,6 +146,10 @@ class ModelSpec:
     search: Mapping[str, Range] = dataclasses.field(default_factory=dict)
     ensemble: bool = False
     prepare: Callable[[keras.Model, np.ndarray], None] | None = None
+    origin: str = ""
+    pretrained: Mapping[str, Callable[[], tuple[Mapping[str, np.ndarray], tuple[str, ...]]]] = dataclasses.field(
+        default_factory=dict
+    )
     builder: Callable[..., keras.Model] | None = None
 
     def recipe(self, name: str | None = None) -> Recipe:

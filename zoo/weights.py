@@ -29,16 +29,19 @@ class LoadReport:
         loaded: keys loaded from the source.
         reinitialized: keys that keep their initial values in the model, although the source may hold others.
         skipped: keys of the source that the model has no place for.
+        converted: keys that were converted to another number of input channels, see `for_channels`.
     """
 
     loaded: tuple[str, ...]
     reinitialized: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
+    converted: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         parts = [f"{len(self.loaded)} arrays loaded"]
         parts += [f"reinitialized: {', '.join(self.reinitialized)}"] if self.reinitialized else []
         parts += [f"skipped: {', '.join(self.skipped)}"] if self.skipped else []
+        parts += [f"converted to other channels: {', '.join(self.converted)}"] if self.converted else []
         return "; ".join(parts)
 
 
@@ -92,6 +95,32 @@ def assign(
     for key in fits:
         variables[key].assign(arrays[key])
     return LoadReport(tuple(key for key in variables if key in fits), tuple(fresh), tuple(skipped))
+
+
+def for_channels(
+    arrays: Mapping[str, np.ndarray], variables: Mapping[str, keras.Variable], given: int, wanted: int
+) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """Weights of a network of images of `given` channels for one of `wanted` channels, and the keys that differ.
+
+    The kernels [height, width, channels, filters] of the first layers are summed over the channels where one is wanted;
+    otherwise their channels are repeated and multiplied by given / wanted. Where one number divides the other, images
+    whose channels are equal give the same outputs as before.
+    """
+
+    def converted(kernel: np.ndarray) -> np.ndarray:
+        if wanted == 1:
+            return kernel.sum(axis=2, keepdims=True)
+        return (kernel[:, :, np.arange(wanted) % given] * (given / wanted)).astype(kernel.dtype)
+
+    keys = tuple(
+        key
+        for key, array in arrays.items()
+        if array.ndim == 4
+        and array.shape[2] == given
+        and key in variables
+        and tuple(variables[key].shape) == (*array.shape[:2], wanted, array.shape[3])
+    )
+    return {key: converted(array) if key in keys else array for key, array in arrays.items()}, keys
 
 
 def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:

@@ -8,13 +8,17 @@ from typing import Any
 
 from etils import epy
 
+from zoo import registry
 from zoo.artifacts import index
 from zoo.artifacts.manifest import MANIFEST, Artifact, check_files, newest_version, parse_manifest, sha256
 from zoo.errors import ZooError, note, unknown
 from zoo.files import cache_folder
 
 with epy.lazy_imports():
-    from zoo.artifacts import hub  # and with it requests
+    from zoo.artifacts import (
+        conversion,  # and with it TensorFlow
+        hub,  # and with it requests
+    )
 
 
 def find(name: str | os.PathLike) -> Path:
@@ -32,6 +36,7 @@ def find(name: str | os.PathLike) -> Path:
         path = _find_named(str(name)) or path
     if not path.is_dir():
         known = {child.name for root in index.roots() for child in root.glob("[!.]*.*") if child.is_dir()}
+        known |= {f"{spec.name}.{tag}" for spec in registry.all_specs().values() for tag in spec.pretrained}
         known |= {f"{model}.{tag}" for model, entry in index.published_index().items() for tag in entry["tags"]}
         raise unknown("artifact", str(name), known, "It is a directory written by export, or name.tag.")
     return newest_version(path)
@@ -65,6 +70,10 @@ def _find_named(name: str) -> Path | None:
         version = entry.get("tags", {}).get(actual, {}).get("version")
         if manifest_sha256 := content.get("sha256", {}).get(f"{full}/{version}"):
             listed = listed or (full, version, manifest_sha256)
+    spec = registry.all_specs().get(plain)
+    if found is None and listed is None and spec and spec.pretrained:
+        tag = tag or next(iter(spec.pretrained))
+        return conversion.converted(plain, tag) if tag in spec.pretrained else None
     return found or (hub.fetch(*listed) if listed else None)
 
 

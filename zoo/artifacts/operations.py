@@ -44,15 +44,16 @@ ALLOWED = frozenset(
     "Prod RealDiv Reciprocal Relu Relu6 Round Rsqrt Selu Sigmoid Sign Softmax Softplus Softsign Sqrt Square "
     "SquaredDifference Sub Sum Tanh TopKV2 "
     # networks and images
-    "AvgPool Conv2D Conv2DBackpropInput DecodeImage DecodeJpeg DecodePng DepthwiseConv2dNative FusedBatchNormV3 LRN "
-    "MaxPool ResizeArea ResizeBicubic ResizeBilinear ResizeNearestNeighbor ScaleAndTranslate "
+    "AvgPool Conv2D Conv2DBackpropInput DecodeImage DecodeJpeg DecodePng DecodeRaw DepthwiseConv2dNative "
+    "ExtractJpegShape FusedBatchNormV3 LRN MaxPool ResizeArea ResizeBicubic ResizeBilinear ResizeNearestNeighbor "
+    "ScaleAndTranslate "
     # stateless randomness
     "StatelessMultinomial StatelessRandomGetAlg StatelessRandomGetKeyCounter StatelessRandomNormalV2 "
     "StatelessRandomUniformV2 StatelessRandomUniformIntV2 "
     # texts
     "RaggedTensorToTensor RaggedTensorFromVariant RaggedTensorToVariant ReduceJoin StaticRegexReplace RegexReplace "
-    "StringJoin StringLower StringSplitV2 StringStrip Substr UnicodeDecodeWithOffsets UnicodeDecode UnicodeEncode "
-    "AsString "
+    "StringJoin StringLength StringLower StringSplitV2 StringStrip Substr UnicodeDecodeWithOffsets UnicodeDecode "
+    "UnicodeEncode AsString "
     # lists of tensors within loops, and checks
     "TensorListConcatV2 TensorListElementShape TensorListFromTensor TensorListGetItem TensorListLength "
     "TensorListReserve TensorListSetItem TensorListStack Assert".split()

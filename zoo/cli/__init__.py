@@ -14,7 +14,7 @@ import zoo
 from zoo.cli import artifacts, language, models, prediction, quiet, training
 from zoo.errors import ZooError, shown
 
-WITHOUT_TENSORFLOW = ("list", "info", "report")
+WITHOUT_TENSORFLOW = ("list", "info", "report", "serve")
 
 app = typer.Typer(
     name="zoo",
@@ -29,9 +29,11 @@ app.command()(training.train)
 app.command()(training.fine_tune)
 app.command()(training.tune)
 app.command()(training.evaluate)
+app.command()(training.attack)
 app.command()(training.ensemble)
 app.command()(training.reproduce)
 app.command()(prediction.predict)
+app.command()(prediction.embed)
 app.command()(prediction.segment)
 app.command()(prediction.sample)
 app.command()(language.generate)

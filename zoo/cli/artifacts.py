@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from etils import epy
 
 import zoo
-from zoo import artifacts
 from zoo import report as results
 from zoo.cli import quiet
 from zoo.cli.options import Averaged, Several, Storage, words
 from zoo.errors import ZooError, say
+from zoo.serving.limits import Limits
 
 with epy.lazy_imports():
     from zoo.serving import server
+
+LIMITS = Limits()
+
+
+def _limit(help: str, most: float | None = None) -> Any:
+    return typer.Option(help=help, min=1, max=most, rich_help_panel="Limits")
 
 
 def export(
@@ -32,13 +37,19 @@ def export(
     format: Annotated[str, typer.Option(help="tensorflow, onnx, litert or keras.")] = "tensorflow",
     storage: Storage = None,
     tta: Averaged = "",
+    features: Annotated[
+        str, typer.Option(help="Layers, with commas, whose outputs a signature `features` of a classifier returns.")
+    ] = "",
 ) -> None:
     """Export a run, or trained weights again, and verify that the export computes the same numbers."""
     are_runs = [Path(source, "run.json").exists() for source in sources]
     if len(sources) > 1 and not all(are_runs):
         raise ZooError(f"{sources[are_runs.index(False)]} is not a run: several sources must be runs of one training")
     source = [zoo.load_run(source) for source in sources] if all(are_runs) else zoo.load(sources[0])
-    say(str(zoo.export(source, path, format=format, storage=storage, tta=words(tta))))  # type: ignore[arg-type]
+    version = zoo.export(
+        source, path, format=format, storage=storage, tta=words(tta), features=words(features),  # type: ignore[arg-type]
+    )  # fmt: skip
+    say(str(version))
 
 
 def verify(sources: Several) -> None:
@@ -53,20 +64,46 @@ def serve(
     sources: Several,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8501,
+    cors: Annotated[
+        list[str] | None, typer.Option(help="Origin of web pages that may read the answers, * for all; repeatable.")
+    ] = None,
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Name that the Host header may have; repeatable. The local ones on a local address, else all."
+        ),
+    ] = None,
+    poll: Annotated[float, typer.Option(help="Seconds between looks for new versions; 0 for none.")] = 10.0,
+    access_log: Annotated[bool, typer.Option(help="Log each request.")] = True,
+    max_body: Annotated[int, _limit("Bytes of a request's body.")] = LIMITS.body,
+    max_pixels: Annotated[int, _limit("Pixels of a request's image files.")] = LIMITS.pixels,
+    max_batch: Annotated[int, _limit("Instances of a request.")] = LIMITS.batch,
+    max_count: Annotated[int, _limit("Images that a request draws.")] = LIMITS.count,
+    max_length: Annotated[int, _limit("Characters that a request writes to each text.")] = LIMITS.length,
+    max_queue: Annotated[int, _limit("Requests that wait for one signature.")] = LIMITS.queue,
+    max_connections: Annotated[int, _limit("Open connections; others wait.")] = LIMITS.connections,
+    timeout: Annotated[float, _limit("Seconds for a request's body, and for its answer.")] = LIMITS.seconds,
+    header_timeout: Annotated[int, _limit("Seconds for a request's header.", 60)] = LIMITS.header_seconds,
+    shutdown_timeout: Annotated[
+        int, _limit("Seconds for the requests in progress after SIGTERM.", 1800)
+    ] = LIMITS.shutdown_seconds,
 ) -> None:
-    """Verify artifacts and serve them with TensorFlow Serving's REST API."""
-    zoo.verify(*sources)
-    served = {
-        _served_name(source, path): path for source, path in zip(sources, map(artifacts.find, sources), strict=True)
-    }
-    if len(served) < len(sources):
-        raise ZooError("two of the artifacts have the same name: give one of each name")
-    server.serve(served, host=host, port=port)
-
-
-def _served_name(source: str, path: Path) -> str:
-    """The name that was typed, or that of the exported directory that a path means."""
-    return path.parent.name if os.sep in source or Path(source).is_dir() else source
+    """Serve artifacts with TensorFlow Serving's REST API. The newest version of a name or folder is served, and
+    replaced by newer ones."""
+    limits = Limits(
+        body=max_body,
+        pixels=max_pixels,
+        batch=max_batch,
+        count=max_count,
+        length=max_length,
+        queue=max_queue,
+        connections=max_connections,
+        seconds=timeout,
+        header_seconds=header_timeout,
+        shutdown_seconds=shutdown_timeout,
+    )
+    options = server.Options(tuple(cors or ()), tuple(allowed_host or ()), poll, access_log)
+    server.serve(sources, host, port, limits, options)
 
 
 def report(

@@ -106,6 +106,8 @@ def _limits(described: Mapping[str, Any], data_name: str | None, scores: Mapping
 def _signatures(path: Path) -> dict[str, dict[str, dict[str, str]]]:
     """The inputs and outputs of each serving signature with their types, from the golden examples."""
     found: dict[str, dict[str, dict[str, str]]] = {}
+    if not (path / GOLDEN).exists():  # weights of another package, which hold no graph
+        return found
     try:
         with open_regular(path / GOLDEN) as file, zipfile.ZipFile(file) as golden:
             for key in golden.namelist():

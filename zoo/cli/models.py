@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import sys
 from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
 import zoo
-from zoo import artifacts
+from zoo import artifacts, registry
 from zoo.cli import card as cards
 from zoo.cli.options import Json, cell, complete_any, console
 from zoo.errors import ZooError, say
@@ -33,12 +34,15 @@ def list_models(
     sort: Annotated[
         str, typer.Option(help="name, params (from few to many) or score (from best to worst, metric by metric).")
     ] = "name",
+    origin: Annotated[
+        str, typer.Option(help="Only models of this package, such as keras.applications, with its weights.")
+    ] = "",
     as_json: Json = False,
 ) -> None:
     """List the models, or their trained weights. A narrow terminal gets fewer columns."""
     names = zoo.list_models(
         pattern, task=task, dataset=dataset, pretrained=pretrained, max_params=max_params, min_metric=min_metric,
-        sort=sort,
+        sort=sort, origin=origin,
     )  # fmt: skip
     if as_json:
         say(json.dumps(names))
@@ -48,14 +52,18 @@ def list_models(
     for name in names:
         spec, tag = zoo.get_spec(name), name.partition(".")[2]
         tags = index.get(spec.name, {}).get("tags", {})
-        entry = tags[tag] if tag else best_entry(spec, index.get(spec.name))
+        entry = tags.get(tag) if tag else best_entry(spec, index.get(spec.name))
         reported = spec.reported[0] if spec.reported else None
         shown = entry or {
             "dataset": reported and reported.dataset, "reported": reported and reported.value, "test": None,
         }  # fmt: skip
         cells = (shown["dataset"] or "", four_digits(shown["reported"]), four_digits(shown["test"]))
-        rows.append((name, spec.task, f"{spec.params:,}", *cells, tag or ", ".join(sorted(tags))))
+        rows.append((name, spec.task, f"{spec.params:,}", *cells, tag or ", ".join(sorted([*tags, *spec.pretrained]))))
     _print_columns(rows)
+    others = sorted({spec.origin for spec in registry.all_specs().values()} - {"", origin})
+    for other in others if pattern == "*" and not origin else ():
+        hint = f"models of {other}, with its weights and the scores that it reports: zoo list --origin {other}"
+        print(hint, file=sys.stderr)  # no row of the table
 
 
 def _print_columns(rows: list[tuple[str, ...]]) -> None:
@@ -109,7 +117,11 @@ def info(
         return
     tags = artifacts.published_index().get(name, {}).get("tags", {})
     if as_json:
-        fields = {key: value for key, value in dataclasses.asdict(spec).items() if key not in ("builder", "prepare")}
+        fields = {
+            key: value
+            for key, value in dataclasses.asdict(spec).items()
+            if key not in ("builder", "prepare", "pretrained")
+        }
         say(json.dumps({**fields, "weights": tags}, indent=1))
     else:
         _print_model(spec, tags)

@@ -86,6 +86,13 @@ LearningRate = Annotated[float | None, typer.Option("--lr", help="Short for --se
 BatchSize = Annotated[int | None, typer.Option("--batch-size", help="Short for --set batch_size=VALUE.")]
 Optimizer = Annotated[str | None, typer.Option("--optimizer", help="Short for --set optimizer=NAME, such as adamw.")]
 Loss = Annotated[str | None, typer.Option("--loss", help="Short for --set loss=NAME.")]
+Folds = Annotated[
+    int | None,
+    typer.Option(
+        help="Train so many times, each time tested on another part of train and validation; print the mean and the "
+        "standard deviation, and export nothing."
+    ),
+]
 ExportTo = Annotated[Path | None, typer.Option("--export", help="Where to export; saved_models/NAME.DATA by default.")]
 Storage = Annotated[
     str | None,

@@ -9,10 +9,15 @@ from pathlib import Path
 from typing import Annotated, Any, TextIO
 
 import typer
+from etils import epy
 
 import zoo
-from zoo.cli.options import Csv, Json, Trained
+from zoo.cli.options import Averaged, Csv, Json, Trained, words
 from zoo.errors import say
+from zoo.files import written
+
+with epy.lazy_imports():
+    import numpy as np
 
 
 def predict(
@@ -24,13 +29,14 @@ def predict(
             "on standard input, one a line."
         ),
     ],
+    tta: Averaged = "",
     top: Annotated[int, typer.Option(help="The number of most probable classes to print.", min=1)] = 1,
     as_json: Json = False,
     as_csv: Csv = False,
 ) -> None:
     """Predict the classes of images or texts."""
     given = [line for one in inputs for line in (_lines(sys.stdin) if one == "-" else [one])]
-    rows = [_with_top(row, top) for row in zoo.predict(source, given)]
+    rows = [_with_top(row, top) for row in zoo.predict(source, given, tta=words(tta))]
     if as_json:
         say(json.dumps(rows, indent=1))
     elif as_csv:
@@ -44,6 +50,21 @@ def predict(
         for row in rows:
             values = _cells(row).values()
             say("  ".join(f"{value:.4f}" if isinstance(value, float) else str(value) for value in values))
+
+
+def embed(
+    source: Trained,
+    inputs: Annotated[list[str], typer.Argument(help="Image files, folders of them, or wildcards in quotes.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The .npz file to write.")],
+    layer: Annotated[
+        str | None, typer.Option(help="The layer whose outputs are written; by default the last one of its features.")
+    ] = None,
+) -> None:
+    """Write a vector for each image: the outputs of a layer, with the names of the files."""
+    names, vectors = zoo.embed(source, inputs, layer)
+    with written(output) as temporary, temporary.open("wb") as file:
+        np.savez(file, allow_pickle=False, names=np.array(names), vectors=vectors)
+    say(f"{vectors.shape[0]} vectors of {vectors.shape[1]} numbers, with names: {output}")
 
 
 def _lines(file: TextIO) -> list[str]:

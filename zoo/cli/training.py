@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,6 +29,7 @@ from zoo.cli.options import (
     Devices,
     Epochs,
     ExportTo,
+    Folds,
     InputShape,
     Json,
     LabelColumn,
@@ -45,11 +47,13 @@ from zoo.cli.options import (
     cell,
 )
 from zoo.errors import ZooError, say
+from zoo.files import written
 
 with epy.lazy_imports():
     from zoo import tasks
     from zoo.exporting import ensembles
-    from zoo.training import classified, evaluation, search
+    from zoo.training import classified, evaluation, plots, search
+    from zoo.training import folds as cross_validation
 
 MOST_COLUMNS = 12  # classes whose confusion matrix is printed
 WIDE = 120  # columns that it gets at least
@@ -85,6 +89,7 @@ def train(
     input_shape: InputShape = None,
     out: Out = None,
     export_to: ExportTo = None,
+    folds: Folds = None,
     strict: Strict = False,
 ) -> None:
     """Train a model from scratch, export it and verify the export."""
@@ -103,12 +108,11 @@ def train(
         given = {**recorded, **given}
     options.check_changes(spec, configured or spec.recipe(recipe), changed)
     given = {**changed.pop("arguments", {}), **given}
-    run = zoo.train(
-        name, options.data_of(data, text_column, label_column), recipe=configured or recipe, out=out, devices=devices,
-        seed=seed, deterministic=deterministic, input_shape=options.shape_of(input_shape), arguments=given,
-        strict=strict, **changed,
+    _trained(
+        zoo.train, name, options.data_of(data, text_column, label_column), folds, export_to,
+        recipe=configured or recipe, out=out, devices=devices, seed=seed, deterministic=deterministic,
+        input_shape=options.shape_of(input_shape), arguments=given, strict=strict, **changed,
     )  # fmt: skip
-    _conclude(run, export_to)
 
 
 def fine_tune(
@@ -129,8 +133,15 @@ def fine_tune(
     seed: Seed = 0,
     deterministic: Deterministic = False,
     input_shape: InputShape = None,
+    stages: Annotated[
+        str | None, typer.Option(help="Names of the stages to train, with commas, such as head,all; all by default.")
+    ] = None,
+    freeze: Annotated[
+        str | None, typer.Option(help="Wildcards of layers that no stage trains, with commas, such as 'conv*'.")
+    ] = None,
     out: Out = None,
     export_to: ExportTo = None,
+    folds: Folds = None,
     strict: Strict = False,
 ) -> None:
     """Fine-tune trained weights on other data, stage by stage, export the result and verify the export."""
@@ -142,11 +153,28 @@ def fine_tune(
     )
     if not spec.ensemble:  # which zoo.fine_tune refuses
         options.check_changes(spec, spec.recipe(), changed)
-    run = zoo.fine_tune(
-        source, options.data_of(data, text_column, label_column), only_class=only_class, out=out, devices=devices,
-        seed=seed, deterministic=deterministic, input_shape=options.shape_of(input_shape), strict=strict, **changed,
+    _trained(
+        zoo.fine_tune, source, options.data_of(data, text_column, label_column), folds, export_to,
+        only_class=only_class, out=out, devices=devices, seed=seed, deterministic=deterministic,
+        input_shape=options.shape_of(input_shape), stages=options.words(stages or ""),
+        freeze=options.words(freeze or ""), strict=strict, **changed,
     )  # fmt: skip
-    _conclude(run, export_to)
+
+
+def _trained(
+    train: Callable[..., zoo.Run], name: str, data: Any, folds: int | None, export_to: Path | None, **arguments: Any
+) -> None:
+    """Train on all data and export, or on each fold."""
+    if folds is None:
+        _conclude(train(name, data, **arguments), export_to)
+        return
+    if export_to is not None:
+        raise ZooError("--folds measures and exports nothing: leave out --export, or train without --folds")
+    runs = zoo.cross_validate(train, name, data, folds=folds, **arguments)
+    found = cross_validation.spread(runs)
+    say(f"test {found['metric']} of {folds} folds: {' '.join(f'{score:.4f}' for score in found['test'])}")
+    say(f"mean {found['mean']:.4f}, standard deviation {found['standard_deviation']:.4f}")
+    say(f"runs: {runs[0].directory.parent}")
 
 
 def tune(
@@ -292,6 +320,38 @@ def _print_classified(found: classified.Classified) -> None:
             say(f"{count} of {true} predicted as {said}")
 
 
+def attack(
+    source: Trained,
+    data: Data,
+    epsilons: Annotated[
+        str, typer.Option("--epsilon", help="Largest changes of a pixel, as shares of the full scale, with commas.")
+    ] = "0,0.01,0.02,0.05,0.1,0.2",
+    steps: Annotated[
+        int, typer.Option(help="1 for the fast gradient sign method, more for projected gradient descent.", min=1)
+    ] = 1,
+    split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
+    count: Annotated[int, typer.Option(help="The number of images, drawn from the split.", min=1)] = 1000,
+    picture: Annotated[Path | None, typer.Option(help="A plot of the table to write: .png, .svg or .pdf.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure the accuracy of a classifier of images on adversarial images, which are changed to mislead it."""
+    try:
+        values = [float(word) for word in options.words(epsilons)]
+    except ValueError:
+        raise ZooError(f"--epsilon needs numbers with commas, such as 0,0.01,0.1, not {epsilons!r}") from None
+    rows = zoo.adversarial_accuracy(source, data, values, split=split, count=count, steps=steps)
+    if picture is not None:
+        with written(picture, ValueError) as temporary:  # which Matplotlib raises for another format
+            plots.accuracy_by_epsilon(rows, f"{source}, {'one step' if steps == 1 else f'{steps} steps'}", temporary)
+    if as_json:
+        say(json.dumps(rows))
+        return
+    table = Table("epsilon", "accuracy", box=None)
+    for row in rows:
+        table.add_row(f"{row['epsilon']:g}", f"{row['accuracy']:.4f}")
+    options.console().print(table)
+
+
 def ensemble(
     members: Several,
     data: Annotated[
@@ -331,8 +391,6 @@ def ensemble(
 
 def _conclude(run: zoo.Run, export_to: Path | None) -> None:
     """Export a finished run; print its scores and the commands that come next."""
-    if "loaded" in run.record:
-        say(f"from {run.record['origin']['name']}: {run.record['loaded']}")
     for split, scores in run.metrics.items():
         say(f"{split} at epoch {run.best_epoch}: {_line(scores)}")
     row, monitor = run.history[run.best_epoch - 1], run.task.monitor
@@ -343,6 +401,9 @@ def _conclude(run: zoo.Run, export_to: Path | None) -> None:
     if monitor is not None and target is not None:
         reached = monitor.reaches(run.metrics["validation"][monitor.name], target)
         say(f"validation target of the recipe, {target}: {'reached' if reached else 'missed'}")
+    if run.classified is not None:
+        _print_classified(run.classified)
+        say(f"errors:  {run.directory / 'report'}")
     path = zoo.export(run, export_to or Path("saved_models") / f"{run.task.spec.name}.{run.tag}")
     say(f"exported to {path} and verified in a process with TensorFlow alone")
     say(f"curves:  {run.directory / 'curves.png'}")

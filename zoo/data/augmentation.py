@@ -9,6 +9,7 @@ Coordinates are (x, y) in pixels: x along the width, y down along the height, bo
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -17,7 +18,7 @@ from etils import epy
 
 from zoo.data.dataset import IGNORED
 from zoo.errors import ZooError
-from zoo.recipe import Augmentation, ColorJitter, Elastic, Patches
+from zoo.recipe import Augmentation, ColorJitter, ColorPca, Elastic, Patches, ResizedCrop
 
 with epy.lazy_imports():
     import tensorflow as tf
@@ -51,16 +52,18 @@ def augment(
     seed: tf.Tensor,
     augmentation: Augmentation,
     turn: tf.Tensor | None = None,
+    window: tuple[int, int] | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor | None]:
     """Moves each image and its mask by one random map: bilinear for images, nearest neighbor for masks.
 
-    `shift_expansion`, `random_patches` and `color_jitter`, if the augmentation has them, are applied before it.
+    `shift_expansion`, `random_patches`, `color_jitter` and `color_pca`, if the augmentation has them, come before it.
 
     Args:
         images: float32 [batch, height, width, channels] in any range; only the batch axis may have an unknown size.
         masks: any integers [batch, height, width] or [batch, height, width, classes], or None.
         seed: int32 [2]; the same seed draws the same maps, so each batch of each epoch needs its own.
         turn: int32 [batch], of which images are flipped where it is odd; needed for alternating flips alone.
+        window: height and width that the middle of the images is cut to afterwards; None for all of them.
         augmentation: the kinds of maps and their ranges; its `fill` sets the values of pixels from outside the image.
 
     Returns:
@@ -70,7 +73,7 @@ def augment(
         ZooError: for images whose height or width the graph does not know.
     """
     affine, elastic, flip_crop = augmentation.affine, augmentation.elastic, augmentation.flip_crop
-    if not (affine or elastic or flip_crop or augmentation.dihedral):
+    if not (affine or elastic or flip_crop or augmentation.dihedral or augmentation.resized_crop):
         return images, masks
     batch, (height, width) = tf.shape(images)[0], _size(images)
     affine_seed, crop_seed, flip_seed, dihedral_seed, elastic_seed = tf.unstack(tf.random.split(seed, 5))
@@ -95,10 +98,27 @@ def augment(
             if flip_crop.alternating:
                 flipped = tf.reshape(turn, [batch, 1, 1]) % 2 == 1
             linear = linear @ tf.where(flipped, _SYMMETRIES[1], _SYMMETRIES[0])
+    if augmentation.resized_crop:
+        zoom, moved = resized_crop(augmentation.resized_crop, seed, batch, (height, width), window or (height, width))
+        linear, shift = zoom @ linear, shift + moved
     if elastic:
         noise = tf.random.stateless_uniform([batch, 2, height, width], elastic_seed, -1.0, 1.0)
         field = warped[:, :, None, None] * displacement(noise, elastic)
     return warp(images, masks, linear, shift, field, augmentation.fill)
+
+
+def resized_crop(
+    crop: ResizedCrop, seed: tf.Tensor, batch: tf.Tensor, size: tuple[int, int], window: tuple[int, int]
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """The maps, `linear` float32 [batch, 2, 2] and `shift` float32 [batch, 2] of `warp`, that read a random part of
+    images of (height, width) `size` into the window in their middle."""
+    draw = tf.random.stateless_uniform([4, batch], tf.random.fold_in(seed, 3))
+    sides = np.array(size[::-1], np.float32)  # (x, y)
+    area = (crop.least_area + (1 - crop.least_area) * draw[0]) * float(np.prod(sides))
+    ratio = tf.exp((2 * draw[1] - 1) * np.log(crop.ratio).astype(np.float32))
+    part = tf.minimum(tf.sqrt(tf.stack([area * ratio, area / ratio], axis=1)), sides)
+    shift = (tf.transpose(draw[2:]) - 0.5) * (sides - part)
+    return tf.linalg.diag(part / np.array(window[::-1], np.float32)), shift
 
 
 def expansion(augmentation: Augmentation) -> int:
@@ -195,6 +215,60 @@ def color_jitter(images: tf.Tensor, seed: tf.Tensor, jitter: ColorJitter) -> tf.
     mean, variance = tf.nn.moments(images, axes=[1, 2], keepdims=True)
     moved = mean + jitter.brightness * brightness * tf.sqrt(variance)
     return moved + (1 + jitter.contrast * contrast) * (images - mean)
+
+
+def fitted(pca: ColorPca, images: np.ndarray) -> ColorPca:
+    """`pca` with the principal components of the colors of images, numbers [N, H, W, C] from 0 to 255, where it has
+    none."""
+    if pca.values:
+        return pca
+    pixels = np.asarray(images).reshape(-1, images.shape[-1]) / 255.0
+    values, vectors = np.linalg.eigh(np.atleast_2d(np.cov(pixels, rowvar=False)))
+    return dataclasses.replace(pca, values=tuple(values.tolist()), vectors=tuple(map(tuple, vectors.T.tolist())))
+
+
+def color_pca(images: tf.Tensor, seed: tf.Tensor, pca: ColorPca) -> tf.Tensor:
+    """Adds random multiples of the principal components to the colors of each image, see `zoo.recipe.ColorPca`.
+
+    Args:
+        images: float32 [batch, height, width, channels] from 0 to 255.
+        seed: int32 [2]; `augment` may use the same seed for the same images.
+        pca: with its components, see `fitted`.
+
+    Returns:
+        Images of the same shape; their values are not clipped.
+    """
+    components = np.array(pca.values)[:, None] * np.array(pca.vectors)  # [components, channels]
+    draw = tf.random.stateless_normal([tf.shape(images)[0], len(components)], tf.random.fold_in(seed, 2))
+    added = 255 * pca.deviation * draw @ tf.constant(components, tf.float32)
+    return images + added[:, None, None, :]
+
+
+def vary_inputs(batch: tuple, seed: tf.Tensor, augmentation: Augmentation) -> tuple:
+    """`cutout` and `mixup` of a batch of network inputs [batch, height, width, channels], targets [batch, classes] and
+    perhaps weights [batch]; `augment` may use the same seed for the same images."""
+    inputs, *rest = batch
+    count = tf.shape(inputs)[0]
+    if augmentation.cutout:
+        height, width = _size(inputs)
+        draw = tf.random.stateless_uniform([2, count, 1], tf.random.fold_in(seed, 4))
+        first = [tf.floor(draw[axis] * side) - augmentation.cutout // 2 for axis, side in enumerate((height, width))]
+        down, across = (
+            (tf.range(side, dtype=tf.float32) >= start)
+            & (tf.range(side, dtype=tf.float32) < start + augmentation.cutout)
+            for side, start in zip((height, width), first, strict=True)
+        )
+        inputs = tf.where((down[:, :, None] & across[:, None, :])[..., None], 0.0, inputs)
+    if augmentation.mixup is None:
+        return (inputs, *rest)
+    gammas = tf.random.stateless_gamma([2, count], tf.random.fold_in(seed, 5), augmentation.mixup)
+    share = gammas[0] / tf.maximum(tf.reduce_sum(gammas, axis=0), 1e-30)
+
+    def mixed(values: tf.Tensor) -> tf.Tensor:
+        own = tf.reshape(share, [-1] + [1] * (len(values.shape) - 1))
+        return own * values + (1 - own) * tf.roll(values, 1, 0)
+
+    return tuple(mixed(values) for values in (inputs, *rest))
 
 
 def affine_map(rotation: tf.Tensor, scale: tf.Tensor, skew: tf.Tensor) -> tf.Tensor:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import numpy as np
 from etils import epy
 
+from zoo.data import streamed
+from zoo.data.streamed import Streamed
 from zoo.errors import ZooError, unknown
 
 with epy.lazy_imports():
@@ -60,7 +63,8 @@ class Split:
     """Examples of one split.
 
     Args:
-        inputs: images [N, H, W, C] of uint8, uint16 or float32, or texts [N].
+        inputs: images [N, H, W, C] of uint8, uint16 or float32, or texts [N]; `zoo.data.streamed.Streamed` in place of
+            an array where the images do not fit into memory.
         targets: class ids int64 [N], `UNLABELED` for an example without a label; masks of exclusive classes, uint8
             [N, H, W], each pixel a class id or `IGNORED`; masks of overlapping classes, uint8 [N, H, W, K], each value
             0, 1 or `IGNORED`; or None.
@@ -96,7 +100,12 @@ class Split:
     def as_tf(self) -> tf.data.Dataset:
         """Single examples as pairs (input, target), or as (input,) if there are no targets."""
         arrays = (self.inputs,) if self.targets is None else (self.inputs, self.targets)
-        return tf.data.Dataset.from_tensor_slices(arrays)
+        if not isinstance(self.inputs, Streamed):
+            return tf.data.Dataset.from_tensor_slices(arrays)
+        parts = [streamed.in_graph(array) for array in arrays]
+        return tf.data.Dataset.range(len(self)).map(
+            lambda number: tuple(streamed.gather(part, number[None])[0] for part in parts), tf.data.AUTOTUNE
+        )
 
 
 Parts = tuple[dict[str, Split], tuple[str, ...]]  # the splits that a source contains, and its class names
@@ -211,6 +220,28 @@ class Dataset:
         splits = {**self.splits, "train": dataclasses.replace(train, targets=targets)}
         return dataclasses.replace(self, splits=splits, fingerprint="")
 
+    def fold(self, number: int, count: int, seed: int = 0) -> Dataset:
+        """One of the `count` data sets of a cross-validation, by its `number` from 1 on: its test split is one of
+        `count` parts of the examples of train and validation, stratified by class where each class has as many
+        examples, and its validation split is held out of the rest. A test split of this data set is left out. The
+        result has its own fingerprint.
+
+        Raises:
+            ZooError: for fewer than two folds, more than there are examples, and a number that is none of them.
+        """
+        parts = [self.splits[name] for name in ("train", "validation") if name in self.splits]
+        if not parts:
+            raise ZooError(f"data set {self.name} has a test split alone: folds are made of train and validation")
+        whole = functools.reduce(_joined, parts)
+        if not 2 <= count <= len(whole) or not 1 <= number <= count:
+            raise ZooError(f"{self.name} has {len(whole)} examples to fold: fold {number} of {count} is none of them")
+        labels = whole.targets if whole.targets is not None and whole.targets.ndim == 1 else np.zeros(len(whole), int)
+        stratified = np.unique(labels, return_counts=True)[1].min() >= count
+        kind = model_selection.StratifiedKFold if stratified else model_selection.KFold
+        rest, part = [*kind(count, shuffle=True, random_state=seed).split(labels, labels)][number - 1]
+        splits = complete({"train": whole.take(rest), "test": whole.take(part)}, seed)
+        return dataclasses.replace(self, splits=splits, fingerprint="", whole=False)
+
     def with_classes(self, classes: tuple[str, ...]) -> Dataset:
         """This data set with class ids that count in other classes, of which its own are some: in any order, and some
         may be missing. The result has its own fingerprint. Not for overlapping classes."""
@@ -247,6 +278,10 @@ def _fingerprint(splits: Mapping[str, Split], classes: tuple[str, ...]) -> str:
                 digest.update(b"none")
                 continue
             digest.update(f"{array.dtype.str}{array.shape}".encode())
+            if isinstance(array, Streamed):
+                for part in array.parts():
+                    digest.update(part.data)
+                continue
             texts = array.dtype.kind in "OU"  # their bytes in memory are addresses, or depend on the longest text
             digest.update(json.dumps(array.tolist()).encode() if texts else np.ascontiguousarray(array).data)
     digest.update(json.dumps(classes).encode())
@@ -292,7 +327,10 @@ def _joined(first: Split, second: Split) -> Split:
     def joined(one: np.ndarray | None, other: np.ndarray | None) -> np.ndarray | None:
         return None if one is None or other is None else np.concatenate([one, other])
 
-    inputs = np.concatenate([first.inputs, second.inputs])
+    if isinstance(first.inputs, Streamed):
+        inputs = cast(np.ndarray, first.inputs.joined(cast(Streamed, second.inputs)))
+    else:
+        inputs = np.concatenate([first.inputs, second.inputs])
     return Split(inputs, joined(first.targets, second.targets), joined(first.names, second.names))
 
 

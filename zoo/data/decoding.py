@@ -129,6 +129,15 @@ def decode_image(data: bytes, background: int = WHITE, *, deep: bool = False) ->
     return decoded
 
 
+def pixel_count(data: bytes) -> int:
+    """The pixels of an image file by its header; 0 for one that is not among `IMAGE_FORMATS` or is damaged."""
+    try:
+        with _open(data) as image:
+            return image.width * image.height
+    except Exception:  # for a broken file Pillow raises a dozen kinds of errors
+        return 0
+
+
 def pixels_of(image: Image.Image, background: int = WHITE, *, deep: bool = False) -> Decoded:
     """The pixels of an image of Pillow, as `decode_image` describes them."""
     frames = image.format != "MPO" and getattr(image, "is_animated", False)  # MPO: previews beside a photograph
@@ -355,20 +364,24 @@ def report_changes(decoded: Mapping[str, Decoded], path: Path) -> None:
         note(f"{path.name}: {len(names)} of {len(decoded)} files, such as {names[0]}: {text}")
 
 
-def resized(image: np.ndarray, size: Size) -> np.ndarray:
-    """An image [H, W, C] resized to (height, width) in pixels by the operation of the serving graph, of the same
-    type."""
+def resized(image: np.ndarray, size: Size, *, crop: bool = False) -> np.ndarray:
+    """An image [H, W, C] resized to (height, width) in pixels by the operation of the serving graph, of the same type;
+    cropped to these proportions first, or stretched."""
     if size is None or image.shape[:2] == tuple(size):
         return image
-    pixels = _resizer(tuple(size), image.shape[2], image.dtype)(image[None])[0].numpy()
+    pixels = _resizer(tuple(size), crop, image.shape[2], image.dtype)(image[None])[0].numpy()
     return (np.rint(pixels) if image.dtype.kind == "u" else pixels).astype(image.dtype)
 
 
 @functools.cache
-def _resizer(size: tuple[int, int], channels: int, dtype: np.dtype) -> Callable[[np.ndarray], tf.Tensor]:
+def _resizer(size: tuple[int, int], crop: bool, channels: int, dtype: np.dtype) -> Callable[[np.ndarray], tf.Tensor]:
     """`preprocessing.resize` as a graph function for images [1, H, W, channels]: eager calls are 20 times slower."""
     images = tf.TensorSpec([1, None, None, channels], dtype)
-    return tf.function(lambda images: preprocessing.resize(images, size), input_signature=[images], autograph=False)
+
+    def resize(images: tf.Tensor) -> tf.Tensor:
+        return preprocessing.resize(preprocessing.crop_to_proportions(images, size) if crop else images, size)
+
+    return tf.function(resize, input_signature=[images], autograph=False)
 
 
 def resized_mask(mask: np.ndarray, size: Size) -> np.ndarray:

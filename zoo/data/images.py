@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import glob
+import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,15 +23,20 @@ from zoo.data.decoding import (
     stack,
 )
 from zoo.data.masks import MASK_WORD, are_pairs, paired_files, read_pairs
+from zoo.data.streamed import COPIES, Streamed, budget
 from zoo.data.trees import LeftOut, Read, Tree, all_files, files, folders, open_tree
-from zoo.errors import ZooError, listed, unknown
+from zoo.errors import ZooError, listed, note, unknown
 
+MUCH_LARGER = 4  # chosen: the factor from which on it is said that images lose most of their detail
+REDUCED = "reduced to {} x {} pixels, the network's input"
 MOST_NAMED = 20  # files that an error names
 
 Groups = dict[str, dict[str, Tree]]  # by split the folders of classes, or those of images and masks
 
 
-def read_images(path: Path, image_size: Size, *, background: int = WHITE, strict: bool = False) -> Parts:
+def read_images(
+    path: Path, image_size: Size, *, crop: bool = False, background: int = WHITE, strict: bool = False
+) -> Parts:
     """The images of a folder or archive, with one folder for each class or with masks, optionally in one folder for
     each split; see `zoo.data.load`.
 
@@ -38,17 +45,18 @@ def read_images(path: Path, image_size: Size, *, background: int = WHITE, strict
             files that are not read.
     """
     left_out = LeftOut()
-    with open_tree(path, left_out) as tree:
-        groups = _groups(tree, path, left_out)
-        paired = [split for split, group in groups.items() if are_pairs(group)]
-        if paired and len(paired) < len(groups):
-            other = next(split for split in groups if split not in paired)
-            raise ZooError(f"{path}: {paired[0]} contains images and masks, {other} does not: add these two folders")
-        if not paired:
-            _refuse_masks_among_images(groups, path)
-        left_out.report(path, strict=strict)
-        read = read_pairs if paired else _read_classes
-        return read(groups, path, image_size, background)
+    tree = open_tree(path, left_out)
+    groups = _groups(tree, path, left_out)
+    paired = [split for split, group in groups.items() if are_pairs(group)]
+    if paired and len(paired) < len(groups):
+        other = next(split for split in groups if split not in paired)
+        raise ZooError(f"{path}: {paired[0]} contains images and masks, {other} does not: add these two folders")
+    if not paired:
+        _refuse_masks_among_images(groups, path)
+    left_out.report(path, strict=strict)
+    if paired:
+        return read_pairs(groups, path, image_size, background)
+    return _read_classes(groups, path, image_size, crop, background, strict)
 
 
 def _groups(tree: Tree, path: Path, left_out: LeftOut) -> Groups:
@@ -132,7 +140,7 @@ def _refuse_masks_among_images(groups: Groups, path: Path) -> None:
                 )
 
 
-def _read_classes(groups: Groups, path: Path, image_size: Size, background: int) -> Parts:
+def _read_classes(groups: Groups, path: Path, image_size: Size, crop: bool, background: int, strict: bool) -> Parts:
     """Images of 8 bits in one folder for each class."""
     first = next(iter(groups))
     classes = in_order(groups[first])
@@ -158,19 +166,51 @@ def _read_classes(groups: Groups, path: Path, image_size: Size, background: int)
             splits += [split] * len(folder)
             labels += [classes.index(name)] * len(folder)
 
+    streams = image_size is not None and _exceeds_budget(len(reads), image_size, path)
+
     def decode(data: bytes) -> Decoded:
         decoded = decode_image(data, background)
-        return Decoded(resized(decoded.pixels, image_size), notes=decoded.notes)
+        notes, pixels = decoded.notes, decoded.pixels
+        if image_size is not None and min(pixels.shape[:2]) > MUCH_LARGER * max(image_size):
+            notes = (*notes, REDUCED.format(*image_size))
+        return Decoded(pixels[:0] if streams else resized(pixels, image_size, crop=crop), notes=notes)
 
     decoded, faults = decode_all(reads, decode, path.name)
-    if faults:
-        named = listed((f"{name} ({reason})" for name, reason in faults.items()), MOST_NAMED)
-        formats = ", ".join(IMAGE_FORMATS)
-        raise ZooError(f"{path}: {len(faults)} of {len(reads)} files are not images ({formats}) of 8 bits: {named}")
+    kept = np.array([name in decoded for name in reads])
+    lost = set(zip(splits, labels, strict=True)) - set(
+        zip(np.array(splits)[kept].tolist(), np.array(labels)[kept].tolist(), strict=True)
+    )
+    if faults:  # a class of which nothing remains cannot be left out
+        _report_faults(faults, len(reads), path, strict=strict or bool(lost))
     report_changes(decoded, path)
-    images = stack((one.pixels for one in decoded.values()), path)
-    whole = Split(images, np.array(labels, np.int64), np.array([*decoded], object))
-    return {split: whole.take(np.array(splits) == split) for split in groups}, classes
+    images: Any
+    if streams and image_size is not None:
+        channels = max(one.pixels.shape[2] for one in decoded.values())
+        images = Streamed([reads[name] for name in decoded], image_size, channels, crop=crop, background=background)
+    else:
+        images = stack((one.pixels for one in decoded.values()), path)
+    whole = Split(images, np.array(labels, np.int64)[kept], np.array([*decoded], object))
+    return {split: whole.take(np.array(splits)[kept] == split) for split in groups}, classes
+
+
+def _exceeds_budget(count: int, size: tuple[int, int], path: Path) -> bool:
+    """Whether so many images are decoded again whenever they are read; a note says so."""
+    needed, allowed = COPIES * count * math.prod((*size, 3)), budget()
+    if needed > allowed:
+        note(
+            f"{path.name}: {count} images of {size[0]} x {size[1]} pixels need {needed / 1e9:.2g} GB of memory, more "
+            f"than {allowed / 1e9:.2g} GB (ZOO_CACHE_GB, or half of what is free): they are decoded again in each epoch"
+        )
+    return needed > allowed
+
+
+def _report_faults(faults: Mapping[str, str], count: int, path: Path, *, strict: bool) -> None:
+    """One line with the files that are no images; raises ZooError with them if `strict` is set."""
+    named = listed((f"{name} ({reason})" for name, reason in faults.items()), MOST_NAMED)
+    text = f"{len(faults)} of {count} files are not images ({', '.join(IMAGE_FORMATS)}) of 8 bits"
+    if strict:
+        raise ZooError(f"{path}: {text}: {named}")
+    note(f"{path.name}: {text} and are left out: {named}; --strict refuses them")
 
 
 def image_files(words: str) -> list[tuple[str, Read]]:
@@ -179,9 +219,9 @@ def image_files(words: str) -> list[tuple[str, Read]]:
     path = Path(words).expanduser()
     if path.is_dir():
         left_out = LeftOut()
-        with open_tree(path, left_out) as tree:
-            left_out.report(path, strict=False)
-            return [(str(path / name), read) for name, read in all_files(tree)]
+        tree = open_tree(path, left_out)
+        left_out.report(path, strict=False)
+        return [(str(path / name), read) for name, read in all_files(tree)]
     if path.is_file():
         return [(words, path.read_bytes)]
     found = sorted(glob.glob(str(path), recursive=True)) if glob.has_magic(words) else []  # noqa: PTH207  also absolute

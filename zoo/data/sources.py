@@ -16,6 +16,7 @@ from zoo.data.dataset import SPLITS, Dataset, Parts, Split, complete
 from zoo.data.decoding import PROGRESS_FROM, WHITE, Size, resized, stack
 from zoo.data.given import GIVEN, read_given
 from zoo.data.images import read_images
+from zoo.data.streamed import Streamed
 from zoo.data.trees import TARS
 from zoo.errors import ZooError, listed, note
 
@@ -30,6 +31,7 @@ def load(
     data: str | os.PathLike[str] | Dataset | tf.data.Dataset | Mapping[str, tf.data.Dataset | Split],
     *,
     image_size: tuple[int, int] | None = None,
+    crop: bool = False,
     seed: int = 0,
     ignored_class: str | None = None,
     background: int = WHITE,
@@ -96,6 +98,7 @@ def load(
         data: the name, path or objects.
         image_size: height and width in pixels to which image files and TFDS images are resized (bilinear with
             antialiasing; masks by the nearest pixel). `.npz` arrays and Python objects keep their size.
+        crop: crop images with labels to the proportions of `image_size` first, which otherwise stretches them.
         seed: seed of the splits that are taken from train.
         ignored_class: name of one of the exclusive classes of masks. Its pixels become `IGNORED`, and it is no longer
             one of the classes.
@@ -115,7 +118,7 @@ def load(
             given: dict[str, Any] = {"background": background}
             words = data if isinstance(data, str) or not Path(data).exists() else str(Path(data).absolute())
             name, own, (splits, classes) = _read_named(
-                os.fspath(words), image_size, background, strict, texts.Columns(text_column, label_column)
+                os.fspath(words), image_size, crop, background, strict, texts.Columns(text_column, label_column)
             )
             given["own"] = own
         else:
@@ -141,6 +144,8 @@ def _report(dataset: Dataset) -> None:
             lacking = listed(dataset.classes[number] for number in np.flatnonzero(counts == 0))
             note(f"{dataset.name}: {name} has no example of {lacking}")
     inputs = dataset.first.inputs
+    if isinstance(inputs, Streamed):
+        inputs = np.asarray(inputs[:1])  # reading all would take as long as an epoch
     if inputs.dtype.name in ("uint8", "uint16") and inputs.size and (brightest := int(inputs.max())) < 32:
         full = np.iinfo(inputs.dtype).max
         note(
@@ -149,7 +154,7 @@ def _report(dataset: Dataset) -> None:
 
 
 def _read_named(
-    name: str, image_size: Size, background: int, strict: bool, columns: texts.Columns
+    name: str, image_size: Size, crop: bool, background: int, strict: bool, columns: texts.Columns
 ) -> tuple[str, bool, Parts]:
     """A data set by its name or path, its name for runs and artifacts, and whether it is the user's own."""
     plain = name.removeprefix(lookup.OF_ZOO)
@@ -158,7 +163,7 @@ def _read_named(
             raise lookup.ambiguous(name, f"the data set {name}")
         return plain, False, NAMED[plain]()
     if name.startswith("tfds:"):
-        return name.replace(":", "-").replace("/", "-"), False, _tfds(name, image_size)
+        return name.replace(":", "-").replace("/", "-"), False, _tfds(name, image_size, crop)
     path, own = lookup.find(name, tuple(NAMED), (".npz", *ARCHIVES, *FORMATS, *texts.DELIMITERS))
     suffix = next((end for end in (*TARS, path.suffix.lower()) if path.name.lower().endswith(end)), "")
     if (columns.text or columns.label) and suffix not in texts.DELIMITERS:
@@ -167,9 +172,13 @@ def _read_named(
         if path.is_dir() and texts.is_text_folder(path):
             return path.resolve().name, own, texts.read_text_folder(path)
         if path.is_dir():
-            return path.resolve().name, own, read_images(path, image_size, background=background, strict=strict)
+            return (
+                path.resolve().name,
+                own,
+                read_images(path, image_size, crop=crop, background=background, strict=strict),
+            )
         if suffix in ARCHIVES:
-            parts = read_images(path, image_size, background=background, strict=strict)
+            parts = read_images(path, image_size, crop=crop, background=background, strict=strict)
         elif suffix in FORMATS:
             parts = FORMATS[suffix](path, image_size)
         elif suffix in texts.DELIMITERS:
@@ -196,7 +205,7 @@ def _mnist() -> Parts:
     return splits, tuple("0123456789")
 
 
-def _tfds(name: str, image_size: Size) -> Parts:
+def _tfds(name: str, image_size: Size, crop: bool) -> Parts:
     builder = lookup.tfds_builder(name.removeprefix("tfds:"))
     features = builder.info.features
     # `supervised_keys` first: a data set may have other images, texts and labels too
@@ -212,7 +221,7 @@ def _tfds(name: str, image_size: Size) -> Parts:
             examples = tfds.as_numpy(builder.as_dataset(split=split))
             bar = tqdm.tqdm(examples, f"{name} {split}", total, unit=" examples", disable=total <= PROGRESS_FROM)
             if image is not None and label is not None:
-                pairs = [(resized(example[image], image_size), example[label]) for example in bar]
+                pairs = [(resized(example[image], image_size, crop=crop), example[label]) for example in bar]
                 inputs = stack((pair[0] for pair in pairs), name)
             else:
                 pairs = [(example[text].decode(), label and example[label]) for example in bar]

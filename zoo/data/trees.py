@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import contextlib
 import functools
 import re
 import tarfile
@@ -12,7 +11,7 @@ import threading
 import unicodedata
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 
 from zoo.errors import ZooError, listed, note
@@ -70,9 +69,9 @@ class LeftOut:
             note(f"{path.name}: left out {', '.join(parts)}")
 
 
-@contextlib.contextmanager
-def open_tree(path: Path, left_out: LeftOut) -> Iterator[Tree]:
-    """The contents of a folder or of a zip or tar archive, to be read within the context.
+def open_tree(path: Path, left_out: LeftOut) -> Tree:
+    """The contents of a folder or of a zip or tar archive. An archive stays open, or unpacked in a temporary folder, as
+    long as anything can read from it.
 
     Hidden files, folders of systems, and files that no image has the name of are added to `left_out`.
 
@@ -80,32 +79,35 @@ def open_tree(path: Path, left_out: LeftOut) -> Iterator[Tree]:
         ZooError: for a file that is not such an archive or is encrypted, and an archive in which a name occurs twice.
     """
     if path.is_dir():
-        yield _folder_tree(path, left_out)
-    elif path.name.lower().endswith(TARS):
-        with tempfile.TemporaryDirectory() as folder:  # a compressed archive can only be read from its beginning on
-            _unpack(path, folder)
-            yield _folder_tree(Path(folder), left_out)
-    else:
-        try:
-            archive = zipfile.ZipFile(path)
-        except zipfile.BadZipFile as error:
-            raise ZooError(f"{path} is not a zip archive or is truncated ({error}): download it again") from error
-        with archive:
-            yield _zip_tree(archive, path, left_out)
+        return _folder_tree(path, left_out)
+    if path.name.lower().endswith(TARS):
+        folder = tempfile.TemporaryDirectory()  # a compressed archive can only be read from its beginning on
+        _unpack(path, folder.name)
+        return _folder_tree(Path(folder.name), left_out, keep=folder)
+    try:
+        archive = zipfile.ZipFile(path)
+    except zipfile.BadZipFile as error:
+        raise ZooError(f"{path} is not a zip archive or is truncated ({error}): download it again") from error
+    return _zip_tree(archive, path, left_out)
 
 
-def _folder_tree(folder: Path, left_out: LeftOut, *parents: str) -> Tree:
+def _read_file(path: Path, keep: object) -> bytes:
+    """The bytes of a file; `keep` is what removes its folder when nothing refers to it any more."""
+    return path.read_bytes()
+
+
+def _folder_tree(folder: Path, left_out: LeftOut, *parents: str, keep: object = None) -> Tree:
     tree: Tree = {}
     for entry in sorted(folder.iterdir()):
         name = _normalized(entry.name)
         if entry.is_dir():
-            inside = _folder_tree(entry, left_out, *parents, name)
+            inside = _folder_tree(entry, left_out, *parents, name, keep=keep)
             if not _is_hidden(name):
                 tree[name] = inside
         elif any(map(_is_hidden, parents)) or is_other(name):
             left_out.add(*parents, name)
         else:
-            tree[name] = entry.read_bytes
+            tree[name] = functools.partial(_read_file, entry, keep)
     return tree
 
 

@@ -54,6 +54,7 @@ def export(
     input_shape: tuple | None = None,
     arguments: Mapping[str, Any] | None = None,
     tta: Sequence[str] = (),
+    features: Sequence[str] = (),
 ) -> Path:
     """Write a trained network, verify that the written one computes the same numbers, and return its path.
 
@@ -71,6 +72,7 @@ def export(
             float16 where that changes no predicted class on the validation split of the training data.
         tta: names of test-time augmentations over which the served graph averages, see `zoo.load`; the scores in the
             manifest are those without.
+        features: names of layers of a classifier of images whose outputs the signature `features` returns.
 
     Raises:
         ZooError: for a path that cannot be written or has another name, a full disk, a format that cannot hold the
@@ -94,6 +96,8 @@ def export(
         task, model = _task_of(one, spec, classes, vocabulary, preprocessing, input_shape, arguments or {}), one
     if tta:
         task = task.with_views(tta)
+    if features:
+        task = task.with_features(features)
     path = Path(path)
     if format != "tensorflow":
         with written(path, tf.errors.OpError) as temporary, full_precision():

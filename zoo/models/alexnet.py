@@ -13,7 +13,7 @@ from typing import Any
 
 from etils import epy
 
-from zoo.recipe import Augmentation, FlipCrop, Recipe, Schedule
+from zoo.recipe import Augmentation, ColorPca, FlipCrop, Recipe, Schedule
 from zoo.registry import register
 from zoo.spec import ModelSpec, Preprocessing, ReportedScore, Stage
 
@@ -55,16 +55,17 @@ IMAGENET = Recipe(
     optimizer_arguments={"momentum": 0.9},
     schedule=Schedule("step", decay=0.1, every=25),
     weight_decay=5e-3,
-    augmentation=Augmentation(flip_crop=FlipCrop(pad=14)),  # windows of 227 x 227 pixels in 256 x 256
+    # Section 4.1: windows of 227 x 227 pixels in 256 x 256, reflections, and colors along their principal components.
+    augmentation=Augmentation(flip_crop=FlipCrop(pad=14), color_pca=ColorPca()),
     deviations=(
-        "images are resized to 256 x 256 without keeping their proportions, and their colors are not varied",
         "the rate falls every 25 epochs, whatever the validation error",
         "the average over ten windows is not taken",
     ),
 )
 # Mean color of ImageNet's training images: 0.485, 0.456, 0.406 times 255.
+# Section 2: the shorter side becomes 256 pixels, and the middle is cut out.
 IMAGENET_COLORS = Preprocessing(
-    size=(256, 256), crop_to=(227, 227), mean=(123.675, 116.28, 103.53), std=(1.0, 1.0, 1.0)
+    size=(256, 256), fit="crop", crop_to=(227, 227), mean=(123.675, 116.28, 103.53), std=(1.0, 1.0, 1.0)
 )
 FINE_TUNING = (Stage("head", ("output",), 1e-2, 5), Stage("all", ("*",), 1e-3, 15))
 

@@ -13,7 +13,7 @@ from typing import Any
 from etils import epy
 
 from zoo.options import ClassificationOptions
-from zoo.recipe import Augmentation, FlipCrop, Recipe, Schedule
+from zoo.recipe import Augmentation, FlipCrop, Recipe, ResizedCrop, Schedule
 from zoo.registry import register
 from zoo.spec import ModelSpec, Preprocessing, ReportedScore, Stage
 
@@ -58,7 +58,7 @@ AUXILIARY = {"4a": "auxiliary1", "4d": "auxiliary2"}  # modules whose outputs th
         head=("output", "auxiliary*_output"),
         features=("pool2", "inception3b", "inception4a", "inception4d", "inception4e", "inception5b", "average"),
         preprocessing=Preprocessing(
-            size=(256, 256), crop_to=(224, 224), mean=(123.675, 116.28, 103.53), std=(1.0, 1.0, 1.0)
+            size=(256, 256), fit="crop", crop_to=(224, 224), mean=(123.675, 116.28, 103.53), std=(1.0, 1.0, 1.0)
         ),
         # Section 6: momentum 0.9, the rate falls by 4 % every 8 epochs; section 5: the loss of each auxiliary
         # classifier counts 0.3.
@@ -70,12 +70,13 @@ AUXILIARY = {"4a": "auxiliary1", "4d": "auxiliary2"}  # modules whose outputs th
                 optimizer_arguments={"momentum": 0.9},
                 schedule=Schedule("step", decay=0.96, every=8),
                 ema=0.9999,
-                augmentation=Augmentation(flip_crop=FlipCrop(pad=16)),
+                # section 6: from 8 to 100 % of the area, sides of 3 to 4 up to 4 to 3
+                augmentation=Augmentation(flip_crop=FlipCrop(pad=0), resized_crop=ResizedCrop()),
                 options=ClassificationOptions(loss_weights=(1.0, 0.3, 0.3)),
                 deviations=(
                     "the paper states neither the learning rate, the size of batches nor the number of epochs",
                     "synchronous steps on one machine, not asynchronous ones on several",
-                    "windows of 224 x 224 pixels in 256 x 256, not of 8 to 100 % of the area in other proportions",
+                    "parts of the middle square of an image, whose colors are not varied",
                     "the average over 144 windows of seven networks is not taken",
                 ),
             )

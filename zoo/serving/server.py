@@ -1,4 +1,4 @@
-"""Exported SavedModels behind TensorFlow Serving's REST API, with FastAPI and uvicorn (the extra `serve`).
+"""Artifacts behind TensorFlow Serving's REST API, with FastAPI and granian (the extra `serve`).
 
     curl localhost:8501/v1/models/lenet5.mnist
     curl localhost:8501/v1/models/lenet5.mnist/metadata
@@ -7,28 +7,33 @@
 
 The API is that of https://www.tensorflow.org/tfx/serving/api_rest (status, metadata, predict), with few differences: a
 float that is not finite is returned as the string "NaN", "Infinity" or "-Infinity" (protobuf's JSON mapping), where
-TensorFlow Serving writes a bare token that is not JSON; one version of each model is served; an empty list of instances
-is answered by an empty list. For artifacts of zoo the metadata hold the class names, and image files are read as in
-training (`zoo.data.decoding`), of more formats than the graph alone reads. The caller of `create_app` must have
-verified the SavedModels: loading one runs its initialization.
+TensorFlow Serving writes a bare token that is not JSON, and such tokens are refused in requests; an empty list of
+instances is answered by an empty list; classify and regress requests are answered by status 501. The metadata hold the
+class names, and image files are read as in training (`zoo.data.decoding`), of more formats than the graph alone reads.
+
+No stored graph is run: the signatures are traced anew from the registry and the artifact's weights.
 """
 
 from __future__ import annotations
 
-import base64
-import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any
+import asyncio
+import contextlib
+import dataclasses
+import functools
+import gc
+import multiprocessing
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Any
 
-import numpy as np
 from etils import epy
 
-from zoo import preprocessing
-from zoo.artifacts.manifest import MANIFEST, parse_manifest
-from zoo.data.decoding import IMAGE_FORMATS, UNREADABLE, WHITE, Unusable, decode_image
-from zoo.errors import ZooError, graph_error, listed, unknown
+from zoo import artifacts
+from zoo.data.decoding import IMAGE_FORMATS
+from zoo.errors import ZooError
+from zoo.serving import models
+from zoo.serving.limits import Limits
 
 
 def _needs_fastapi(error: Exception) -> None:
@@ -37,14 +42,19 @@ def _needs_fastapi(error: Exception) -> None:
 
 with epy.lazy_imports(error_callback=_needs_fastapi):
     import fastapi
-    import uvicorn
+    import granian
+    import prometheus_client
     from fastapi import responses
-    from starlette import exceptions
+    from granian import constants
+    from granian import http as granian_http
+    from starlette import exceptions, requests
+    from starlette.middleware import cors as cors_middleware
+    from starlette.middleware import trustedhost
 with epy.lazy_imports():
-    import tensorflow as tf
     from google.protobuf import json_format
-    from tensorflow.core.protobuf import saved_model_pb2
+    from tensorflow.core.protobuf import meta_graph_pb2
 
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _PREDICT_BODY = {  # the endpoint reads the body itself, so FastAPI's own pages document it from here
     "requestBody": {
         "required": True,
@@ -52,264 +62,323 @@ _PREDICT_BODY = {  # the endpoint reads the body itself, so FastAPI's own pages 
     }
 }
 
-
-@dataclass(frozen=True)
-class _Served:
-    """A loaded SavedModel."""
-
-    version: str
-    module: Any  # kept, because its variables are freed with it
-    definitions: dict[str, Any]  # signature name -> SignatureDef
-    manifest: Mapping[str, Any]  # empty for a SavedModel that is not an artifact of zoo
-
-    @property
-    def described(self) -> dict[str, Any]:
-        """What a client needs beside the signatures: the class names in the order of the probabilities, and which image
-        files this server takes."""
-        classes = self.manifest.get("model", {}).get("classes", [])
-        found = {"class_names": classes} if classes else {}
-        if self.reads_files:
-            found["encoded_images"] = {"formats": list(IMAGE_FORMATS), "exif_orientation": "applied"}
-        return found
-
-    @property
-    def reads_files(self) -> bool:
-        return "encoded_images" in self.definitions and bool(self.manifest)
+Catalog = Mapping[str, Mapping[str, models.Served]]  # by name and version
 
 
-def create_app(models: Mapping[str, Path]) -> fastapi.FastAPI:
-    """The application that serves `models`: name -> version directory, which holds `saved_model.pb`.
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How the server meets the world.
 
-    The version is the directory's name where that is a number, else 1. A bad request gets status 404 (unknown model or
-    version) or 400, with `{"error": "one line"}`.
+    Attributes:
+        origins: origins of web pages that may read its answers (CORS), `*` for all.
+        hosts: names that the Host header may have, such as `example.org` or `*.example.org`; empty for all.
+        poll: seconds between looks for new versions; 0 for none.
+        access_log: whether each request is logged, in one line.
+    """
+
+    origins: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
+    poll: float = 10.0
+    access_log: bool = True
+
+
+def create_app(
+    catalog: Catalog,
+    limits: Limits = Limits(),  # noqa: B008  a constant
+    options: Options = Options(),
+    refresh: Callable[[], None] | None = None,
+) -> fastapi.FastAPI:
+    """The application that serves `catalog`.
+
+    An error is `{"error": "one line"}`, with status 400 (bad request), 404 (unknown model or version), 408 (the body
+    does not arrive), 413 (beyond a limit), 501 (not supported), 503 (too many requests wait) or 504 (no answer in
+    time).
+
+    Args:
+        refresh: looks for new versions, called in a thread every `options.poll` seconds.
 
     Raises:
-        ZooError: where FastAPI is missing or a SavedModel does not load.
+        ZooError: where FastAPI is missing.
     """
-    app = fastapi.FastAPI(title="zoo", description="TensorFlow Serving's REST API.")
-    served = {name: _load(Path(directory)) for name, directory in models.items()}
 
-    def find(name: str, version: str | None) -> _Served:
-        if name not in served:
-            raise fastapi.HTTPException(404, str(unknown("model", name, served)))
-        if version not in (None, served[name].version):
-            raise fastapi.HTTPException(404, str(unknown(f"version of {name}", version, [served[name].version])))
-        return served[name]
+    @contextlib.asynccontextmanager
+    async def lifespan(app: fastapi.FastAPI) -> AsyncIterator[None]:
+        task = asyncio.create_task(_call_every(options.poll, refresh)) if refresh and options.poll else None
+        yield
+        if task:
+            task.cancel()
+
+    app = fastapi.FastAPI(title="zoo", description="TensorFlow Serving's REST API.", lifespan=lifespan)
+    registry = prometheus_client.CollectorRegistry()
+    prometheus_client.ProcessCollector(registry=registry)
+    answered = prometheus_client.Counter("zoo_requests", "Predict requests.", ["model", "status"], registry=registry)
+    seconds = prometheus_client.Histogram(
+        "zoo_request_seconds", "Time to answer a predict request.", ["model"], registry=registry
+    )
+    waiting = prometheus_client.Gauge("zoo_waiting_requests", "Requests that wait for a signature.", registry=registry)
+    waiting.set_function(lambda: sum(served.waiting for versions in catalog.values() for served in versions.values()))
+
+    def error(status: int, text: str, headers: Mapping[str, str] | None = None) -> fastapi.Response:
+        return responses.JSONResponse({"error": " ".join(text.split())}, status, headers)
 
     @app.exception_handler(ZooError)
-    async def bad_request(request: fastapi.Request, error: ZooError) -> responses.JSONResponse:
-        return responses.JSONResponse({"error": str(error)}, 400)
+    async def bad_request(request: fastapi.Request, raised: ZooError) -> fastapi.Response:
+        return error(400, str(raised))
 
     @app.exception_handler(exceptions.HTTPException)
-    async def http_error(request: fastapi.Request, error: exceptions.HTTPException) -> responses.JSONResponse:
-        return responses.JSONResponse({"error": error.detail}, error.status_code, error.headers)
+    async def http_error(request: fastapi.Request, raised: exceptions.HTTPException) -> fastapi.Response:
+        return error(raised.status_code, raised.detail, raised.headers)
 
-    # The two cheap endpoints run on the event loop, so they respond even when long predictions use every worker thread.
+    @app.exception_handler(Exception)  # its traceback is in the server's log
+    async def failure(request: fastapi.Request, raised: Exception) -> fastapi.Response:
+        return error(500, "the server failed")
+
+    async def predict(request: fastapi.Request, name: str, version: str | None = None) -> fastapi.Response:
+        served = models.find(catalog, name, version)
+        status = 500
+        try:
+            with seconds.labels(name).time():
+                body = await _body(request, limits)
+                content = await _answer(request, served.predict(body), limits.seconds)
+            status = 200
+            return fastapi.Response(content, media_type="application/json")
+        except ZooError:
+            status = 400
+            raise
+        except exceptions.HTTPException as raised:
+            status = raised.status_code
+            raise
+        finally:
+            answered.labels(name, str(status)).inc()
+
+    for path in ("/v1/models/{name}:predict", "/v1/models/{name}/versions/{version}:predict"):  # the first to be tried
+        app.router.add_api_route(
+            path, predict, methods=["POST"], openapi_extra=_PREDICT_BODY, route_class_override=_direct_route()
+        )
+
+    @app.get("/healthz")
+    async def healthy() -> dict[str, str]:
+        """The process answers."""
+        return {"status": "ok"}
+
+    @app.get("/readyz")
+    async def ready() -> dict[str, str]:
+        """All models are loaded, and none of them computes for longer than a request may."""
+        for name, versions in catalog.items():
+            if any(served.is_stuck for served in versions.values()):
+                raise fastapi.HTTPException(503, f"{name} computes for more than {limits.seconds:g} seconds")
+        return {"status": "ready"}
+
+    @app.get("/metrics")
+    async def metrics() -> fastapi.Response:
+        """Prometheus metrics."""
+        return fastapi.Response(prometheus_client.generate_latest(registry), media_type="text/plain; version=0.0.4")
+
     @app.get("/v1/models/{name}")
     @app.get("/v1/models/{name}/versions/{version}")
     async def status(name: str, version: str | None = None) -> dict[str, Any]:
+        found = [models.find(catalog, name, version)] if version else catalog_of(name).values()
+        newest_first = sorted(found, key=lambda served: -int(served.version))
         ok = {"error_code": "OK", "error_message": ""}
-        return {"model_version_status": [{"version": find(name, version).version, "state": "AVAILABLE", "status": ok}]}
+        states = [{"version": served.version, "state": "AVAILABLE", "status": ok} for served in newest_first]
+        return {"model_version_status": states}
+
+    def catalog_of(name: str) -> Mapping[str, models.Served]:
+        models.find(catalog, name, None)
+        return catalog[name]
 
     @app.get("/v1/models/{name}/metadata")
     @app.get("/v1/models/{name}/versions/{version}/metadata")
     async def metadata(name: str, version: str | None = None) -> dict[str, Any]:
-        model = find(name, version)
-        definitions = {
-            signature: json_format.MessageToDict(
-                definition, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
-            )
-            for signature, definition in model.definitions.items()
-        }
+        served = models.find(catalog, name, version)
+        found: dict[str, Any] = {"class_names": served.classes} if served.classes else {}
+        if served.reads_files:
+            found[models.FILES] = {"formats": list(IMAGE_FORMATS), "exif_orientation": "applied"}
         return {
-            "model_spec": {"name": name, "signature_name": "", "version": model.version},
-            "metadata": {"signature_def": {"signature_def": definitions}, **model.described},
+            "model_spec": {"name": name, "signature_name": "", "version": served.version},
+            "metadata": {"signature_def": {"signature_def": _definitions(served)}, **found},
         }
 
-    # Not `async`, so that FastAPI runs it in a worker thread.
-    @app.post("/v1/models/{name}:predict", openapi_extra=_PREDICT_BODY)
-    @app.post("/v1/models/{name}/versions/{version}:predict", openapi_extra=_PREDICT_BODY)
-    def predict(
-        name: str, body: Annotated[bytes, fastapi.Depends(_body)], version: str | None = None
-    ) -> responses.JSONResponse:
-        return responses.JSONResponse(_predict(find(name, version), body))
+    @app.post("/v1/models/{name}:{verb}")
+    @app.post("/v1/models/{name}/versions/{version}:{verb}")
+    async def other(name: str, verb: str, version: str | None = None) -> None:
+        models.find(catalog, name, version)
+        raise fastapi.HTTPException(
+            501, f"{verb[:20]!r} is not supported: send :predict, which returns class names too"
+        )
 
+    @app.get("/v1/models/{name}/labels/{rest:path}")
+    @app.post("/v1/models/{name}/labels/{rest:path}")
+    async def labels(name: str, rest: str) -> None:
+        raise fastapi.HTTPException(501, "labels of versions are not supported: send /versions/NUMBER")
+
+    if options.origins:
+        app.add_middleware(
+            cors_middleware.CORSMiddleware,
+            allow_origins=options.origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["Content-Type"],
+        )
+    if options.hosts:
+        app.add_middleware(trustedhost.TrustedHostMiddleware, allowed_hosts=options.hosts, www_redirect=False)
+        app.add_middleware(_JsonErrors)
     return app
 
 
-def serve(models: Mapping[str, Path], host: str = "127.0.0.1", port: int = 8501) -> None:
-    """Serve `models` (see `create_app`) until interrupted."""
-    uvicorn.run(create_app(models), host=host, port=port)
+def _direct_route() -> type[fastapi.routing.APIRoute]:
+    """A route that calls its endpoint with the parts of the path as they are: FastAPI's way to look at each argument
+    takes as long as a small network."""
+
+    class Direct(fastapi.routing.APIRoute):
+        def get_route_handler(self) -> Callable:
+            async def handle(request: fastapi.Request) -> fastapi.Response:
+                return await self.endpoint(request, **request.path_params)
+
+            return handle
+
+    return Direct
 
 
-async def _body(request: fastapi.Request) -> bytes:
-    return await request.body()  # whatever its content type: `curl -d` declares JSON as a form
+class _JsonErrors:
+    """Turns the plain text of a middleware's error, such as that of a wrong Host header, into `{"error": ...}`."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        status = 0
+
+        async def send_json(message: Any) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start" and message["status"] >= 400:
+                status = (
+                    message["status"] if (b"content-type", b"text/plain; charset=utf-8") in message["headers"] else 0
+                )
+            if not status:
+                await send(message)
+            elif message["type"] == "http.response.body":
+                answer = responses.JSONResponse({"error": message["body"].decode()}, status)
+                await answer(scope, receive, send)
+
+        await self.app(scope, receive, send_json)
 
 
-def _load(directory: Path) -> _Served:
+async def _call_every(poll: float, refresh: Callable[[], None]) -> None:
+    while True:
+        await asyncio.sleep(poll)
+        await asyncio.to_thread(refresh)
+
+
+async def _body(request: fastapi.Request, limits: Limits) -> bytes:
+    """The body of any content type: `curl -d` declares JSON as a form. A body that is too large is not read to its
+    end, or not at all where its header says so; Starlette's own limit does the same, with an error in plain text."""
+    body, size = bytearray(), int(request.headers.get("content-length", 0))
     try:
-        # TensorFlow Serving's own tag; without it `load` refuses a SavedModel that also contains a training graph
-        module = tf.saved_model.load(str(directory), tags=["serve"])
-        saved = saved_model_pb2.SavedModel.FromString((directory / "saved_model.pb").read_bytes())
-    except Exception as error:  # a damaged file makes TensorFlow raise errors of many kinds
-        raise ZooError(f"{directory} does not load as a SavedModel: {graph_error(str(error))}") from error
-    (graph,) = (graph for graph in saved.meta_graphs if set(graph.meta_info_def.tags) == {"serve"})
-    definitions = {name: graph.signature_def[name] for name in sorted(module.signatures)}
-    manifest = parse_manifest(directory) if (directory / MANIFEST).is_file() else {}
-    return _Served(directory.name if directory.name.isdecimal() else "1", module, definitions, manifest)
+        async with asyncio.timeout(limits.seconds):
+            parts = request.stream()
+            while size <= limits.body and (part := await anext(parts, b"")):
+                body += part
+                size = max(size, len(body))
+    except TimeoutError:
+        raise fastapi.HTTPException(408, f"the body did not arrive within {limits.seconds:g} seconds") from None
+    except requests.ClientDisconnect:
+        raise fastapi.HTTPException(499, "the client left") from None
+    if size > limits.body:
+        raise fastapi.HTTPException(413, f"the body has more than {limits.body:,} bytes")
+    return bytes(body)
 
 
-def _predict(model: _Served, body: bytes) -> dict[str, Any]:
-    """The response to the predict request `body`; raises ZooError for a bad request."""
+async def _answer(request: fastapi.Request, work: Any, seconds: float) -> bytes:
+    """The result of the work; it is cancelled where the client leaves or the time is over."""
+    task, gone = asyncio.ensure_future(work), asyncio.ensure_future(request.receive())
     try:
-        request = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise ZooError(f"the body is not JSON: {error}") from error
-    if not isinstance(request, dict) or ("instances" in request) == ("inputs" in request):
-        raise ZooError("the body must be an object with either 'instances' (rows) or 'inputs' (columns)")
-    signature = request.get("signature_name", "serving_default")
-    if not isinstance(signature, str) or signature not in model.definitions:
-        raise unknown("signature", str(signature), model.definitions)
-    definition = model.definitions[signature]
-    names = sorted(definition.inputs)
-    if request.get("instances") == []:
-        return {"predictions": []}
-
-    columns = _columns(request["instances"], names) if "instances" in request else _by_name(request["inputs"], names)
-    defaults = {name: tf.constant(tf.make_ndarray(value)) for name, value in definition.defaults.items()}
-    if missing := set(names) - set(columns) - set(defaults):
-        raise ZooError(f"missing input {', '.join(map(repr, sorted(missing)))}")
-    tensors = defaults | {name: _to_tensor(name, value, definition.inputs[name]) for name, value in columns.items()}
-    if signature == "encoded_images" and model.reads_files:
-        tensors = {name: _as_png(tensor, model.manifest["model"]) for name, tensor in tensors.items()}
-
-    try:
-        outputs = model.module.signatures[signature](**tensors)
-    except (tf.errors.InvalidArgumentError, tf.errors.ResourceExhaustedError) as error:  # the latter by large sizes
-        raise ZooError(f"signature {signature!r}: {graph_error(error.message)}") from error
-
-    values = {name: _to_json(name, tensor) for name, tensor in outputs.items()}
-    only = next(iter(values)) if len(values) == 1 else None
-    if "inputs" in request:
-        return {"outputs": values[only] if only else values}
-    sizes = {tensor.shape[0] if tensor.shape.rank else None for tensor in outputs.values()}
-    if len(sizes) != 1 or None in sizes:
-        raise ZooError(f"the outputs of signature {signature!r} have no common batch axis: send 'inputs' instead")
-    if only:
-        return {"predictions": values[only]}
-    return {"predictions": [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]}
+        await asyncio.wait({task, gone}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        if gone.done():
+            raise fastapi.HTTPException(499, "the client left")
+        raise fastapi.HTTPException(504, f"no answer within {seconds:g} seconds")
+    finally:
+        task.cancel()
+        gone.cancel()
 
 
-def _as_png(encoded: tf.Tensor, description: Mapping[str, Any]) -> tf.Tensor:
-    """The bytes of image files, read as in training and written again as PNG files with the network's channels, which
-    the graph decodes without further change.
+def _definitions(served: models.Served) -> dict[str, Any]:
+    """The signatures as TensorFlow Serving describes them."""
+
+    def tensors(specs: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+        return {
+            key: meta_graph_pb2.TensorInfo(
+                name=f"{prefix}_{key}:0", dtype=spec.dtype.as_datatype_enum, tensor_shape=spec.shape.as_proto()
+            )
+            for key, spec in specs.items()
+        }
+
+    definitions = {
+        name: meta_graph_pb2.SignatureDef(
+            inputs=tensors(one.inputs, name),
+            outputs=tensors(one.outputs, name),
+            method_name="tensorflow/serving/predict",
+        )
+        for name, one in served.signatures.items()
+    }
+    return {
+        name: json_format.MessageToDict(
+            definition, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+        )
+        for name, definition in definitions.items()
+    }
+
+
+def serve(
+    sources: Sequence[str],
+    host: str = "127.0.0.1",
+    port: int = 8501,
+    limits: Limits = Limits(),  # noqa: B008  a constant
+    options: Options = Options(),
+) -> None:
+    """Serve artifacts in a process of its own until SIGTERM or SIGINT; requests in progress are answered then.
+
+    Args:
+        sources: names or folders, of which the newest version is served and replaced by newer ones, and directories of
+            one version.
 
     Raises:
-        ZooError: for files that cannot be read, all at once.
+        ZooError: for an artifact that is missing or damaged, an address that is taken, and where the process ends.
     """
-    background = description["preprocessing"].get("background", WHITE)
-    channels = description["input_shape"][-1]
-    files, faults = [], []
-    for number, data in enumerate(encoded.numpy()):
-        try:
-            pixels = decode_image(data, background).pixels
-        except Unusable as error:
-            faults.append(f"image {number} ({error})")
-        except Exception:  # for a broken file Pillow raises a dozen kinds of errors
-            faults.append(f"image {number} ({UNREADABLE})")
-        else:
-            files.append(tf.io.encode_png(preprocessing.to_channels(pixels[None], channels)[0]).numpy())
-    if faults:
-        raise ZooError(f"{listed(faults)} of {len(encoded)} cannot be read: send {', '.join(IMAGE_FORMATS)} files")
-    return tf.constant(files, tf.string)
-
-
-def _is_binary(value: Any) -> bool:
-    return isinstance(value, dict) and value.keys() == {"b64"}
-
-
-def _by_name(value: Any, names: list[str]) -> dict[str, Any]:
-    """`value` as an object keyed by input name; any other value is that of the only input."""
-    if not isinstance(value, dict) or _is_binary(value):
-        if len(names) != 1:
-            raise ZooError(f"the signature has the inputs {', '.join(names)}: send an object keyed by them")
-        return {names[0]: value}
-    for name in value:
-        if name not in names:
-            raise unknown("input", name, names)
-    return value
-
-
-def _columns(instances: Any, names: list[str]) -> dict[str, list[Any]]:
-    """The rows `instances` as one list of values per input."""
-    if not isinstance(instances, list) or not instances:
-        raise ZooError("'instances' must be a list of at least one instance")
-    rows = [_by_name(instance, names) for instance in instances]
-    if any(row.keys() != rows[0].keys() for row in rows):
-        raise ZooError("the instances do not all have the same inputs")
-    return {name: [row[name] for row in rows] for name in rows[0]}
-
-
-def _to_tensor(name: str, value: Any, info: Any) -> tf.Tensor:
-    """The JSON `value` of the input `name` as a tensor of the type and shape in `info` (a TensorInfo).
-
-    The only conversion is that of a whole number to a float: 1.5, true, "1" and 300 are all refused for uint8.
-    """
-    dtype, shape = tf.as_dtype(info.dtype), tf.TensorShape(info.tensor_shape)
-    array = np.array(value, dtype=object)  # each leaf keeps its JSON type, and ragged lists stay lists
-    types: set[type] = set(map(type, array.flat))
-    if list in types:
-        raise ZooError(f"input {name!r} is ragged: lists at one depth must have one length")
-    if not types:
-        raise ZooError(f"input {name!r} is empty")
-    allowed: set[type] = set()
-    if dtype == tf.string:
-        allowed = {str, dict}
-    elif dtype == tf.bool:
-        allowed = {bool}
-    elif dtype.is_floating:
-        allowed = {int, float}
-    elif dtype.is_integer:
-        allowed = {int}
-    if wrong := types - allowed:
-        raise ZooError(f"input {name!r} takes {dtype.name} values, not {', '.join(sorted(t.__name__ for t in wrong))}")
-    if not shape.is_compatible_with(array.shape):
-        hint = " (send scalars in 'inputs', not in 'instances')" if shape.rank == 0 else ""
-        raise ZooError(f"input {name!r} has the shape {array.shape}, which does not fit {shape}{hint}")
-    if dtype == tf.string:
-        return tf.constant(_each(_to_bytes, array), dtype)
+    if host in LOOPBACK and not options.hosts:  # a web page whose name resolves to this address is no friend
+        options = dataclasses.replace(options, hosts=LOOPBACK)
+    for source in sources:
+        artifacts.open_artifact(source)
+    try:  # granian shares a port with another server that does
+        socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
+    except OSError as error:
+        raise ZooError(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
+    multiprocessing.set_start_method("spawn", force=True)  # TensorFlow's threads do not survive a fork
+    server = granian.Granian(
+        "zoo",
+        host,
+        port,
+        interface=constants.Interfaces.ASGI,
+        http=constants.HTTPModes.http1,
+        websockets=False,
+        backpressure=limits.connections,
+        http1_settings=granian_http.HTTP1Settings(header_read_timeout=1000 * limits.header_seconds),
+        log_access=options.access_log,
+        workers_kill_timeout=limits.shutdown_seconds,
+    )
     try:
-        with np.errstate(over="raise"):
-            return tf.constant(array.astype(dtype.as_numpy_dtype))
-    except (OverflowError, FloatingPointError) as error:
-        raise ZooError(f"input {name!r} has values out of the range of {dtype.name}") from error
+        server.serve(target_loader=functools.partial(_app, list(sources), limits, options), wrap_loader=False)
+    except SystemExit:
+        raise ZooError("the server's process ended: its reason is above") from None
 
 
-def _to_bytes(value: str | dict[str, Any]) -> bytes:
-    if isinstance(value, dict) and not _is_binary(value):
-        raise ZooError('an object in place of a string must be {"b64": "..."}')
+def _app(sources: Sequence[str], limits: Limits, options: Options) -> fastapi.FastAPI:
+    """The application, in the server's process."""
     try:
-        return base64.b64decode(value["b64"], validate=True) if isinstance(value, dict) else value.encode()
-    except (TypeError, ValueError) as error:  # base64 that is no string or has wrong letters; half a surrogate pair
-        raise ZooError(f"a string is not valid: {graph_error(str(error))}") from error
-
-
-def _to_json(name: str, tensor: tf.Tensor) -> Any:
-    """The output `name` as nested lists of JSON values."""
-    array = np.asarray(tensor.numpy(), dtype=object if tensor.dtype == tf.string else None)
-    if tensor.dtype == tf.string and name.endswith("_bytes"):
-        array = _each(lambda value: {"b64": base64.b64encode(value).decode()}, array)
-    elif tensor.dtype == tf.string:
-        array = _each(lambda value: value.decode(errors="replace"), array)
-    elif tensor.dtype.is_floating:
-        odd = ~np.isfinite(array)
-        array = array.astype(np.float64).astype(object)
-        array[odd] = [json.dumps(value) for value in array[odd]]  # as text: NaN, Infinity, -Infinity
-    elif not (tensor.dtype.is_integer or tensor.dtype == tf.bool):
-        raise ZooError(f"output {name!r} is {tensor.dtype.name}, which JSON cannot represent")
-    return array.tolist()
-
-
-def _each(function: Callable[[Any], Any], array: np.ndarray) -> np.ndarray:
-    """`function` of each element, as an object array of the same shape."""
-    return np.asarray(np.frompyfunc(function, 1, 1)(array), dtype=object)
+        catalog = models.Catalog(sources, limits)
+    except ZooError as error:
+        sys.exit(f"error: {error}")
+    gc.collect()
+    gc.freeze()  # TensorFlow's objects stay: to look at them again and again would stop all requests
+    return create_app(catalog, limits, options, catalog.refresh)

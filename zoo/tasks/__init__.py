@@ -10,7 +10,7 @@ from zoo import registry
 from zoo.errors import ZooError, unknown
 from zoo.recipe import Recipe, from_dict, recipe_from_dict
 from zoo.spec import Preprocessing
-from zoo.tasks.base import Item, Signatures, Task, with_options
+from zoo.tasks.base import Item, Signatures, Task, check_layers, with_options
 from zoo.tasks.classification import Classification
 from zoo.tasks.generation import Generation
 from zoo.tasks.image_task import ImageTask, image_size
@@ -38,7 +38,7 @@ def get_task(name: str) -> type[Task]:
     return TASKS[name]
 
 
-LATER = ("views",)  # fields that descriptions of earlier releases lack
+LATER = ("views", "features")  # fields that descriptions of earlier releases lack
 
 
 def restore(description: Mapping[str, Any]) -> Task:
@@ -72,6 +72,7 @@ __all__ = [
     "Signatures",
     "Task",
     "TextTask",
+    "check_layers",
     "get_task",
     "image_size",
     "read_recipe",

@@ -17,7 +17,7 @@ import numpy as np
 from etils import epy
 
 from zoo.data import Dataset, Split
-from zoo.errors import ZooError, listed, note
+from zoo.errors import ZooError, listed, note, unknown
 from zoo.metrics import Metric
 from zoo.options import TaskOptions
 from zoo.recipe import Augmentation, Recipe
@@ -230,6 +230,14 @@ class Task(abc.ABC):
         """
         raise ZooError(f"{self.spec.task} has no test-time augmentation")
 
+    def with_features(self, layers: Iterable[str]) -> Self:
+        """The task whose exports return the outputs of these layers too, in a signature `features`.
+
+        Raises:
+            ZooError: for layers that the network does not have, and for tasks without features.
+        """
+        raise ZooError(f"{self.spec.task} exports no features: they are those of classifiers of images")
+
     def serving_inputs(self, split: Split) -> np.ndarray:
         """The split's inputs as `serving_default` takes them."""
         return split.inputs
@@ -313,9 +321,23 @@ def with_options(recipe: Recipe, kind: type[Task], name: str) -> Recipe:
     return recipe
 
 
+def check_layers(model: keras.Model, names: Iterable[str]) -> None:
+    """Raises ZooError for a name that no layer of the model has."""
+    known = [layer.name for layer in model.layers]
+    for name in names:
+        if name not in known:
+            raise unknown(f"layer of {model.name}", name, known)
+
+
 def graph_function(call: Callable, *inputs: tf.TensorSpec) -> Any:
     """`call` as a graph function of these inputs."""
     return tf.function(call, input_signature=inputs, autograph=False)
+
+
+def checked(value: Any, condition: Any, message: str) -> Any:
+    """A tensor that is computed with only where the condition holds: the call fails otherwise, before any work."""
+    with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(condition), [message])]):
+        return tf.identity(value)
 
 
 def named(call: Callable, *names: str) -> Callable:

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 
 import tensorflow as tf
 
-from zoo.tasks.base import Network
+from zoo.tasks.base import Network, checked
 
 MOST_CHARACTERS = 2**17  # of a text that is given
-MOST_GENERATED = 10_000  # characters in one call
+MOST_GENERATED = 10_000  # characters that a call adds to each text
+MOST_TOGETHER = 2**18  # characters of all texts of a call, each as long as the longest; also of those that it adds
 SAMPLING = {"temperature": tf.float32, "top_k": tf.int32, "top_p": tf.float32, "seed": tf.int32}
 
 States = Mapping[str, tf.Tensor]
@@ -38,8 +39,11 @@ class Characters:
         the character before each text. Bytes that are not UTF-8 count as characters outside the vocabulary."""
         split = tf.strings.unicode_split(texts, "UTF-8")
         lengths = tf.cast(split.row_lengths(), tf.int32)
-        _require(lengths <= MOST_CHARACTERS, f"a text has more than {MOST_CHARACTERS} characters")
-        tokens = tf.ragged.map_flat_values(self.table.lookup, split).to_tensor(0)
+        characters = checked(
+            split.flat_values, lengths <= MOST_CHARACTERS, f"a text has more than {MOST_CHARACTERS} characters"
+        )
+        characters = checked(characters, *_together(lengths, tf.reduce_max(lengths)))
+        tokens = split.with_flat_values(self.table.lookup(characters)).to_tensor(0)
         return tf.pad(tokens, [[0, 0], [1, tf.maximum(1 - tf.shape(tokens)[1], 0)]]), lengths + 1
 
     def zero_states(self, tokens: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -65,6 +69,7 @@ class Characters:
         """Texts, string [B], followed by `length` drawn characters each."""
         self.check(length, sampling)
         tokens, lengths = self.encode(texts)
+        length = checked(length, *_together(lengths, length))
         steps = tf.reduce_max(lengths) - 1 + length
         beginning = tf.constant(0), tokens[:, 0], self.zero_states(tokens)
         *_, written = self.advance(tokens, lengths, *beginning, steps, sampling)
@@ -114,6 +119,12 @@ class Characters:
         _require(sampling["temperature"] >= 0.0, "temperature must be at least 0")
         _require(sampling["top_k"] >= 0, "top_k must be at least 0, which allows all characters")
         _require((sampling["top_p"] > 0.0) & (sampling["top_p"] <= 1.0), "top_p must be above 0 and at most 1")
+
+
+def _together(texts: tf.Tensor, characters: tf.Tensor) -> tuple[tf.Tensor, str]:
+    """Whether a call may read or write so many characters for each of the texts, and an error where it may not."""
+    total = tf.cast(tf.shape(texts)[0], tf.int64) * tf.cast(characters, tf.int64)
+    return total <= MOST_TOGETHER, f"a call reads and writes at most {MOST_TOGETHER} characters for all texts together"
 
 
 def _require(condition: tf.Tensor, message: str) -> None:

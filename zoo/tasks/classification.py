@@ -17,7 +17,7 @@ from zoo.options import ClassificationOptions, TaskOptions
 from zoo.recipe import Recipe
 from zoo.spec import ModelSpec
 from zoo.tasks import views
-from zoo.tasks.base import Network, Signatures, Task, graph_function
+from zoo.tasks.base import Network, Signatures, Task, check_layers, graph_function
 from zoo.tasks.image_task import ImageTask, image_shape
 
 with epy.lazy_imports():
@@ -29,6 +29,7 @@ with epy.lazy_imports():
 
 
 ENCODED = "encoded_images"  # the signature that takes the bytes of image files
+FEATURES = "features"  # the signature that returns the outputs of layers
 
 
 def require_labels(split: Split, what: str) -> np.ndarray:
@@ -110,9 +111,11 @@ class Classification(ImageTask):
 
     Args:
         views: names of test-time augmentations, over which serving averages the probabilities; see `zoo.tasks.views`.
+        features: names of layers whose outputs exports return too.
     """
 
     views: tuple[str, ...] = ()
+    features: tuple[str, ...] = ()
 
     Options = ClassificationOptions
     metrics = (ACCURACY,)
@@ -139,7 +142,10 @@ class Classification(ImageTask):
         return pre.apply(images, self.preprocessing, self.channels), targets, *weights
 
     def served(self, model: keras.Model) -> keras.Model:
-        return model if len(model.outputs) == 1 else keras.Model(model.input, model.outputs[0], name=model.name)
+        if len(model.outputs) == 1 and not self.features:
+            return model
+        outputs = [model.outputs[0], *(model.get_layer(name).output for name in self.features)]
+        return keras.Model(model.input, outputs if self.features else outputs[0], name=model.name)
 
     def compile(
         self,
@@ -156,9 +162,12 @@ class Classification(ImageTask):
     def signatures(self, model: keras.Model, network: Network | None = None) -> Signatures:
         network = network or self.network(model)
 
+        def scores(inputs: tf.Tensor) -> tf.Tensor:
+            return network(inputs)[0] if self.features else network(inputs)
+
         def outputs(read: Callable, source: tf.Tensor) -> dict[str, tf.Tensor]:
             def probabilities(inputs: tf.Tensor) -> tf.Tensor:
-                return zoo_layers.probabilities(network(inputs), self.spec.outputs)
+                return zoo_layers.probabilities(scores(inputs), self.spec.outputs)
 
             if not self.views:
                 return class_outputs(self, probabilities(read(source, self.preprocessing, self.channels)))
@@ -168,15 +177,22 @@ class Classification(ImageTask):
             return class_outputs(self, views.averaged(probabilities, images, self.views, crop_to))
 
         def from_images(images: tf.Tensor) -> dict[str, tf.Tensor]:
-            return outputs(pre.apply, images)
+            return outputs(pre.apply, self.bounded(images, model))
 
         def from_encoded(encoded: tf.Tensor) -> dict[str, tf.Tensor]:
-            return outputs(pre.decode, encoded)
+            return outputs(pre.decode, self.bounded(encoded, model))
 
         images = tf.TensorSpec([None, None, None, self.channels], tf.uint8, "images")
         functions = {"serving_default": graph_function(from_images, images)}
         if self.takes_files:
             functions[ENCODED] = graph_function(from_encoded, tf.TensorSpec([None], tf.string, "encoded"))
+        if self.features:
+
+            def layers(images: tf.Tensor) -> dict[str, tf.Tensor]:
+                found = network(pre.apply(images, self.preprocessing, self.channels))[1:]
+                return dict(zip(self.features, found, strict=True))
+
+            functions[FEATURES] = graph_function(layers, images)
         return Signatures(functions)
 
     @property
@@ -194,6 +210,10 @@ class Classification(ImageTask):
     def with_views(self, names: Iterable[str]) -> Self:
         return dataclasses.replace(self, views=views.check(names, self.preprocessing.crop_to))
 
+    def with_features(self, layers: Iterable[str]) -> Self:
+        check_layers(self.served(self.build()), layers := tuple(layers))
+        return dataclasses.replace(self, features=layers)
+
     def summary(self, outputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
         return class_summary(self, outputs)
 
@@ -202,4 +222,6 @@ class Classification(ImageTask):
         inputs: dict[str, dict[str, Any]] = {"serving_default": {"images": images}}
         if self.takes_files:
             inputs[ENCODED] = {"encoded": np.array([tf.io.encode_png(image).numpy() for image in images])}
+        if self.features:
+            inputs[FEATURES] = {"images": images}
         return inputs

@@ -27,7 +27,7 @@ from zoo.metrics import (
 from zoo.options import GenerationOptions, TaskOptions
 from zoo.recipe import Recipe
 from zoo.spec import ModelSpec
-from zoo.tasks.base import Batches, Item, Network, Signatures, Task, graph_function
+from zoo.tasks.base import Batches, Item, Network, Signatures, Task, checked, graph_function
 from zoo.tasks.classification import require_labels
 from zoo.tasks.image_task import ImageTask, image_shape
 
@@ -181,6 +181,7 @@ class Generation(ImageTask):
         network = network or self.network(model)
 
         def images_of(latents: tf.Tensor, labels: tf.Tensor | None) -> dict[str, tf.Tensor]:
+            latents = self.bounded(latents, model)
             inputs = latents if labels is None else [latents, tf.one_hot(labels, self.categories)]
             return {"images": tf.cast(self.pixels(network(inputs)), tf.uint8)}
 
@@ -190,8 +191,7 @@ class Generation(ImageTask):
                 known = tf.reduce_all((labels >= 0) & (labels < self.categories))
                 fits &= (tf.shape(labels)[0] == count) & known
                 message += f", with as many labels from 0 to {self.categories - 1}"
-            with tf.control_dependencies([tf.debugging.Assert(fits, [message])]):
-                noise = tf.random.stateless_normal([tf.identity(count), self.latents], tf.stack([seed, 0]))
+            noise = tf.random.stateless_normal([checked(count, fits, message), self.latents], tf.stack([seed, 0]))
             return images_of(noise, labels)
 
         latents = tf.TensorSpec([None, self.latents], tf.float32, "latents")

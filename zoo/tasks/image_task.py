@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -21,13 +22,17 @@ from zoo.data.trees import Read
 from zoo.errors import ZooError, listed
 from zoo.recipe import Augmentation
 from zoo.spec import ModelSpec, Preprocessing
-from zoo.tasks.base import Item, Task
+from zoo.tasks.base import Item, Task, checked
 
 with epy.lazy_imports():
+    import keras
     import tensorflow as tf
     from PIL import Image
 
     from zoo.data import augmentation as augmentation_ops
+
+MOST_NUMBERS = 2**27  # in the outputs of a layer for one call: 0.5 GB
+MOST_PIXELS_OF_ANY_SIZE = 2**21  # of the images of one call, where the network takes them as they are
 
 Move = Callable[[Any, Any], tuple[Any, Any]]  # images and their masks or None, each example by a map of its own
 
@@ -65,9 +70,14 @@ class ImageTask(Task):
         images = tf.cast(images, tf.float32)
         if augmentation.color_jitter:
             images = augmentation_ops.color_jitter(images, seed, augmentation.color_jitter)
-        return self._moved(
-            (images, *rest), lambda images, masks: augmentation_ops.augment(images, masks, seed, augmentation, turn)
-        )
+        if augmentation.color_pca:
+            images = augmentation_ops.color_pca(images, seed, augmentation.color_pca)
+        window = self.preprocessing.crop_to
+
+        def move(images: tf.Tensor, masks: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor | None]:
+            return augmentation_ops.augment(images, masks, seed, augmentation, turn, window)
+
+        return self._moved((images, *rest), move)
 
     def _moved(self, batch: tuple, move: Move) -> tuple:
         """A batch with its images, and what belongs to their pixels, moved."""
@@ -119,6 +129,16 @@ class ImageTask(Task):
             raise Unusable(f"{pixels.shape[-1]} channels, the network takes {self.channels}")
         return self.serving_inputs(Split(pixels[None]))[0], decoded.notes
 
+    def bounded(self, inputs: tf.Tensor, model: keras.Model) -> tf.Tensor:
+        """The inputs of a call, [B, ...], where they are not too many: the call fails otherwise, before it computes."""
+        most = MOST_NUMBERS // widest(self.served(model))
+        fits, message = tf.shape(inputs)[0] <= most, f"a call takes at most {most} images"
+        if inputs.shape.rank == 4:
+            pixels = MOST_PIXELS_OF_ANY_SIZE if None in self.input_shape else pre.MOST_PIXELS
+            fits &= tf.reduce_prod(tf.cast(tf.shape(inputs)[:3], tf.int64)) <= pixels
+            message += f", together {pixels} pixels"
+        return checked(inputs, fits, message)
+
     def example(self, split: Split, directory: Path) -> str:
         image = split.inputs[0]
         if image.dtype != np.uint8 or image.shape[-1] not in (1, 3):
@@ -140,6 +160,13 @@ class ImageTask(Task):
         return generator.integers(0, 256, shape, dtype=np.uint8)
 
 
+def widest(model: keras.Model) -> int:
+    """The largest number of outputs that a layer has for one image; axes without a fixed length count once."""
+    parts = [layer for layer in model.layers if isinstance(layer, keras.Model)]
+    shapes = [output.shape for operation in model.operations for output in keras.tree.flatten(operation.output)]
+    return max([*map(widest, parts), *(math.prod(axis or 1 for axis in shape[1:]) for shape in shapes)])
+
+
 def image_shape(
     spec: ModelSpec, input_shape: tuple | None, channels: int | None = None, background: int = WHITE
 ) -> tuple[tuple[int | None, ...], Preprocessing]:
@@ -151,7 +178,8 @@ def image_shape(
     """
     shape = tuple(input_shape or spec.input_shape)
     pre.check_channels(channels or shape[-1], shape[-1])
-    return shape, dataclasses.replace(pre.for_input(spec.preprocessing, spec.input_shape, shape), background=background)
+    preprocessing = pre.for_channels(pre.for_input(spec.preprocessing, spec.input_shape, shape), shape[-1])
+    return shape, dataclasses.replace(preprocessing, background=background)
 
 
 def image_size(spec: ModelSpec, input_shape: tuple | None) -> tuple[int, int] | None:

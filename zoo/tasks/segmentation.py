@@ -185,6 +185,7 @@ class MaskTask(ImageTask):
         network = network or self.network(model)
 
         def segment(images: tf.Tensor) -> dict[str, tf.Tensor]:
+            images = self.bounded(images, model)
             probabilities = self.probabilities(network(pre.apply(images, self.preprocessing, self.channels)))
             return {"probabilities": probabilities, self.decided: self.decide(probabilities)}
 

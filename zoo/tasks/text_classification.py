@@ -14,7 +14,7 @@ from zoo.metrics import ACCURACY
 from zoo.options import ClassificationOptions, TaskOptions
 from zoo.recipe import Recipe
 from zoo.spec import ModelSpec
-from zoo.tasks.base import Network, Signatures, graph_function
+from zoo.tasks.base import Network, Signatures, checked, graph_function
 from zoo.tasks.classification import class_outputs, class_summary, compile_classifier, require_classes, require_labels
 from zoo.tasks.text_task import TextTask
 
@@ -23,6 +23,9 @@ with epy.lazy_imports():
     import tensorflow as tf
 
     from zoo import layers as zoo_layers
+
+
+MOST_BYTES = 2**24  # of the texts of a call, each as long as the longest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +93,9 @@ class TextClassification(TextTask):
         tokenizer = self.tokenizer()
 
         def classify(texts: tf.Tensor) -> dict[str, tf.Tensor]:
-            scores = network(self.tokens(tokenizer, texts))
+            together = tf.cast(tf.size(texts), tf.int64) * tf.cast(tf.reduce_max(tf.strings.length(texts)), tf.int64)
+            message = f"a call takes at most {MOST_BYTES} bytes of texts, each as long as the longest"
+            scores = network(self.tokens(tokenizer, checked(texts, together <= MOST_BYTES, message)))
             return class_outputs(self, zoo_layers.probabilities(scores, self.spec.outputs))
 
         function = graph_function(classify, tf.TensorSpec([None], tf.string, "texts"))

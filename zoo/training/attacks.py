@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -43,24 +43,42 @@ def adversarial(
         ZooError: for other tasks than classification of images, and values out of range.
     """
     predictor = source if isinstance(source, Predictor) else Predictor(source)
+    return _changed(_gradient_of(predictor), predictor, images, labels, epsilon, steps)
+
+
+def _gradient_of(predictor: Predictor) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+    """The gradient of the loss by the pixels, for images float32 [B, H, W, C] and the right class ids [B]."""
     task = predictor.task
     if not isinstance(task, tasks.ImageTask) or not predictor.predicts_classes or task.has_masks:
         raise ZooError(f"{task.spec.name} does not classify images: adversarial images need a classifier")
-    if not 0 <= epsilon <= 1 or steps < 1:
-        raise ZooError(f"epsilon must be from 0 to 1 and steps at least 1, not {epsilon} and {steps}")
-    network, scale = task.network(predictor.model), 255.0
-    labels = predictor(images)["class_ids"] if labels is None else labels
+    network = task.network(predictor.model)
 
-    @tf.function(autograph=False)
+    @tf.function(autograph=False, reduce_retracing=True)
     def gradient(pixels: tf.Tensor, right: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape() as tape:
             tape.watch(pixels)
-            scores = network(pre.apply(pixels, task.preprocessing, task.channels))
+            outputs = network(pre.apply(pixels, task.preprocessing, task.channels))
+            scores = tf.nest.flatten(outputs)[0]  # features may follow
             likely = tf.gather(zoo_layers.probabilities(scores, task.spec.outputs), right, batch_dims=1)
             loss = -tf.reduce_sum(tf.math.log(likely + 1e-12))
         return tape.gradient(loss, pixels)
 
-    done, size = [], fitting_batch(images.shape, 256)
+    return gradient
+
+
+def _changed(
+    gradient: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
+    predictor: Predictor,
+    images: np.ndarray,
+    labels: np.ndarray | None,
+    epsilon: float,
+    steps: int,
+) -> np.ndarray:
+    """What `adversarial` returns."""
+    if not 0 <= epsilon <= 1 or steps < 1:
+        raise ZooError(f"epsilon must be from 0 to 1 and steps at least 1, not {epsilon} and {steps}")
+    labels = predictor(images)["class_ids"] if labels is None else labels
+    done, size, scale = [], fitting_batch(images.shape, 256), 255.0
     for first in range(0, len(images), size):
         start = tf.constant(images[first : first + size], tf.float32)
         right = tf.constant(labels[first : first + size], tf.int64)
@@ -97,9 +115,9 @@ def adversarial_accuracy(
     if split not in dataset.splits:
         raise unknown("split", split, dataset.splits)
     examples = dataset.splits[split].sample(count)
-    rows = []
+    rows, gradient = [], _gradient_of(predictor)
     for epsilon in epsilons:
-        images = adversarial(predictor, examples.inputs, examples.targets, epsilon=epsilon, steps=steps)
+        images = _changed(gradient, predictor, np.asarray(examples.inputs), examples.targets, epsilon, steps)
         right = predicted_class_ids(predictor, Split(images, examples.targets)) == examples.targets
         rows.append({"epsilon": float(epsilon), "accuracy": float(np.mean(right))})
     return rows

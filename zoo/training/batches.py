@@ -6,15 +6,17 @@ import dataclasses
 import math
 from typing import Any
 
+import numpy as np
 from etils import epy
 
 from zoo import registry
-from zoo.data import Dataset, Split
+from zoo.data import Dataset, Split, streamed
 from zoo.data import load as load_data
 from zoo.data.sources import NAMED
+from zoo.data.streamed import Streamed
 from zoo.errors import ZooError
 from zoo.options import ClassificationOptions, SegmentationOptions
-from zoo.recipe import Recipe
+from zoo.recipe import Augmentation, Recipe
 from zoo.spec import ModelSpec
 from zoo.tasks import ImageTask, Task, image_size
 
@@ -23,26 +25,40 @@ with epy.lazy_imports():
 
     from zoo.data import augmentation as augmentation_ops
 
+EXAMPLES_OF_COLORS = 1_000  # of the training data, by which color variations are measured
 LARGEST_BATCH = 2**20  # pixels that a network is evaluated on at once
 
 
-def load_for(spec: ModelSpec, input_shape: tuple | None, recipe: Recipe, data: Any, **options: Any) -> Dataset:
+def load_for(
+    spec: ModelSpec,
+    input_shape: tuple | None,
+    recipe: Recipe,
+    data: Any,
+    *,
+    fold: tuple[int, int] | None = None,
+    **options: Any,
+) -> Dataset:
     """A data set as a network takes it: image files resized to its input, without the class that the recipe ignores and
     the labels that it leaves out.
 
     A user's own data set with the name of one that references report on gets another name: their scores do not compare.
 
     Args:
+        fold: number and count, to get that fold of the data set, see `Dataset.fold`.
         options: further ones of `zoo.data.load`.
     """
+    if fold is not None:
+        options["hold_out"] = False
     ignored_class = recipe.options.ignored_class if isinstance(recipe.options, SegmentationOptions) else None
     dataset = load_data(
         data,
         image_size=image_size(spec, input_shape),
+        crop=spec.preprocessing.fit == "crop",
         ignored_class=ignored_class,
         background=recipe.background,
         **options,
     )
+    dataset = dataset if fold is None else dataset.fold(*fold)
     if isinstance(recipe.options, ClassificationOptions) and not dataset.whole:  # for evaluation alone all labels count
         few, seed = recipe.options.labels_per_class, recipe.options.labels_seed
         dataset = dataset if few is None else dataset.with_labels(few, seed)
@@ -62,7 +78,7 @@ def training_batches(
     Raises:
         ZooError: where a batch cannot be shared evenly among the replicas.
     """
-    arrays = [tf.constant(array) for array in task.examples(split, recipe.options)]
+    arrays = [streamed.in_graph(array) for array in task.examples(split, recipe.options)]
     patches, copies = recipe.augmentation.patches, augmentation_ops.expansion(recipe.augmentation)
     if patches and not (isinstance(task, ImageTask) and task.has_masks):
         raise ZooError(f"patches are drawn from images with masks: {task.spec.task} takes whole examples")
@@ -74,7 +90,17 @@ def training_batches(
             "choose another batch_size or fewer devices"
         )
     steps = examples * copies // batch_size  # a shorter last batch would weigh more, and starve a replica
-    varied = recipe.augmentation != type(recipe.augmentation)(fill=recipe.augmentation.fill, patches=patches)
+    augmentation = recipe.augmentation
+    if augmentation.on_inputs and not (isinstance(task, ImageTask) and not task.has_masks):
+        raise ZooError(f"cutout and mixup are for images with one class each: {task.spec.task} has others")
+    if augmentation.color_pca:
+        colors = augmentation_ops.fitted(
+            augmentation.color_pca, np.asarray(split.sample(EXAMPLES_OF_COLORS).inputs)[:, ::4, ::4]
+        )
+        augmentation = dataclasses.replace(augmentation, color_pca=colors)
+    varied = augmentation != Augmentation(
+        fill=augmentation.fill, patches=patches, cutout=augmentation.cutout, mixup=augmentation.mixup
+    )
 
     side = tf.random.stateless_uniform([examples], [seed, 1], 0, 2, tf.int32)  # on which an image is shown first
 
@@ -88,12 +114,10 @@ def training_batches(
         if patches:
             batch = augmentation_ops.random_patches(arrays, index % examples, key, patches, len(task.classes))
         else:
-            batch = tuple(tf.gather(array, index % examples) for array in arrays)
+            batch = tuple(streamed.gather(array, index % examples) for array in arrays)
         if varied:
-            batch = task.augment(
-                batch, key, recipe.augmentation, index // examples, tf.gather(side, index % examples) + epoch
-            )
-        return task.network_batch(*batch)
+            batch = task.augment(batch, key, augmentation, index // examples, tf.gather(side, index % examples) + epoch)
+        return augmentation_ops.vary_inputs(task.network_batch(*batch), key, augmentation)
 
     epochs = tf.data.Dataset.range(first_epoch, recipe.epochs, output_type=tf.int32)
     batches = epochs.flat_map(epoch_batches).map(load_batch, tf.data.AUTOTUNE, deterministic=True)
@@ -130,6 +154,11 @@ def evaluation_batches(task: Task, split: Split, *, batch_size: int = 256, repli
     size = next(fitting, None)
     if size is None:
         raise ZooError(f"{examples} examples cannot be shared among {replicas} devices: validate on more")
-    dataset = tf.data.Dataset.from_tensor_slices(arrays).batch(size)
+    if isinstance(arrays[0], Streamed):
+        parts = [streamed.in_graph(array) for array in arrays]
+        dataset = tf.data.Dataset.range(examples).batch(size)
+        dataset = dataset.map(lambda index: tuple(streamed.gather(part, index) for part in parts), tf.data.AUTOTUNE)
+    else:
+        dataset = tf.data.Dataset.from_tensor_slices(arrays).batch(size)
     plain = tf.autograph.experimental.do_not_convert(task.network_batch)  # converting takes longer than tracing
     return dataset.map(plain, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)

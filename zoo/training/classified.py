@@ -7,6 +7,7 @@ import dataclasses
 import io
 import math
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ with epy.lazy_imports():
     from PIL import Image
     from sklearn import metrics
 
+MOST_IMAGES = 50  # of the errors in a run's report
 BINS = 15  # of the calibration error: Guo et al. 2017, On Calibration of Modern Neural Networks, section 5
 
 
@@ -97,41 +99,51 @@ def _or_none(share: float) -> float | None:
     return None if math.isnan(share) else share
 
 
-def write_errors(directory: Path, split: Split, classified: Classified) -> int:
+def write_report(directory: Path, split: Split, classified: Classified) -> None:
+    """Write `confusion.csv`, see `Classified.as_csv`, and the examples that were predicted wrongly, see `write_errors`,
+    with the images of the `MOST_IMAGES` most confident errors. A folder that exists is replaced."""
+    shutil.rmtree(directory, ignore_errors=True)
+    with written(directory) as temporary:
+        temporary.mkdir()
+        (temporary / "confusion.csv").write_text(classified.as_csv(), encoding="utf-8")
+        _write_errors(temporary, split, classified, MOST_IMAGES)
+
+
+def write_errors(directory: Path, split: Split, classified: Classified) -> None:
     """Write the examples that were predicted wrongly: `errors.csv` with their names, true and predicted classes and
     probabilities, the most confident first; and of images a PNG file each, as the network saw it, in a folder
     `TRUE_as_PREDICTED`.
-
-    Returns:
-        The number of errors.
 
     Raises:
         ZooError: for a folder that exists and is not empty, or cannot be written.
     """
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise ZooError(f"{directory} exists and is not empty: give a new folder for the errors")
-    errors, predicted = classified.errors(), classified.predicted
-    are_images = split.inputs.dtype == np.uint8 and split.inputs.shape[-1] in (1, 3)
     if directory.exists():
         directory.rmdir()
     with written(directory) as temporary:
         temporary.mkdir()
-        with (temporary / "errors.csv").open("w", newline="", encoding="utf-8") as file:
-            table = csv.writer(file, lineterminator="\n")
-            table.writerow(["input", "file", "true", "predicted", "probability"])
-            for rank, number in enumerate(errors.tolist(), start=1):
-                true, wrong = (classified.classes[ids[number]] for ids in (classified.labels, predicted))
-                text = split.inputs[number] if split.inputs.ndim == 1 else f"example {number}"
-                name = text if split.names is None else split.names[number]
-                place = ""
-                if are_images:
-                    place = f"{_plain(true)}_as_{_plain(wrong)}/{rank:04d}_{_plain(Path(str(name)).stem)}.png"
-                    (temporary / place).parent.mkdir(exist_ok=True)
-                    image = split.inputs[number]
-                    Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(temporary / place)
-                probability = float(classified.probabilities[number].max())
-                table.writerow([name, place, true, wrong, f"{probability:.4f}"])
-    return len(errors)
+        _write_errors(temporary, split, classified)
+
+
+def _write_errors(directory: Path, split: Split, classified: Classified, most_images: int | None = None) -> None:
+    errors, predicted = classified.errors(), classified.predicted
+    are_images = split.inputs.dtype == np.uint8 and split.inputs.shape[-1] in (1, 3)
+    with (directory / "errors.csv").open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(["input", "file", "true", "predicted", "probability"])
+        for rank, number in enumerate(errors.tolist(), start=1):
+            true, wrong = (classified.classes[ids[number]] for ids in (classified.labels, predicted))
+            text = split.inputs[number] if split.inputs.ndim == 1 else f"example {number}"
+            name = text if split.names is None else split.names[number]
+            place = ""
+            if are_images and rank <= (most_images or rank):
+                place = f"{_plain(true)}_as_{_plain(wrong)}/{rank:04d}_{_plain(Path(str(name)).stem)}.png"
+                (directory / place).parent.mkdir(exist_ok=True)
+                image = split.inputs[number]
+                Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(directory / place)
+            probability = float(classified.probabilities[number].max())
+            table.writerow([name, place, true, wrong, f"{probability:.4f}"])
 
 
 def _plain(name: str) -> str:

@@ -81,9 +81,8 @@ def examine(
     dataset = task.select(dataset)
     chosen = dataset.splits[part].labeled()
     scores = evaluate_splits(task, predictor.model, {part: chosen}, predictor.recipe)[part]
-    classified = None
-    if predictor.predicts_classes and chosen.targets is not None and chosen.targets.ndim == 1:
-        classified = Classified(task.classes, chosen.targets, _outputs(predictor, chosen, "probabilities"))
+    classified = classify(predictor, chosen)
+    if classified is not None:
         levels = [float(image.mean()) for image in chosen.inputs] if chosen.inputs.dtype == np.uint8 else []
         if words := predictor.brightness_warning(levels):
             note(words)
@@ -91,6 +90,13 @@ def examine(
         right = predicted_class_ids(averaged, chosen) == chosen.targets
         scores["averaged_accuracy"] = float(np.mean(right))
     return Evaluation(name, chosen, scores, classified)
+
+
+def classify(predictor: Predictor, split: Split) -> Classified | None:
+    """The predictions for labeled examples that have one class each; None for other tasks."""
+    if not predictor.predicts_classes or split.targets is None or split.targets.ndim != 1:
+        return None
+    return Classified(predictor.task.classes, split.targets, _outputs(predictor, split, "probabilities"))
 
 
 def _part(dataset: Dataset, split: str | None) -> tuple[str, str]:
@@ -139,7 +145,6 @@ def predicted_class_ids(predictor: Predictor, split: Split) -> np.ndarray:
 
 def _outputs(predictor: Predictor, split: Split, name: str) -> np.ndarray:
     """An output of `serving_default` for all examples of a split."""
-    inputs = predictor.task.serving_inputs(split)
-    batch_size = fitting_batch(inputs.shape, 256)
-    parts = (inputs[start : start + batch_size] for start in range(0, len(inputs), batch_size))
-    return np.concatenate([predictor(part)[name] for part in parts])
+    batch_size = fitting_batch(split.inputs.shape, 256)
+    parts = (split.take(slice(start, start + batch_size)) for start in range(0, len(split), batch_size))
+    return np.concatenate([predictor(predictor.task.serving_inputs(part))[name] for part in parts])

@@ -42,6 +42,16 @@ def training_curves(rows: list[dict[str, float]], task: Task, best_epoch: int, p
     figure.savefig(path, dpi=100)
 
 
+def accuracy_by_epsilon(rows: list[dict[str, float]], title: str, path: Path) -> None:
+    """Plot the accuracy on adversarial images against the largest change of a pixel."""
+    figure = Figure(figsize=(5, 3.6), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([row["epsilon"] for row in rows], [row["accuracy"] for row in rows], marker="o")
+    axes.set(xlabel="epsilon, as a share of the full scale", ylabel="accuracy", ylim=(0, 1), title=title)
+    axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=100)
+
+
 def search(trials: Sequence[Trial], space: Mapping[str, Range], metric: Metric, path: Path) -> None:
     """Plot the trials of a search, the best ones first, as lines through their values; and how much of the score each
     value explains, by the mean decrease of impurity in a forest of regression trees."""

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from zoo.data import Dataset
-from zoo.errors import listed
-from zoo.tasks import Task
+from zoo.errors import listed, note
+from zoo.tasks import ImageTask, Task
 
 FAR = 0.1  # chosen: a share of the training examples that is this far above that of the validation examples
 
@@ -24,6 +24,18 @@ def class_counts(dataset: Dataset) -> str:
     counts = np.bincount(labels, minlength=len(dataset.classes))
     named = listed((f"{name} {count:,}" for name, count in zip(dataset.classes, counts, strict=True)), 20)
     return f"{dataset.name}: {sizes}; classes in train: {named}" + (f", without a label {without:,}" if without else "")
+
+
+def note_conversion(task: Task, dataset: Dataset) -> None:
+    """A note where color images become gray for the network, or gray ones colored."""
+    if not isinstance(task, ImageTask) or dataset.shape[-1] == task.channels:
+        return
+    height, width, _ = (side or "H" for side in task.input_shape)
+    become = "color images become gray" if task.channels == 1 else "gray images become images of three equal channels"
+    note(
+        f"{dataset.name}: {become}, as the network takes them; --input-shape {height},{width},{dataset.shape[-1]} "
+        "gives it another first layer"
+    )
 
 
 def of_run(task: Task, dataset: Dataset, rows: Sequence[Mapping[str, Any]], best_epoch: int) -> list[str]:

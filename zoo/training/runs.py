@@ -24,9 +24,10 @@ from zoo.artifacts import schema
 from zoo.data import Dataset
 from zoo.errors import ZooError
 from zoo.files import naming, read_json, write_json
-from zoo.recipe import Recipe, Schedule, from_dict
+from zoo.recipe import Augmentation, Recipe, Schedule, from_dict
 from zoo.spec import Preprocessing
 from zoo.training.batches import load_for
+from zoo.training.classified import Classified
 from zoo.weights import assign, load_arrays, named_weights
 
 with epy.lazy_imports():
@@ -44,6 +45,7 @@ class Run:
     Attributes:
         model: the network with the weights of the best epoch.
         record: the content of `run.json`: what identifies the run, and its results.
+        classified: predictions on the test split, where a classifier was fine-tuned in this process.
     """
 
     directory: Path
@@ -51,6 +53,7 @@ class Run:
     model: keras.Model
     recipe: Recipe
     record: dict[str, Any]
+    classified: Classified | None = None
 
     @property
     def history(self) -> list[dict[str, Any]]:
@@ -98,6 +101,12 @@ def describe_run(task: tasks.Task, dataset: Dataset, recipe: Recipe, **settings:
     }
 
 
+def directory_of(out: str | os.PathLike | None, name: str, fold: tuple[int, int] | None) -> Path:
+    """The directory of a run: `out`, or else `runs/NAME`; of a fold a folder within it."""
+    directory = Path(out or Path("runs") / name)
+    return directory if fold is None else directory / f"fold{fold[0]}"
+
+
 @contextlib.contextmanager
 def open_run(directory: Path, record: Mapping[str, Any]) -> Iterator[None]:
     """Make the directory of a run, or find the same run in it, which no other process writes within the context. A
@@ -130,6 +139,8 @@ def _content(directory: Path, record: Mapping[str, Any]) -> dict[str, Any] | Non
     if not path.exists():
         return {**record, "provenance": provenance()}
     found = _completed(read_json(path))
+    new = {key: value for key, value in record["model"].items() if not value}  # that a later release added
+    found["model"] = {**new, **found.get("model", {})}
     if extended := _extended(found, record):
         return extended
     if changed := [key for key in record if found.get(key) != record[key]]:
@@ -140,9 +151,10 @@ def _content(directory: Path, record: Mapping[str, Any]) -> dict[str, Any] | Non
 
 
 def _completed(record: dict[str, Any]) -> dict[str, Any]:
-    """A record with the defaults of keys that a later release added to recipes and preprocessing."""
-    parts = [(record.get("recipe", {}), Recipe), (record.get("model", {}).get("preprocessing", {}), Preprocessing)]
-    for part, kind in parts:
+    """A record with the defaults of keys that a later release added to recipes, augmentation and preprocessing."""
+    recipe = record.get("recipe", {})
+    parts = [(recipe, Recipe), (recipe.get("augmentation", {}), Augmentation)]
+    for part, kind in [*parts, (record.get("model", {}).get("preprocessing", {}), Preprocessing)]:
         added = [field for field in dataclasses.fields(kind) if field.name not in part]
         known = [field for field in added if isinstance(field.default, str | int | float | tuple | None)]
         part |= {field.name: json.loads(json.dumps(field.default)) for field in known}
@@ -189,7 +201,8 @@ def data_of(
         ZooError: where it is not found, or differs from the record's fingerprint.
     """
     name = record["data"]["name"]
-    dataset = task.select(load_for(task.spec, task.input_shape, recipe, data or name))
+    fold = record.get("fold")
+    dataset = task.select(load_for(task.spec, task.input_shape, recipe, data or name, fold=fold))
     if dataset.fingerprint != record["data"].get("fingerprint"):
         raise ZooError(f"{dataset.name} is not the data set {name} of the run: its fingerprint differs")
     return dataset

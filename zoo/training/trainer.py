@@ -27,7 +27,7 @@ from zoo.training.evaluation import evaluate_splits
 from zoo.training.normalization import measure_normalization
 from zoo.training.optimizers import NOTHING_GIVEN, Given, keeps_average, optimizer_maker, optimizers_of, split_given
 from zoo.training.randomness import dtype_policy, seeded
-from zoo.training.runs import RUN_FILE, WEIGHTS_FILE, Run, describe_run, open_run
+from zoo.training.runs import RUN_FILE, WEIGHTS_FILE, Run, describe_run, directory_of, open_run
 from zoo.weights import assign, named_weights, save_arrays
 
 with epy.lazy_imports():
@@ -52,6 +52,7 @@ def train(
     input_shape: tuple | None = None,
     arguments: Mapping[str, Any] | None = None,
     strict: bool = False,
+    fold: tuple[int, int] | None = None,
     optimizer: Any = None,
     loss: Any = None,
     metrics: Sequence[Any] = (),
@@ -71,6 +72,7 @@ def train(
         deterministic: the same seed gives the same bytes of weights; slower.
         arguments: builder arguments in place of the spec's, such as `{"width": 16}`.
         strict: raise for files in a folder or archive that are not read, see `zoo.data.load`.
+        fold: number and count, to train on that fold of the data alone, see `zoo.cross_validate`.
         optimizer: a Keras optimizer (it is copied) in place of the recipe's and all of its settings; the recipe's
             schedule multiplies its learning rate. Or a name, which is a change of the recipe's key.
         loss: a Keras loss in place of the recipe's. Or a name, which is a change of the recipe's key.
@@ -94,15 +96,18 @@ def train(
     given, keys = split_given(optimizer, loss, metrics, callbacks)
     recipe = tasks.with_options(recipe, kind, spec.task).replace(**{**changes, **keys})
     devices_strategy = strategy(devices)
-    dataset = load_for(spec, input_shape, recipe, data, strict=strict)
+    dataset = load_for(spec, input_shape, recipe, data, strict=strict, fold=fold)
     task = kind.from_data(spec, dataset, input_shape, **{**recipe.arguments, **arguments})
-    directory = Path(out or Path("runs") / f"{spec.name}.{dataset.name}.{recipe_name}-{seed}")
+    directory = directory_of(out, f"{spec.name}.{dataset.name}.{recipe_name}-{seed}", fold)
     record = describe_run(task, dataset, recipe, seed=seed, deterministic=deterministic, devices=devices)
     record["recipe_name"] = recipe_name
+    if fold is not None:
+        record["fold"] = fold
     usual = {**spec.arguments, **recipe.arguments}
     if variant := {key: value for key, value in arguments.items() if plain(usual.get(key)) != value}:
         record["variant"] = variant
     say(remarks.class_counts(dataset))
+    remarks.note_conversion(task, dataset)
     if described := given.describe():
         record["given_in_python"] = described
     with seeded(seed, deterministic), contextlib.ExitStack() as opened:

@@ -1,0 +1,193 @@
+"""Photographs: images a second of training against plain Keras and plain PyTorch, and of the input pipeline against
+`keras.utils.image_dataset_from_directory`.
+
+    pip install torch                        (left out where it is not installed)
+    python benchmarks/photographs.py
+
+All train the same network on the same images in memory, with the same optimizer, loss and batch size, for a fixed
+number of steps; PyTorch's optimizer is SGD with momentum. The trainer of this package takes its images as stored,
+Keras and PyTorch take floats. The pipelines read the same JPEG files from disk and flip, rotate and shift them: batches
+of floats of the network's size.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import importlib.util
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+import tensorflow as tf
+from common import interleaved, ratios, write_results
+from streaming import make
+
+import zoo
+from zoo import tasks
+from zoo.data import Dataset, Split
+from zoo.tasks.losses import classification_loss
+from zoo.training import optimizers
+from zoo.training.batches import load_for, training_batches
+
+HAS_TORCH = importlib.util.find_spec("torch") is not None
+STEPS = {"alexnet_small": 20, "airbench93": 3, "catdog_cnn": 20, "alexnet": 2}  # that are timed, after two
+BATCH = {"alexnet": 16, "airbench93": 256}  # fewer than the recipe's where an epoch would take too long
+GOALS = {"zoo / keras": 1.0, "pipeline zoo / keras": 1.5}
+AFFINE = {"affine": {"rotation": 15.0, "translation": 0.1}, "flip_crop": {"pad": 0}}
+
+
+def timed(step: Callable[[], Any], steps: int, images: int) -> float:
+    """Images a second of a number of steps, each of `images`, after one that traces."""
+    step()
+    start = time.perf_counter()
+    for _ in range(steps):
+        step()
+    return steps * images / (time.perf_counter() - start)
+
+
+def training(name: str, repeats: int, steps: int) -> dict[str, Any]:
+    """Images a second of each contender for one network, and the ratios within each round."""
+    spec = zoo.get_spec(name)
+    height, width = (spec.preprocessing.size or spec.input_shape[:2]) or (32, 32)
+    batch = BATCH.get(name, spec.recipe().batch_size)
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 256, (2 * batch, height, width, spec.input_shape[-1]), dtype=np.uint8)
+    split = Split(images, np.arange(2 * batch) % spec.classes)
+    data = Dataset("noise", dict.fromkeys(("train", "validation", "test"), split), tuple(map(str, range(spec.classes))))
+    task = tasks.get_task(spec.task).from_data(spec, data)
+    recipe = task.with_options(spec.recipe()).replace(batch_size=batch, augmentation={}, epochs=10_000, lookahead=None)
+    ours = task.compile(task.build(), recipe, lambda: optimizers.make_optimizer(recipe))
+    batches = iter(training_batches(task, split, recipe, seed=0)[0])
+    inputs, targets = (part.numpy() for part in task.network_batch(*(tf.constant(a) for a in task.examples(split))))
+    theirs = task.build()
+    theirs.compile(optimizers.make_optimizer(recipe), classification_loss(recipe.loss, 0.0), metrics=["accuracy"])
+    plain = tf.data.Dataset.from_tensor_slices((inputs, targets)).shuffle(len(inputs)).repeat().batch(batch)
+    plain_batches = iter(plain.prefetch(tf.data.AUTOTUNE))
+    contenders = {
+        "zoo": lambda: timed(lambda: ours.train_on_batch(*next(batches)), steps, batch),
+        "keras": lambda: timed(lambda: theirs.train_on_batch(*next(plain_batches)), steps, batch),
+    }
+    if HAS_TORCH and name in TORCH:
+        contenders["pytorch"] = torch_contender(name, inputs, split.targets, batch, steps)
+    measured = interleaved(contenders, repeats)
+    others = [other for other in contenders if other != "zoo"]
+    return {
+        "images_per_second": measured,
+        "batch": batch,
+        "ratios": {f"zoo / {other}": ratios(measured, "zoo", other) for other in others},
+    }
+
+
+def torch_contender(name: str, inputs: np.ndarray, labels: Any, batch: int, steps: int) -> Callable[[], float]:
+    """The same training in PyTorch, eagerly, on tensors in memory, channels last."""
+    import torch
+
+    images = torch.from_numpy(inputs).permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
+    targets = torch.from_numpy(labels.astype(np.int64))
+    network = TORCH[name](torch.nn).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.9)
+
+    def step() -> None:
+        index = torch.randint(len(images), (batch,))
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(network(images[index]), targets[index]).backward()
+        optimizer.step()
+
+    return lambda: timed(step, steps, batch)
+
+
+def _catdog(nn: Any) -> Any:
+    layers: list[Any] = []
+    for before, filters in ((3, 32), (32, 32), (32, 64)):
+        layers += [nn.Conv2d(before, filters, 3, padding=1), nn.MaxPool2d(2), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(16 * 16 * 64, 128), nn.ReLU(), nn.Linear(128, 2))
+
+
+def _airbench93(nn: Any) -> Any:
+    layers: list[Any] = [nn.Conv2d(3, 24, 2), nn.GELU()]
+    before = 24
+    for width in (64, 128, 128):
+        layers += [
+            nn.Conv2d(before, width, 3, padding=1, bias=False),
+            nn.MaxPool2d(2),
+            nn.BatchNorm2d(width),
+            nn.GELU(),
+        ]
+        layers += [nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.GELU()]
+        before = width
+    return nn.Sequential(*layers, nn.MaxPool2d(3), nn.Flatten(), nn.Linear(before, 10, bias=False))
+
+
+TORCH: dict[str, Callable[[Any], Any]] = {"catdog_cnn": _catdog, "airbench93": _airbench93}
+
+
+def pipeline(count: int, repeats: int, name: str = "catdog_cnn") -> dict[str, Any]:
+    """Images a second from JPEG files to augmented batches."""
+    spec = zoo.get_spec(name)
+    recipe = tasks.with_options(spec.recipe(), tasks.get_task(spec.task), spec.task)
+    recipe = recipe.replace(augmentation=AFFINE, epochs=10_000)
+    height, width, _ = spec.input_shape
+    with tempfile.TemporaryDirectory() as folder:
+        make(Path(folder, "photos"), count)
+        os.environ["ZOO_CACHE_GB"] = "0"  # decoded in each epoch, as Keras does
+        data = load_for(spec, None, recipe, str(Path(folder, "photos")))
+        task = tasks.get_task(spec.task).from_data(spec, data)
+        ours = training_batches(task, data.splits["train"], recipe, seed=0)[0]
+        random = keras.Sequential(
+            [
+                keras.layers.RandomFlip("horizontal"),
+                keras.layers.RandomRotation(15 / 360),
+                keras.layers.RandomTranslation(0.1, 0.1),
+                keras.layers.Rescaling(1 / 255),
+            ]
+        )
+        files = keras.utils.image_dataset_from_directory(
+            Path(folder, "photos"), image_size=(height, width), batch_size=recipe.batch_size, label_mode="categorical",
+            verbose=False,
+        )  # fmt: skip
+        keras_batches = files.repeat().map(lambda x, y: (random(x, training=True), y), tf.data.AUTOTUNE)
+        theirs = keras_batches.prefetch(tf.data.AUTOTUNE)
+        steps = max(count // recipe.batch_size, 1)
+        measured = interleaved(
+            {
+                "zoo": lambda: timed(functools.partial(next, iter(ours)), steps, recipe.batch_size),
+                "keras": lambda: timed(functools.partial(next, iter(theirs)), steps, recipe.batch_size),
+            },
+            repeats,
+        )
+    return {"images_per_second": measured, "ratios": {"zoo / keras": ratios(measured, "zoo", "keras")}}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="*", default=[*STEPS], choices=STEPS, help="networks that are trained")
+    parser.add_argument("--images", type=int, default=640, help="JPEG files of the pipeline")
+    parser.add_argument("--repeats", type=int, default=3, help="rounds")
+    parser.add_argument("--quick", action="store_true", help="a smoke run of one network that writes nothing")
+    options = parser.parse_args()
+    if options.quick:
+        options.models, options.images, options.repeats = ["catdog_cnn"], 64, 1
+    results: dict[str, Any] = {}
+    for name in options.models:
+        row = results[name] = training(name, options.repeats, 1 if options.quick else STEPS[name])
+        speeds = ", ".join(f"{key} {each['median']:,.1f}" for key, each in row["images_per_second"].items())
+        figures = ", ".join(f"{key} {ratio['median']:.2f}" for key, ratio in row["ratios"].items())
+        print(f"{name}, batch {row['batch']}: {speeds} images/s; {figures}", flush=True)
+    row = results["pipeline"] = pipeline(options.images, options.repeats)
+    speeds = ", ".join(f"{key} {each['median']:,.1f}" for key, each in row["images_per_second"].items())
+    print(f"pipeline: {speeds} images/s; zoo / keras {row['ratios']['zoo / keras']['median']:.2f}")
+    if not options.quick:
+        print(write_results("photographs", {"torch": HAS_TORCH, "goals": GOALS, "results": results}))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,114 @@
+"""Streaming: peak memory and images a second of training on JPEG files that are decoded in each epoch, against the same
+files in memory.
+
+    python benchmarks/streaming.py                       # 1,000 and 50,000 images, which takes hours and 5 GB of disk
+    python benchmarks/streaming.py --counts 200 1000     # small
+
+Each measurement is a process of its own that loads the folder and trains `catdog_cnn`; its peak is the largest resident
+memory that the kernel has counted, above that of a process that trains on 64 images.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+from common import write_results
+from PIL import Image
+
+LEAST = 64  # images of the process that the others are compared with
+MODEL = "catdog_cnn"
+SIDE = (375, 500)  # height and width of the files
+
+
+def make(folder: Path, count: int) -> None:
+    """Write JPEG files of noise with structure, half of them for each of two classes."""
+    generator = np.random.default_rng(0)
+    small = generator.integers(0, 256, (64, *(side // 25 for side in SIDE), 3), dtype=np.uint8)
+    for number in range(count):
+        path = folder / ("cat", "dog")[number % 2] / f"{number:06}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image = Image.fromarray(np.roll(small[number % 64], number // 64, axis=1))
+        image.resize(SIDE[::-1], Image.Resampling.BICUBIC).save(path, quality=90)
+
+
+def measure(folder: str, steps: int) -> None:
+    """Load the folder, train for some steps, and print what it took."""
+    import keras
+
+    import zoo
+    from zoo import tasks
+    from zoo.training.batches import load_for, training_batches
+
+    spec = zoo.get_spec(MODEL)
+    recipe = tasks.with_options(spec.recipe(), tasks.get_task(spec.task), spec.task)
+    start = time.perf_counter()
+    data = load_for(spec, None, recipe, folder)
+    loaded = time.perf_counter() - start
+    task = tasks.get_task(spec.task).from_data(spec, data)
+    model = task.compile(task.build(), recipe, lambda: keras.optimizers.Adam(recipe.learning_rate))
+    batches, _ = training_batches(task, data.splits["train"], recipe, seed=0)
+    iterator = iter(batches)
+    for _ in range(2):
+        model.train_on_batch(*next(iterator))
+    start = time.perf_counter()
+    for _ in range(steps):
+        model.train_on_batch(*next(iterator))
+    rate = steps * recipe.batch_size / (time.perf_counter() - start)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    print(json.dumps({"images_per_second": rate, "seconds_to_load": loaded, "peak_bytes": peak}))
+
+
+def in_process(folder: Path, steps: int, gigabytes: str) -> dict[str, float]:
+    """`measure` in a process of its own with a budget for decoded images."""
+    command = [sys.executable, __file__, "--measure", str(folder), "--steps", str(steps)]
+    environment = {**os.environ, "ZOO_CACHE_GB": gigabytes}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--counts", type=int, nargs="+", default=[1_000, 50_000], help="numbers of images")
+    parser.add_argument("--steps", type=int, default=30, help="steps of training that are timed")
+    parser.add_argument("--quick", action="store_true", help="a smoke run that writes nothing")
+    parser.add_argument("--measure", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.measure:
+        measure(arguments.measure, arguments.steps)
+        return
+    counts, steps = ([LEAST, 2 * LEAST], 1) if arguments.quick else (arguments.counts, arguments.steps)
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        make(Path(folder, "least"), LEAST)
+        least = in_process(Path(folder, "least"), steps, "1000")["peak_bytes"]
+        for count in counts:
+            make(Path(folder, str(count)), count)
+            one, other = (in_process(Path(folder, str(count)), steps, gigabytes) for gigabytes in ("0", "1000"))
+            ratio = one["images_per_second"] / other["images_per_second"]
+            rows.append({"images": count, "streamed": one, "in_memory": other, "rate_ratio": ratio})
+            for name, found in (("streamed", one), ("in memory", other)):
+                above = (found["peak_bytes"] - least) / 1e6
+                print(
+                    f"{count:>7,} images {name:<10} {found['images_per_second']:7.1f} images/s, {above:8.1f} MB above "
+                    f"{LEAST} images, {found['seconds_to_load']:.1f} s to load"
+                )
+            print(f"{count:>7,} images: streaming trains at {ratio:.2f} of the rate in memory")
+    if not arguments.quick:
+        print(write_results("streaming", {"model": MODEL, "steps": steps, "least_peak_bytes": least, "rows": rows}))
+
+
+if __name__ == "__main__":
+    main()
