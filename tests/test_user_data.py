@@ -13,12 +13,16 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from fastapi.testclient import TestClient
 from PIL import Image
 
 import zoo
 from zoo import preprocessing
 from zoo.data import load, rasters
 from zoo.data.decoding import decode_bands, decode_image
+from zoo.serving.limits import Limits
+from zoo.serving.models import Catalog
+from zoo.serving.server import create_app
 from zoo.spec import Preprocessing
 
 UPRIGHT = np.zeros((6, 8, 3), np.uint8)  # red at the top left, blue at the bottom: it looks different in each turn
@@ -234,10 +238,11 @@ def trained(making):
 IN_COLOR = [name for name in FORMATS if np.array_equal(SEEN[name], UPRIGHT) or "CMYK" in name]
 
 
-def test_every_format_is_read_alike_in_training_prediction_and_serving(trained, capsys):
-    testclient = pytest.importorskip("fastapi.testclient")
-    from zoo.serving import server
+def serving(path):
+    return TestClient(create_app(Catalog([str(path)], Limits()), Limits()))
 
+
+def test_every_format_is_read_alike_in_training_prediction_and_serving(trained, capsys):
     _, predictor, path = trained
     Path("all/blue").mkdir(parents=True)
     Path("all/green").mkdir()
@@ -255,9 +260,10 @@ def test_every_format_is_read_alike_in_training_prediction_and_serving(trained, 
     assert capsys.readouterr().err.count(NOTE) >= 4
     in_memory = zoo.predict(predictor, [FORMATS[name][0] for name in names])
     expected = [predictor(np.broadcast_to(SEEN[name], (1, 6, 8, 3)))["probabilities"][0] for name in names]
-    client = testclient.TestClient(server.create_app({"colors": path}))
     request = [{"b64": base64.b64encode(FORMATS[name][0]).decode()} for name in names]
-    answer = client.post("/v1/models/colors:predict", json={"signature_name": "encoded_images", "instances": request})
+    with serving(path) as client:
+        body = {"signature_name": "encoded_images", "instances": request}
+        answer = client.post("/v1/models/mlp_784_30_10.colors:predict", json=body)
     for number, name in enumerate(names):
         for found in (predicted[number], in_memory[number], answer.json()["predictions"][number]):
             np.testing.assert_allclose(found["probabilities"], expected[number], atol=1e-5, err_msg=name)
@@ -266,24 +272,22 @@ def test_every_format_is_read_alike_in_training_prediction_and_serving(trained, 
 
 
 def test_the_server_names_classes_and_formats_and_refuses_files_by_number(trained):
-    testclient = pytest.importorskip("fastapi.testclient")
-    from zoo.serving import server
-
     _, _, path = trained
-    client = testclient.TestClient(server.create_app({"colors": path}))
-    metadata = client.get("/v1/models/colors/metadata").json()["metadata"]
+    b64 = [{"b64": "AAAA"}, {"b64": base64.b64encode(encoded(UPRIGHT)).decode()}, {"b64": "AAAA"}]
+    with serving(path) as client:
+        metadata = client.get("/v1/models/mlp_784_30_10.colors/metadata").json()["metadata"]
+        body = {"signature_name": "encoded_images", "instances": b64}
+        answer = client.post("/v1/models/mlp_784_30_10.colors:predict", json=body)
+        for signature in ("serving_default", "encoded_images"):
+            body = {"signature_name": signature, "instances": []}
+            assert client.post("/v1/models/mlp_784_30_10.colors:predict", json=body).json() == {"predictions": []}
     assert metadata["class_names"] == ["blue", "green"]
     assert "TIFF" in metadata["encoded_images"]["formats"]
     manifest = json.loads((path / "assets.extra/manifest.json").read_text())
     assert manifest["encoded_images"]["exif_orientation"] == "not applied"
     assert manifest["encoded_images"]["transparency"] == "composited on white"
-    b64 = [{"b64": "AAAA"}, {"b64": base64.b64encode(encoded(UPRIGHT)).decode()}, {"b64": "AAAA"}]
-    answer = client.post("/v1/models/colors:predict", json={"signature_name": "encoded_images", "instances": b64})
     assert answer.status_code == 400
     assert "image 0 (unreadable or truncated), image 2 (unreadable or truncated)" in answer.json()["error"]
-    for signature in ("serving_default", "encoded_images"):
-        empty = client.post("/v1/models/colors:predict", json={"signature_name": signature, "instances": []})
-        assert empty.json() == {"predictions": []}
 
 
 # --- prediction ----------------------------------------------------------------------------------------------------
@@ -949,14 +953,9 @@ def test_a_second_export_of_another_kind_is_refused(what, unverified):
     assert zoo.export(longer, "saved_models/mlp_784_30_10.mine").name == "2"
 
 
-def test_a_model_is_served_under_the_name_that_was_typed(command, monkeypatch, unverified):
-    served = {}
-    monkeypatch.setattr("zoo.serving.server.serve", lambda models, **options: served.update(models))
-    monkeypatch.setattr(zoo, "verify", lambda *sources: [])
-    code, _, err = command("serve lenet5.mnist mlp_784_30_10.mnist_paper")
-    assert code == 0, err
-    assert [*served] == ["lenet5.mnist", "mlp_784_30_10.mnist_paper"]
-    assert served["lenet5.mnist"].parent.name.startswith("lenet5.mnist_")
+def test_a_model_is_served_under_the_name_that_was_typed():
+    catalog = Catalog(["lenet5.mnist", "mlp_784_30_10.mnist_paper"], Limits())
+    assert [*catalog] == ["lenet5.mnist", "mlp_784_30_10.mnist_paper"]
 
 
 # --- evaluation ----------------------------------------------------------------------------------------------------
