@@ -300,6 +300,20 @@ def test_an_adversarial_step_is_that_of_both_losses():
         np.testing.assert_allclose(variable, before - 0.1 * (one + other), atol=1e-6)
 
 
+def test_a_frozen_embedding_is_not_perturbed():
+    spec, data = zoo.get_spec("lstm_text"), testing.example_data("text_classification")
+    task = tasks.get_task(spec.task).from_data(spec, data, vocabulary_size=20, embedding=3, width=2)
+    model = task.build()
+    model.get_layer("embedding").trainable = False
+    table = model.get_layer("embedding").embeddings.numpy()
+    recipe = task.with_options(spec.recipe()).replace(perturbation=0.7)
+    trainer = task.compile(model, recipe, lambda: keras.optimizers.SGD(0.1))
+    before = model.get_layer("output").kernel.numpy()
+    trainer.train_on_batch(np.array([[2, 3, 4], [5, 2, 0]]), np.eye(2))
+    assert np.array_equal(model.get_layer("embedding").embeddings, table)
+    assert not np.array_equal(model.get_layer("output").kernel, before)
+
+
 def test_perturbation_needs_an_embedding():
     spec = zoo.get_spec("mlp_784_10")
     task = tasks.get_task(spec.task).from_data(spec, testing.example_data(spec.task))

@@ -12,7 +12,7 @@ from zoo.errors import ZooError
 
 class PerturbedEmbedding(keras.Model):
     """Trains a network on each batch as it is and, at the same time, with an embedding that makes its loss larger: the
-    sum of both losses is minimized.
+    sum of both losses is minimized. While the embedding is frozen, training is as usual.
 
     Miyato, Dai and Goodfellow 2017, "Adversarial Training Methods for Semi-Supervised Text Classification", section 3.
     They move the vectors of each sentence by themselves; here the table of all words moves, as one step along the
@@ -32,12 +32,15 @@ class PerturbedEmbedding(keras.Model):
         tables = [layer.embeddings for layer in network.layers if isinstance(layer, keras.layers.Embedding)]
         if len(tables) != 1:
             raise ZooError(f"perturbation moves one embedding layer, {network.name} has {len(tables)}: leave it out")
-        self.place = next(n for n, one in enumerate(network.trainable_variables) if one is tables[0])
+        trained = network.trainable_variables
+        self.place = next((place for place, one in enumerate(trained) if one is tables[0]), None)
 
     def call(self, inputs: Any, training: bool = False) -> Any:
         return self.network(inputs, training=training)
 
     def train_step(self, data: Any) -> dict[str, Any]:
+        if self.place is None:
+            return super().train_step(data)
         x, y, weights = keras.utils.unpack_x_y_sample_weight(data)
         variables, others = self.network.trainable_variables, self.network.non_trainable_variables
 
