@@ -215,6 +215,7 @@ def test_probabilities_sum_to_one(name, outputs_kind, unverified):
     assert [name.decode() for name in outputs["class_names"]] == ["abcdefghij"[i] for i in outputs["class_ids"]]
 
 
+@pytest.mark.slow
 def test_float16_halves_the_size_and_computes_in_float32(exported, tmp_path):
     source = exported["lenet5"]
     path = zoo.export(source.run, "half/lenet5.ex", storage="float16")
@@ -307,6 +308,7 @@ zoo.export(model, sys.argv[1], spec=zoo.get_spec("mlp_784_30_10"), classes=("a",
 """
 
 
+@pytest.mark.slow
 def test_a_killed_export_leaves_the_old_version(exported, mlp, unverified):
     done = subprocess.run([sys.executable, "-c", KILLED, mlp], capture_output=True, text=True, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr
@@ -327,6 +329,7 @@ cli.main()
 """
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_told_in_one_line(exported, mlp):
     run = exported["mlp_784_30_10"].run.directory
     done = subprocess.run([sys.executable, "-B", "-c", FULL, run, mlp], capture_output=True, text=True, check=False)
@@ -801,6 +804,7 @@ def test_a_network_of_raw_text_has_no_other_format(format):
 # --- bare models ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_bare_model(tmp_path):
     spec = zoo.get_spec("mlp_784_10")
     model = zoo.create_model("mlp_784_10", input_shape=(10, 12, 1), classes=3)

@@ -364,6 +364,7 @@ def test_short_flags_are_recipe_keys(run_line, unexported):
     assert record_of()["recipe"] == recipe
 
 
+@pytest.mark.slow
 def test_short_flags_of_fine_tune(run_line, unverified):
     run_line(f"{TRAIN} --export mlp_784_30_10.first")
     run_line(
@@ -407,6 +408,7 @@ def test_config_is_a_run(run_line, unexported):
     assert record_of("other")["model"]["arguments"] == {}
 
 
+@pytest.mark.slow
 def test_more_epochs_extend_a_run(run_line, unexported):
     line = "train mlp_784_30_10 --data digits --out run --epochs"
     run_line(f"{line} 2")

@@ -161,6 +161,7 @@ def test_slow_weights_follow_their_recursion():
     assert seen == pytest.approx([1, second, second + 1, fourth, fourth])  # the last step ends on the slow weights
 
 
+@pytest.mark.slow
 def test_a_run_with_slow_weights_resumes_where_it_stopped(tmp_path):
     class Stop(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):
@@ -253,6 +254,7 @@ def test_views_are_averaged_with_their_weights(names, expected):
     assert mean.numpy().item() == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_an_unknown_view_and_crops_of_a_whole_image_are_refused(tmp_path):
     run = zoo.train("catdog_cnn", color_data(), out=tmp_path / "run", epochs=1, batch_size=8, input_shape=(16, 16, 3))
     with pytest.raises(zoo.ZooError, match="unknown test-time augmentation 'mirrored'"):

@@ -152,6 +152,7 @@ for name in sys.argv[1:]:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("imports", ["import zoo, keras", "import keras, zoo"])
 def test_loading_a_keras_file_needs_the_import_of_zoo_and_nothing_else(imports):
     inputs = np.random.default_rng(0).random((2, 32, 32, 1), np.float32)

@@ -222,6 +222,7 @@ def test_the_steps_of_a_gan_are_the_papers(gan):
     check_steps(gan[0], noise_of(gan_task()))
 
 
+@pytest.mark.slow
 def test_two_devices_take_the_steps_of_one(tmp_path):
     """Each draws noise of its own for its half of the batch."""
     run, _ = trained_gan(tmp_path / "two", devices="cpu:2")

@@ -114,6 +114,7 @@ def test_fine_tuning_says_what_it_does_and_ends_with_its_errors(source, command,
     )
 
 
+@pytest.mark.slow
 def test_color_photographs_for_a_gray_network_are_announced(source, command, tmp_path, unverified):
     folder_of(tmp_path / "mine", colors=("red", "green"), count=10)
     shape = "--input-shape 16,16,1 --epochs 1 --set batch_size=4"
@@ -192,6 +193,7 @@ def test_each_example_is_tested_in_one_fold():
     assert sorted(tested) == list(range(30))
 
 
+@pytest.mark.slow
 def test_folds_are_trained_and_summed_up(command, tmp_path):
     folder_of(tmp_path / "mine", colors=("red", "green"), count=9)
     code, out, err = command("train tiny_photo --data mine --epochs 1 --folds 3 --out runs/cv --set batch_size=4")
@@ -206,6 +208,7 @@ def test_folds_are_trained_and_summed_up(command, tmp_path):
     assert whole.fingerprint == runs[0].record["data"]["fingerprint"]
 
 
+@pytest.mark.slow
 def test_folds_of_fine_tuning(source, tmp_path):
     folder_of(tmp_path / "mine", colors=("red", "green"), count=8)
     runs = zoo.cross_validate(zoo.fine_tune, source, "mine", folds=2, epochs=1, batch_size=4, out="cv")
@@ -287,6 +290,7 @@ def test_streamed_images_are_those_in_memory(monkeypatch, tmp_path, form, capsys
     assert rare[0].fingerprint == rare[1].fingerprint
 
 
+@pytest.mark.slow
 def test_a_streamed_run_repeats_the_one_in_memory(monkeypatch, tmp_path):
     folder_of(tmp_path / "mine", colors=("red", "green"))
     runs = []

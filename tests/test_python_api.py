@@ -125,6 +125,7 @@ class Interrupt(keras.callbacks.Callback):
             raise StoppedError
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(tmp_path):
     """Adam has a state, and each epoch its own order, augmentation and learning rate."""
     settings = {

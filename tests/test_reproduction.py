@@ -77,6 +77,7 @@ def doctored(run, *, directory="doctored", test=None, validation=None, best=None
 # --- a whole training again -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_one_run_is_reproduced(made, spy):
     done = zoo.reproduce(made.one)
     scores = manifest_of(made.one)["scores"]
@@ -156,6 +157,7 @@ def test_fine_tuned_weights_say_where_they_come_from(made):
         zoo.reproduce(path, data=data)
 
 
+@pytest.mark.slow
 def test_a_network_without_classes(made):
     """It has none that rounding could change: its weights stay float32. Its score is a distance."""
     data, arguments = testing.example_data("generation"), {"width": 4}
@@ -229,6 +231,7 @@ def test_smoke_fails_for_a_recipe_that_does_not_learn(made):
         zoo.reproduce(path, smoke=True)
 
 
+@pytest.mark.slow
 def test_smoke_fails_for_weights_that_are_not_as_good_as_the_manifest_says(made):
     score = made.runs[0].metrics["test"]["accuracy"]
     for difference in (1 / 270, -0.001):

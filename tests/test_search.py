@@ -61,6 +61,7 @@ def test_the_best_trial_by_validation_is_trained_and_remembered(trained, tmp_pat
     assert Image.open(tmp_path / "search.png").size[0] > 100
 
 
+@pytest.mark.slow
 def test_a_search_goes_on_where_it_stopped(trained, tmp_path):
     def stopped(values):
         return KeyboardInterrupt() if len(trained.values) == 3 else None
@@ -92,6 +93,7 @@ def test_failed_trials_are_counted_and_not_chosen(trained, tmp_path):
     assert found.done[0].values["hidden"] != (40,)
 
 
+@pytest.mark.slow
 def test_networks_over_the_budget_are_not_trained(trained, tmp_path):
     found = zoo.tune(NAME, ranges=SPACE, trials=8, max_parameters=20 * 785 + 210, out=tmp_path)
     assert {values["hidden"] for values in trained.values} == {(10,), (20,)}

@@ -207,6 +207,7 @@ def test_ignored_pixels_do_not_count_in_the_statistics_of_bands():
     assert task_of("unet_tiny", data).preprocessing == expected
 
 
+@pytest.mark.slow
 def test_many_bands_are_served_as_floats(tmp_path, unverified):
     data = scenes(np.uint16, 5, overlapping=False)
     run = zoo.train("unet_tiny", data, out=tmp_path / "run", epochs=1, batch_size=4, arguments=SHALLOW)
@@ -219,6 +220,7 @@ def test_many_bands_are_served_as_floats(tmp_path, unverified):
     assert zoo.evaluate(path, data) == pytest.approx(run.metrics["test"], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_overlapping_classes_have_their_own_masks_and_thresholds(tmp_path, unverified):
     data = scenes()
     run = zoo.train(
@@ -243,6 +245,7 @@ def trained(tmp_path, **changes):
     return data, zoo.train("unet_tiny", data, out=tmp_path / "run", **options)
 
 
+@pytest.mark.slow
 def test_the_threshold_has_the_best_validation_score(tmp_path, unverified):
     data, run = trained(tmp_path, threshold_by="iou")
     split, candidates = data.splits["validation"], [tenth / 10 for tenth in range(1, 10)]
@@ -324,6 +327,7 @@ def test_predictions_for_ignored_pixels_join_no_objects():
     assert task.dataset_metrics(network, lambda: [batch], options) == {"adapted_rand_error": 0.0}
 
 
+@pytest.mark.slow
 def test_large_images_are_predicted_a_few_at_once(tmp_path, monkeypatch):
     data, run = trained(tmp_path, epochs=1)
     predictor, counts = zoo.load(run), []
@@ -355,6 +359,7 @@ def test_color_jitter_changes_the_image_alone():
     assert ratio.max() > 1.05
 
 
+@pytest.mark.slow
 def test_the_training_loss_includes_border_weights(tmp_path):
     images = np.zeros((12, 12, 12, 1), np.uint8)
     images[:, :, :5] = images[:, :, 6:] = 200  # two objects, one pixel apart
@@ -371,6 +376,7 @@ def test_the_training_loss_includes_border_weights(tmp_path):
     assert rows["much"]["val_loss"] == pytest.approx(rows["none"]["val_loss"], rel=1e-3)  # measured without
 
 
+@pytest.mark.slow
 def test_an_ignored_class_is_left_out_of_training_and_metrics(tmp_path, unverified):
     data = testing.example_data("segmentation", classes=3)
     np.savez(tmp_path / "bars.npz", **{

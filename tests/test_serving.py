@@ -593,6 +593,7 @@ def test_a_port_that_is_taken(process, exported):
         serve([str(exported)], port=process)
 
 
+@pytest.mark.slow
 def test_half_a_header_does_not_hold_a_connection(process):
     with socket.create_connection(("127.0.0.1", process), timeout=30) as connection:
         connection.sendall(b"GET /healthz HTTP/1.1\r\nHost:")

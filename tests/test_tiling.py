@@ -115,6 +115,7 @@ def test_weights_rise_smoothly():
 # equality
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(
     height=st.integers(1, 150), width=st.integers(1, 150), tile=st.integers(LEAST, 110), more=st.integers(-1, 30),

@@ -159,6 +159,7 @@ def assert_close(one, two):
         np.testing.assert_allclose(value, expected[key], rtol=1e-3, atol=1e-4, err_msg=key)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", [DENSE, CONVOLUTIONAL], ids=["dense", "convolutional"])
 def test_two_devices_train_as_one(network, tmp_path):
     changes = {"optimizer_arguments": {"momentum": 0.5}, "weight_decay": 0.01, "ema": 0.5, "epochs": 2}
@@ -838,6 +839,7 @@ def test_color_images_become_gray_for_a_gray_network(artifact, tmp_path):
         assert color == pytest.approx(gray, rel=0.05)
 
 
+@pytest.mark.slow
 def test_gray_images_become_color_for_a_color_network(tmp_path):
     run = zoo.train("throwaway", bars(channels=3), out=tmp_path / "run", epochs=1, input_shape=(12, 12, 3))
     source = exported(run, tmp_path / "throwaway.color")

@@ -938,6 +938,7 @@ OTHERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", OTHERS)
 def test_a_second_export_of_another_kind_is_refused(what, unverified):
     np.savez("other.npz", x=IMAGES, y=LABELS)
