@@ -352,6 +352,7 @@ def test_short_flags_are_recipe_keys(run_line, unexported):
         "label_smoothing": 0.1,
         "loss_weights": [1.0],
         "class_weight": None,
+        "perturbation": 0.0,
         "labels_per_class": None,
         "labels_seed": 0,
     }

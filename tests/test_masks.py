@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import re
 import sys
 
 import numpy as np
@@ -518,11 +519,15 @@ def test_a_tiff_without_rasterio(tmp_path, monkeypatch):
     assert "pip install 'zoo[geotiff]'" in message
 
 
-def test_class_folders_take_only_8_bit_images(tmp_path):
+def test_class_folders_take_only_8_bit_images(tmp_path, capsys):
     files = {f"{name}/{n}.png": encoded(GRAY) for name in "ab" for n in range(4)}
     for data in (tiff(BANDS), tiff(GRAY / 7), npy(GRAY)):
-        message = refused(write(tmp_path / "set.zip", files | {"b/9.png": data}))
-        assert "1 of 9 files are not images (PNG, JPEG, BMP, GIF, WEBP, TIFF, PPM) of 8 bits: b/9.png" in message
+        path = write(tmp_path / "set.zip", files | {"b/9.png": data})
+        message = "1 of 9 files are not images (PNG, JPEG, BMP, GIF, WEBP, TIFF, PPM) of 8 bits"
+        assert sum(map(len, load(path).splits.values())) == 8
+        assert f"{message} and are left out: b/9.png" in capsys.readouterr().err
+        with pytest.raises(ZooError, match=re.escape(f"{message}: b/9.png")):
+            load(path, strict=True)
 
 
 # Changes of classes

@@ -58,13 +58,13 @@ def _find_named(name: str) -> Path | None:
         elif found:
             actual = found.name.partition(".")[2]
         full = f"{plain}.{actual}"
-        if (root / full).is_dir():
-            if found is None and (listed is None or _is_listed(root, *listed)):
-                found = root / full
-            elif found is None and root == cache_folder():
-                pass  # shared with other releases of zoo: of what is listed only the listed version counts there
-            elif root != cache_folder():
-                note(f"{name} is published; the one in {root.name} is used where its path is given: {root.name}/{full}")
+        if found is None and (root / full).is_dir() and (listed is None or _is_listed(root, *listed)):
+            found = root / full
+        elif (found or listed) and root != cache_folder():  # which other releases of zoo share
+            for one in dict.fromkeys((full, name)):
+                if (root / one).is_dir():
+                    note(f"{name} is published; the one in {root.name} is used where its path is given: "
+                         f"{root.name}/{one}")  # fmt: skip
         if found:
             continue
         version = entry.get("tags", {}).get(actual, {}).get("version")

@@ -247,6 +247,8 @@ def color_pca(images: tf.Tensor, seed: tf.Tensor, pca: ColorPca) -> tf.Tensor:
 def vary_inputs(batch: tuple, seed: tf.Tensor, augmentation: Augmentation) -> tuple:
     """`cutout` and `mixup` of a batch of network inputs [batch, height, width, channels], targets [batch, classes] and
     perhaps weights [batch]; `augment` may use the same seed for the same images."""
+    if not (augmentation.cutout or augmentation.mixup):
+        return batch  # of whatever kind
     inputs, *rest = batch
     count = tf.shape(inputs)[0]
     if augmentation.cutout:

@@ -103,7 +103,8 @@ def fine_tune(
     check_keras()
     seed, input_shape = plain(seed), plain(input_shape)
     artifact = artifacts.open_artifact(source)
-    origin, _ = rebuild_network(artifact)
+    with seeded(seed, deterministic):  # building draws initial weights
+        origin, _ = rebuild_network(artifact)
     spec, kind = origin.spec, type(origin)
     if spec.ensemble:
         raise ZooError(f"{artifact.name} is an ensemble: fine-tune its members and join them again")
