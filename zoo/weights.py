@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import fnmatch
 import os
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from zipfile import BadZipFile
@@ -19,6 +20,7 @@ with epy.lazy_imports():
     import keras
 
 MOST_COMPRESSED = 100  # times that the arrays of a file may be larger than the file
+UNNAMED = re.compile(r"/variable(_\d+)?$")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +49,7 @@ class LoadReport:
 
 def named_weights(model: keras.Model, prefix: str = "") -> dict[str, keras.Variable]:
     """The model's weights, without the state of random generators, keyed `layer/weight`; keys of a sub-model begin
-    with its name.
+    with its name. A weight without a name of its own, which Keras numbers through the process, is `variable`.
 
     Raises:
         ZooError: where two weights would share a key.
@@ -58,7 +60,7 @@ def named_weights(model: keras.Model, prefix: str = "") -> dict[str, keras.Varia
         if isinstance(layer, keras.Model):
             found = list(named_weights(layer, f"{prefix}{layer.name}/").items())
         else:
-            found = [(prefix + variable.path, variable) for variable in layer.weights]
+            found = [(prefix + UNNAMED.sub("/variable", variable.path), variable) for variable in layer.weights]
         for key, variable in found:
             if key in named:
                 raise ZooError(f"two weights of model {model.name} share the key {key!r}: give its layers other names")
