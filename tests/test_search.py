@@ -53,8 +53,8 @@ def test_the_best_trial_by_validation_is_trained_and_remembered(trained, tmp_pat
         assert 0.1 <= values["learning_rate"] <= 10
     best = max(trained.values[:6], key=lambda values: values["hidden"][0] - values["learning_rate"])
     assert {**trained.values[6]} == best
-    assert trained.folders[6] == tmp_path / "best"
-    record = json.loads((tmp_path / "best" / "run.json").read_text())["search"]
+    assert trained.folders[6] == tmp_path / f"best-{found.trials[0].number}"
+    record = json.loads((trained.folders[6] / "run.json").read_text())["search"]
     assert record["strategy"] == "random"
     assert [trial["score"] for trial in record["trials"]] == scores
     assert record["space"]["learning_rate"] == {"LogRange": {"low": 0.1, "high": 10.0}}
@@ -168,7 +168,9 @@ def test_the_folder_of_another_search_is_refused(trained, tmp_path):
     zoo.tune(NAME, ranges=SPACE, trials=2, out=tmp_path)
     with pytest.raises(zoo.ZooError, match=r"contains another search \(different space\)"):
         zoo.tune(NAME, ranges={"hidden": SPACE["hidden"]}, trials=2, out=tmp_path)
-    assert len(zoo.tune(NAME, ranges=SPACE, trials=4, out=tmp_path).trials) == 4  # more of the same are no other search
+    more = zoo.tune(NAME, ranges=SPACE, trials=12, out=tmp_path)  # of the same: no other search
+    assert len(more.trials) == 12
+    assert trained.folders[-1] == tmp_path / f"best-{more.trials[0].number}"
 
 
 def test_all_trials_fail(trained, tmp_path):
@@ -216,7 +218,7 @@ def test_a_killed_search_is_resumed_by_the_same_command(tmp_path):
     process.wait()
     again = subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True, text=True)
     assert "3 trials" in again.stdout
-    run = zoo.load_run(tmp_path / "search" / "best")
+    run = zoo.load_run(*(tmp_path / "search").glob("best-*"))
     trials = run.record["search"]["trials"]
     assert len(trials) == 3
     assert run.metrics["validation"]["accuracy"] == pytest.approx(trials[0]["score"])
@@ -238,7 +240,7 @@ def test_two_workers_share_the_trials_of_a_chief(tmp_path):
     subprocess.run([sys.executable, "-m", "zoo", *SEARCH], cwd=alone, check=True)
 
     def scores(folder):
-        trials = zoo.load_run(folder / "search" / "best").record["search"]["trials"]
+        trials = zoo.load_run(*(folder / "search").glob("best-*")).record["search"]["trials"]
         return {json.dumps(trial["values"]): trial["score"] for trial in trials}
 
     assert scores(tmp_path) == pytest.approx(scores(alone))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
 import os
 from collections.abc import Callable, Mapping
@@ -164,6 +165,12 @@ class ModelSpec:
         if name not in self.recipes:
             raise unknown(f"recipe of {self.name}", name, self.recipes)
         return self.recipes[name]
+
+    @property
+    def builder_arguments(self) -> tuple[str, ...]:
+        """Names of the builder's arguments, after the input shape and the classes."""
+        assert self.builder is not None, "a registered spec has a builder"
+        return (*inspect.signature(self.builder).parameters,)[2:]
 
     def build(
         self, input_shape: tuple[int | None, ...] | None = None, classes: int | None = None, **arguments: Any

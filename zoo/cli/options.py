@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import shutil
 from collections.abc import Mapping
@@ -180,11 +179,9 @@ def check_changes(spec: zoo.ModelSpec, recipe: zoo.Recipe, changes: Mapping[str,
 def builder_arguments(spec: zoo.ModelSpec, words: list[str] | None) -> dict[str, Any]:
     """The arguments in `--arg` words; raises ZooError for one that the model's builder does not take."""
     arguments = pairs("--arg", words)
-    assert spec.builder is not None, "a registered spec has a builder"
-    known = [*inspect.signature(spec.builder).parameters][2:]  # after the input shape and the classes
     for key in arguments:
-        if key not in known:
-            raise unknown(f"argument of {spec.name}", key, known)
+        if key not in spec.builder_arguments:
+            raise unknown(f"argument of {spec.name}", key, spec.builder_arguments)
     return arguments
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib.util
-import inspect
 import io
 import json
 import os
@@ -92,7 +91,7 @@ class Search:
                 continue
             places = [values.place(trial.values[key]) for trial in best]
             for limit, at in (("lower", max(places) <= AT_LIMIT), ("upper", min(places) >= 1 - AT_LIMIT)):
-                if places and at:
+                if at:
                     lines.append(f"best trials sit at the {limit} limit of {key}: widen it with --set-range")
         return lines
 
@@ -124,7 +123,7 @@ def tune(
         strategy: `random`, `bayesian` (Gaussian process), or `hyperband` (Li et al. 2018, JMLR 18(185): many trials of
             few epochs, of which the best are trained longer, each time from the beginning).
         ranges: by argument or recipe key, beside the spec's own and in place of them.
-        max_parameters: networks with more trainable parameters are not trained: their trials fail.
+        max_parameters: networks with more parameters are not trained: their trials fail.
         recipe: a recipe of the spec by name.
         out: `runs/NAME.DATA.search-SEED` by default.
         progress: is called with the search so far before the first trial and after each one.
@@ -190,17 +189,18 @@ def tune(
         strategy, space, monitor, TRIALS if trials is None else trials, basis.epochs, directory, seed,
         run_trial, lambda oracle: progress(so_far(oracle)) if progress and not worker else None,
     )  # fmt: skip
-    if progress and not worker:
-        progress(so_far(tuner.oracle))
     if worker:
         _follow_chief(tuner)
         return Search(directory, space, monitor, [])
+    if progress:
+        progress(so_far(tuner.oracle))
     tuner.search()
     found = so_far(tuner.oracle)
     if not found.done:
         raise ZooError(f"all {len(found.trials)} trials failed, the last one because: {found.trials[-1].message}")
     plots.search(found.done, space, monitor, directory / "search.png")
-    run = trained(found.done[0].values, directory / "best")
+    best = found.done[0]
+    run = trained(best.values, directory / f"best-{best.number}")  # more trials may find another
     run.record["search"] = {**described, "trials": [dataclasses.asdict(trial) for trial in found.trials]}
     write_json(run.directory / RUN_FILE, run.record)
     for line in found.remarks():
@@ -244,12 +244,11 @@ def _check_space(spec: ModelSpec, recipe: Recipe, space: Mapping[str, Range], in
         raise ZooError(
             f"{spec.name} declares no space to search: give one, such as --set-range learning_rate=1e-4..1e-2"
         )
-    assert spec.builder is not None, "a registered spec has a builder"
     keys, arguments = _divided(recipe, space)
-    known = [*inspect.signature(spec.builder).parameters][2:]  # after the input shape and the classes
     for key in arguments:
-        if key not in known:
-            raise unknown(f"argument of {spec.name} or recipe key", key, [*known, *dataclasses.asdict(recipe)])
+        if key not in spec.builder_arguments:
+            known = [*spec.builder_arguments, *dataclasses.asdict(recipe)]
+            raise unknown(f"argument of {spec.name} or recipe key", key, known)
     for key, values in space.items():
         for value in values.ends():
             try:
