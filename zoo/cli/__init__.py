@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 import zoo
-from zoo.cli import artifacts, language, models, prediction, quiet, training
+from zoo.cli import artifacts, evaluation, language, models, prediction, quiet, search, training
 from zoo.errors import ZooError, shown
 
 WITHOUT_TENSORFLOW = ("list", "info", "report", "serve")
@@ -27,9 +27,9 @@ app.command("list")(models.list_models)
 app.command()(models.info)
 app.command()(training.train)
 app.command()(training.fine_tune)
-app.command()(training.tune)
-app.command()(training.evaluate)
-app.command()(training.attack)
+app.command()(search.tune)
+app.command()(evaluation.evaluate)
+app.command()(evaluation.attack)
 app.command()(training.ensemble)
 app.command()(training.reproduce)
 app.command()(prediction.predict)

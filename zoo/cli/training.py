@@ -1,29 +1,24 @@
-"""Commands that train networks or measure them."""
+"""Commands that train networks."""
 
 from __future__ import annotations
 
-import json
 import shlex
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from etils import epy
-from rich.console import Console
-from rich.live import Live
 from rich.table import Table
 
 import zoo
 from zoo import artifacts
 from zoo.artifacts.manifest import check_name
 from zoo.cli import options
+from zoo.cli.evaluation import print_classified, scores_line
 from zoo.cli.options import (
-    Averaged,
     BatchSize,
     Changes,
-    Csv,
     Data,
     Deterministic,
     Devices,
@@ -31,7 +26,6 @@ from zoo.cli.options import (
     ExportTo,
     Folds,
     InputShape,
-    Json,
     LabelColumn,
     LearningRate,
     Loss,
@@ -47,17 +41,11 @@ from zoo.cli.options import (
     cell,
 )
 from zoo.errors import ZooError, say
-from zoo.files import written
 
 with epy.lazy_imports():
     from zoo import tasks
     from zoo.exporting import ensembles
-    from zoo.training import classified, evaluation, plots, search
     from zoo.training import folds as cross_validation
-
-MOST_COLUMNS = 12  # classes whose confusion matrix is printed
-WIDE = 120  # columns that it gets at least
-SHOWN_TRIALS = 5
 
 
 def train(
@@ -166,7 +154,7 @@ def _trained(
 ) -> None:
     """Train on all data and export, or on each fold."""
     if folds is None:
-        _conclude(train(name, data, **arguments), export_to)
+        conclude(train(name, data, **arguments), export_to)
         return
     if export_to is not None:
         raise ZooError("--folds measures and exports nothing: leave out --export, or train without --folds")
@@ -175,70 +163,6 @@ def _trained(
     say(f"test {found['metric']} of {folds} folds: {' '.join(f'{score:.4f}' for score in found['test'])}")
     say(f"mean {found['mean']:.4f}, standard deviation {found['standard_deviation']:.4f}")
     say(f"runs: {runs[0].directory.parent}")
-
-
-def tune(
-    name: Name,
-    data: Data = "digits",
-    text_column: TextColumn = None,
-    label_column: LabelColumn = None,
-    trials: Annotated[
-        int | None, typer.Option(min=1, help="How many, failed ones included; 20 by default. Hyperband counts its own.")
-    ] = None,
-    strategy: Annotated[str, typer.Option(help="random, bayesian or hyperband.")] = "random",
-    ranges: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set-range",
-            help="KEY=RANGE: values of a builder argument or recipe key, such as width=8..64, learning_rate=1e-4..1e-2 "
-            "or optimizer=adam,sgd; repeat it for several.",
-        ),
-    ] = None,
-    max_parameters: Annotated[
-        int | None, typer.Option("--max-parameters", help="Larger networks are not trained: their trials fail.")
-    ] = None,
-    recipe: Annotated[str | None, typer.Option(help="A recipe of the model; its first one by default.")] = None,
-    epochs: Epochs = None,
-    changes: Changes = None,
-    devices: Devices = "auto",
-    seed: Seed = 0,
-    input_shape: InputShape = None,
-    out: Out = None,
-    export_to: ExportTo = None,
-) -> None:
-    """Search for the builder arguments and recipe keys with the best validation score; train, export and verify."""
-    spec = zoo.get_spec(name)
-    if export_to is not None:
-        check_name(export_to, spec.name)
-    changed = options.pairs("--set", changes, epochs=epochs)
-    options.check_changes(spec, spec.recipe(recipe), changed)
-    with Live(console=Console(file=sys.stdout, highlight=False), auto_refresh=False, transient=True) as live:
-        found = zoo.tune(
-            name, options.data_of(data, text_column, label_column), trials=trials, strategy=strategy,  # type: ignore[arg-type]
-            ranges=options.ranges(ranges), max_parameters=max_parameters, recipe=recipe, devices=devices, seed=seed,
-            input_shape=options.shape_of(input_shape), out=out, **changed,
-            progress=lambda search: live.update(_trials_table(search), refresh=True),
-        )  # fmt: skip
-    if found.run is None:
-        say(f"this worker is done: the chief trains the best trial in {found.directory}")
-        return
-    options.console().print(_trials_table(found))
-    say(f"search:  {found.directory / 'search.png'}")
-    _conclude(found.run, export_to)
-
-
-def _trials_table(found: search.Search) -> Table:
-    """The best trials so far."""
-    table = Table("trial", found.metric.name, *found.space, box=None, title_justify="left")
-    failed = len(found.trials) - len(found.done)
-    table.title = f"{len(found.trials)} trials" + (f", {failed} failed" if failed else "")
-    for trial in found.done[:SHOWN_TRIALS]:
-        table.add_row(str(trial.number), f"{trial.score:.4f}", *(cell(_short(v)) for v in trial.values.values()))
-    return table
-
-
-def _short(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else json.dumps(value)
 
 
 def reproduce(
@@ -258,98 +182,6 @@ def reproduce(
         f"{done.name} {'passes' if smoke else 'is reproduced'}: test {done.metric} {done.measured:.4f} "
         f"is within {done.low:.4f} to {done.high:.4f}"
     )
-
-
-def evaluate(
-    source: Trained,
-    data: Data,
-    text_column: TextColumn = None,
-    label_column: LabelColumn = None,
-    split: Annotated[
-        str | None,
-        typer.Option(help="train, validation or test; by default test, or all examples of a source without splits."),
-    ] = None,
-    tta: Averaged = "",
-    errors: Annotated[
-        Path | None, typer.Option(help="A new folder for the examples that a classifier gets wrong, and errors.csv.")
-    ] = None,
-    as_json: Json = False,
-    as_csv: Csv = False,
-    strict: Strict = False,
-) -> None:
-    """Measure trained weights on a data set: loss, metrics, and for classifiers the errors by class."""
-    given = options.data_of(data, text_column, label_column)
-    found = evaluation.examine(source, given, split=split, tta=options.words(tta), strict=strict)
-    if found.classified is None and (errors or as_csv):
-        raise ZooError("--errors and --csv are for networks that predict one class an example")
-    if errors is not None and found.classified is not None:
-        classified.write_errors(errors, found.split, found.classified)
-    whole = {**found.scores, "split": found.part, "examples": len(found.split)}
-    if as_json:
-        say(json.dumps({**whole, **(found.classified.as_plain() if found.classified else {})}))
-    elif as_csv and found.classified:
-        say(found.classified.as_csv(), end="")
-    else:
-        say(f"{found.part}, {len(found.split):,} examples: {_line(found.scores)}")
-        if found.classified:
-            _print_classified(found.classified)
-        if errors is not None:
-            say(f"errors: {errors / 'errors.csv'}")
-
-
-def _print_classified(found: classified.Classified) -> None:
-    """The calibration error, and a line for each class with its row of the confusion matrix; where there are many
-    classes, the most frequent confusions instead of the matrix."""
-    say(f"calibration error {found.calibration_error():.4f}")
-    shown = len(found.classes) <= MOST_COLUMNS
-    table = Table(
-        "true class", "examples", "precision", "recall", *(map(cell, found.classes) if shown else ()), box=None
-    )
-    for row, counts in zip(found.per_class(), found.confusion.tolist(), strict=True):
-        shares = ("" if row[key] is None else f"{row[key]:.4f}" for key in ("precision", "recall"))
-        table.add_row(cell(row["class"]), str(row["examples"]), *shares, *(map(str, counts) if shown else ()))
-    options.console(at_least=WIDE).print(table)
-    if not shown:
-        pairs = [
-            (count, true, said)
-            for true, counts in zip(found.classes, found.confusion.tolist(), strict=True)
-            for said, count in zip(found.classes, counts, strict=True)
-            if count and said != true
-        ]
-        for count, true, said in sorted(pairs, reverse=True)[:MOST_COLUMNS]:
-            say(f"{count} of {true} predicted as {said}")
-
-
-def attack(
-    source: Trained,
-    data: Data,
-    epsilons: Annotated[
-        str, typer.Option("--epsilon", help="Largest changes of a pixel, as shares of the full scale, with commas.")
-    ] = "0,0.01,0.02,0.05,0.1,0.2",
-    steps: Annotated[
-        int, typer.Option(help="1 for the fast gradient sign method, more for projected gradient descent.", min=1)
-    ] = 1,
-    split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
-    count: Annotated[int, typer.Option(help="The number of images, drawn from the split.", min=1)] = 1000,
-    picture: Annotated[Path | None, typer.Option(help="A plot of the table to write: .png, .svg or .pdf.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Measure the accuracy of a classifier of images on adversarial images, which are changed to mislead it."""
-    try:
-        values = [float(word) for word in options.words(epsilons)]
-    except ValueError:
-        raise ZooError(f"--epsilon needs numbers with commas, such as 0,0.01,0.1, not {epsilons!r}") from None
-    rows = zoo.adversarial_accuracy(source, data, values, split=split, count=count, steps=steps)
-    if picture is not None:
-        with written(picture, ValueError) as temporary:  # which Matplotlib raises for another format
-            plots.accuracy_by_epsilon(rows, f"{source}, {'one step' if steps == 1 else f'{steps} steps'}", temporary)
-    if as_json:
-        say(json.dumps(rows))
-        return
-    table = Table("epsilon", "accuracy", box=None)
-    for row in rows:
-        table.add_row(f"{row['epsilon']:g}", f"{row['accuracy']:.4f}")
-    options.console().print(table)
 
 
 def ensemble(
@@ -389,10 +221,10 @@ def ensemble(
     say(f"exported to {path} and verified in a process with TensorFlow alone")
 
 
-def _conclude(run: zoo.Run, export_to: Path | None) -> None:
+def conclude(run: zoo.Run, export_to: Path | None) -> None:
     """Export a finished run; print its scores and the commands that come next."""
     for split, scores in run.metrics.items():
-        say(f"{split} at epoch {run.best_epoch}: {_line(scores)}")
+        say(f"{split} at epoch {run.best_epoch}: {scores_line(scores)}")
     row, monitor = run.history[run.best_epoch - 1], run.task.monitor
     if monitor is not None and monitor.name in row:
         gap = row[monitor.name] - row[f"val_{monitor.name}"]
@@ -402,7 +234,7 @@ def _conclude(run: zoo.Run, export_to: Path | None) -> None:
         reached = monitor.reaches(run.metrics["validation"][monitor.name], target)
         say(f"validation target of the recipe, {target}: {'reached' if reached else 'missed'}")
     if run.classified is not None:
-        _print_classified(run.classified)
+        print_classified(run.classified)
         say(f"errors:  {run.directory / 'report'}")
     path = zoo.export(run, export_to or Path("saved_models") / f"{run.task.spec.name}.{run.tag}")
     say(f"exported to {path} and verified in a process with TensorFlow alone")
@@ -414,7 +246,3 @@ def _conclude(run: zoo.Run, export_to: Path | None) -> None:
     elif run.record["example"]:
         say(f"predict: zoo predict {exported} {example}")
     say(f"serve:   zoo serve {exported}")
-
-
-def _line(scores: dict[str, float]) -> str:
-    return "  ".join(f"{name} {value:.4f}" for name, value in scores.items())
