@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import http.server
+import importlib.metadata
 import json
 import threading
 
@@ -58,13 +59,8 @@ def network(published, tmp_path, monkeypatch):
     return address
 
 
-@pytest.fixture(autouse=True)
-def _registered(monkeypatch):
-    """As where the package is installed, whose entry point loads the module; only for these tests."""
-    monkeypatch.setattr(registry, "_specs", {**registry.all_specs()})
-    for name, row in keras_applications.TABLE.items():
-        spec = keras_applications._spec(name, row)
-        registry._specs[name] = zoo.spec.dataclasses.replace(spec, builder=keras_applications.keras_application)
+def test_the_package_registers_them():
+    assert "keras_applications" in importlib.metadata.entry_points(group="zoo.models").names
 
 
 def test_weights_are_fetched_once_and_are_those_that_keras_loads(network, published, monkeypatch):

@@ -23,7 +23,9 @@ with epy.lazy_imports():
 
 MOST_JSON_BYTES = 2**22
 MOST_JSON_DEPTH = 32
-SPARSE_FROM = 2**20  # bytes from which on a file that takes less than half of them on disk is refused
+SPARSE_FROM = (
+    2**30
+)  # bytes; a larger file with less than half of them on disk is refused (small ones may be compressed)
 
 
 def read_json(path: Path) -> dict[str, Any]:

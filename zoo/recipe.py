@@ -107,14 +107,14 @@ class ColorJitter:
 @dataclasses.dataclass(frozen=True)
 class ColorPca:
     """Random multiples of the principal components of the colors, added to all pixels of an image: each component times
-    its eigenvalue times a number from a normal distribution of mean 0 and this standard `deviation` (Krizhevsky,
+    its eigenvalue times a number from a normal distribution of mean 0 and this `standard_deviation` (Krizhevsky,
     Sutskever and Hinton 2012, section 4.1, whose constant is the default).
 
     Pixels count from 0 to 1. `values` and `vectors` (one a row) are those of the covariance of the training images'
     pixels, on which they are measured where they are empty.
     """
 
-    deviation: float = 0.1
+    standard_deviation: float = 0.1
     values: tuple[float, ...] = ()
     vectors: tuple[tuple[float, ...], ...] = ()
 

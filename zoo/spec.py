@@ -46,7 +46,7 @@ class ReportedScore:
 
     Args:
         reference: paper and table that report it.
-        recipe: name of the recipe that repeats the paper's training.
+        recipe: name of the recipe that repeats the paper's training, or of the model's first one where none does.
     """
 
     dataset: str

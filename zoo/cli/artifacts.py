@@ -73,7 +73,7 @@ def serve(
             help="Name that the Host header may have; repeatable. The local ones on a local address, else all."
         ),
     ] = None,
-    poll: Annotated[float, typer.Option(help="Seconds between looks for new versions; 0 for none.")] = 10.0,
+    poll: Annotated[float, typer.Option(min=0, help="Seconds between looks for new versions; 0 for none.")] = 10.0,
     access_log: Annotated[bool, typer.Option(help="Log each request.")] = True,
     max_body: Annotated[int, _limit("Bytes of a request's body.")] = LIMITS.body,
     max_pixels: Annotated[int, _limit("Pixels of a request's image files.")] = LIMITS.pixels,

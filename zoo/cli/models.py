@@ -60,10 +60,10 @@ def list_models(
         cells = (shown["dataset"] or "", four_digits(shown["reported"]), four_digits(shown["test"]))
         rows.append((name, spec.task, f"{spec.params:,}", *cells, tag or ", ".join(sorted([*tags, *spec.pretrained]))))
     _print_columns(rows)
-    others = sorted({spec.origin for spec in registry.all_specs().values()} - {"", origin})
-    for other in others if pattern == "*" and not origin else ():
-        hint = f"models of {other}, with its weights and the scores that it reports: zoo list --origin {other}"
-        print(hint, file=sys.stderr)  # no row of the table
+    if pattern == "*" and not origin:
+        for other in sorted({spec.origin for spec in registry.all_specs().values()} - {""}):
+            hint = f"models of {other}, with its weights and the scores that it reports: zoo list --origin {other}"
+            print(hint, file=sys.stderr)  # no row of the table
 
 
 def _print_columns(rows: list[tuple[str, ...]]) -> None:

@@ -240,7 +240,7 @@ def color_pca(images: tf.Tensor, seed: tf.Tensor, pca: ColorPca) -> tf.Tensor:
     """
     components = np.array(pca.values)[:, None] * np.array(pca.vectors)  # [components, channels]
     draw = tf.random.stateless_normal([tf.shape(images)[0], len(components)], tf.random.fold_in(seed, 2))
-    added = 255 * pca.deviation * draw @ tf.constant(components, tf.float32)
+    added = 255 * pca.standard_deviation * draw @ tf.constant(components, tf.float32)
     return images + added[:, None, None, :]
 
 

@@ -220,7 +220,7 @@ class Dataset:
         splits = {**self.splits, "train": dataclasses.replace(train, targets=targets)}
         return dataclasses.replace(self, splits=splits, fingerprint="")
 
-    def fold(self, number: int, count: int, seed: int = 0) -> Dataset:
+    def fold(self, number: int, count: int) -> Dataset:
         """One of the `count` data sets of a cross-validation, by its `number` from 1 on: its test split is one of
         `count` parts of the examples of train and validation, stratified by class where each class has as many
         examples, and its validation split is held out of the rest. A test split of this data set is left out. The
@@ -238,8 +238,8 @@ class Dataset:
         labels = whole.targets if whole.targets is not None and whole.targets.ndim == 1 else np.zeros(len(whole), int)
         stratified = np.unique(labels, return_counts=True)[1].min() >= count
         kind = model_selection.StratifiedKFold if stratified else model_selection.KFold
-        rest, part = [*kind(count, shuffle=True, random_state=seed).split(labels, labels)][number - 1]
-        splits = complete({"train": whole.take(rest), "test": whole.take(part)}, seed)
+        rest, part = [*kind(count, shuffle=True, random_state=0).split(labels, labels)][number - 1]
+        splits = complete({"train": whole.take(rest), "test": whole.take(part)}, seed=0)
         return dataclasses.replace(self, splits=splits, fingerprint="", whole=False)
 
     def with_classes(self, classes: tuple[str, ...]) -> Dataset:

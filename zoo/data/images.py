@@ -173,7 +173,7 @@ def _read_classes(groups: Groups, path: Path, image_size: Size, crop: bool, back
         notes, pixels = decoded.notes, decoded.pixels
         if image_size is not None and min(pixels.shape[:2]) > MUCH_LARGER * max(image_size):
             notes = (*notes, REDUCED.format(*image_size))
-        return Decoded(pixels[:0] if streams else resized(pixels, image_size, crop=crop), notes=notes)
+        return Decoded(pixels[:0].copy() if streams else resized(pixels, image_size, crop=crop), notes=notes)  # no view
 
     decoded, faults = decode_all(reads, decode, path.name)
     kept = np.array([name in decoded for name in reads])
@@ -205,7 +205,7 @@ def _exceeds_budget(count: int, size: tuple[int, int], path: Path) -> bool:
 
 
 def _report_faults(faults: Mapping[str, str], count: int, path: Path, *, strict: bool) -> None:
-    """One line with the files that are no images; raises ZooError with them if `strict` is set."""
+    """Print one line that names the files that are not images; raises ZooError with them if `strict` is set."""
     named = listed((f"{name} ({reason})" for name, reason in faults.items()), MOST_NAMED)
     text = f"{len(faults)} of {count} files are not images ({', '.join(IMAGE_FORMATS)}) of 8 bits"
     if strict:

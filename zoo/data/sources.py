@@ -64,7 +64,7 @@ def load(
     - a finite `tf.data.Dataset`, or a mapping of `train`, `validation` and `test` to such data sets or to `Split`s, see
       below.
 
-    A missing split is 15 % of train, stratified by class; of a class with too few examples all stay in train. Masks are
+    A missing split is 15% of train, stratified by class; of a class with too few examples all stay in train. Masks are
     not stratified.
 
     What is done to the user's data beside reading it is printed on standard error, a line for each kind: files that are

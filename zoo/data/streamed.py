@@ -1,4 +1,4 @@
-"""Images that are too many to be kept in memory: decoded and resized whenever they are read."""
+"""Images that do not fit into memory: decoded and resized on each read."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class Streamed:
     def gather(self, index: tf.Tensor) -> tf.Tensor:
         """The images at positions int [B], uint8 [B, H, W, C], in the graph of a `tf.data` map."""
 
-        def one(number: tf.Tensor) -> tf.Tensor:
+        def one(number: tf.Tensor) -> tf.Tensor:  # in the graph: eager calls within a map would block its threads
             pixels = tf.numpy_function(lambda place: self._pixels(self.reads[place]), [number], tf.uint8)
             image = tf.ensure_shape(pixels, [None, None, self.channels])[None]
             if self.crop:

@@ -126,7 +126,7 @@ class Served:
         for row, image in enumerate(images):
             groups.setdefault(image.shape, []).append(row)
         batches = [{"images": np.stack([images[row] for row in rows])} for rows in groups.values()]
-        parts = await asyncio.gather(*map(self.signatures[PIXELS], batches))
+        parts = [await self.signatures[PIXELS](batch) for batch in batches]  # one after the other: they share a queue
         order = np.argsort(np.concatenate(list(groups.values())))
         return {key: np.concatenate([part[key] for part in parts])[order] for key in parts[0]}
 
@@ -172,12 +172,12 @@ class Catalog(Mapping[str, Mapping[str, Served]]):
             path = source.path
             try:
                 path = artifacts.find(source.given)
-                if path not in (source.path, source.failed):
+                if path != source.path:
                     source.path, source.served = _load(source.given, path, self.limits)
                     note(f"{served_name(source.given, path)}: version {source.served.version} is served")
                     self._index()
                     gc.collect()  # graphs refer to themselves
-            except ZooError as error:
+            except Exception as error:  # whatever it is, the version before it stays
                 if path != source.failed:
                     note(f"the version in {path} is not served: {error}")
                 source.failed = path

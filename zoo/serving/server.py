@@ -54,7 +54,7 @@ with epy.lazy_imports():
     from google.protobuf import json_format
     from tensorflow.core.protobuf import meta_graph_pb2
 
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
+LOOPBACK = ("localhost", "127.0.0.1", "::1", "[::1]")  # the last as the Host header has it
 _PREDICT_BODY = {  # the endpoint reads the body itself, so FastAPI's own pages document it from here
     "requestBody": {
         "required": True,

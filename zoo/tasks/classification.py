@@ -118,6 +118,7 @@ class Classification(ImageTask):
     features: tuple[str, ...] = ()
 
     Options = ClassificationOptions
+    one_class_each = True
     metrics = (ACCURACY,)
 
     @classmethod

@@ -41,6 +41,7 @@ class ImageTask(Task):
     """What tasks on images share: shapes, augmentation, example files."""
 
     dtypes: ClassVar[tuple[str, ...]] = ("uint8",)  # of the images that it takes
+    one_class_each: ClassVar[bool] = False  # whether an example is an image and its class, as cutout and mixup need it
     has_masks: ClassVar[bool] = False  # whether the second array of an example is a mask that moves with its image
 
     @property

@@ -35,6 +35,8 @@ class SemiSupervisedClassification(Classification):
     Training uses all images, those without a label too; evaluation those with one.
     """
 
+    one_class_each = False
+
     def examples(self, split: Split, options: TaskOptions | None = None) -> tuple[np.ndarray, ...]:
         """For training a row has an image, whether it has a label or not, and beside it an image that has one, with its
         label: each labeled image is there equally often."""

@@ -115,9 +115,10 @@ def adversarial_accuracy(
     if split not in dataset.splits:
         raise unknown("split", split, dataset.splits)
     examples = dataset.splits[split].sample(count)
+    images = np.asarray(examples.inputs)
     rows, gradient = [], _gradient_of(predictor)
     for epsilon in epsilons:
-        images = _changed(gradient, predictor, np.asarray(examples.inputs), examples.targets, epsilon, steps)
-        right = predicted_class_ids(predictor, Split(images, examples.targets)) == examples.targets
+        changed = _changed(gradient, predictor, images, examples.targets, epsilon, steps)
+        right = predicted_class_ids(predictor, Split(changed, examples.targets)) == examples.targets
         rows.append({"epsilon": float(epsilon), "accuracy": float(np.mean(right))})
     return rows

@@ -13,7 +13,6 @@ from zoo import registry
 from zoo.data import Dataset, Split, streamed
 from zoo.data import load as load_data
 from zoo.data.sources import NAMED
-from zoo.data.streamed import Streamed
 from zoo.errors import ZooError
 from zoo.options import ClassificationOptions, SegmentationOptions
 from zoo.recipe import Augmentation, Recipe
@@ -91,9 +90,9 @@ def training_batches(
         )
     steps = examples * copies // batch_size  # a shorter last batch would weigh more, and starve a replica
     augmentation = recipe.augmentation
-    if augmentation.on_inputs and not (isinstance(task, ImageTask) and not task.has_masks):
+    if augmentation.on_inputs and not (isinstance(task, ImageTask) and task.one_class_each):
         raise ZooError(f"cutout and mixup are for images with one class each: {task.spec.task} has others")
-    if augmentation.color_pca:
+    if augmentation.color_pca and isinstance(task, ImageTask):
         colors = augmentation_ops.fitted(
             augmentation.color_pca, np.asarray(split.sample(EXAMPLES_OF_COLORS).inputs)[:, ::4, ::4]
         )
@@ -154,11 +153,8 @@ def evaluation_batches(task: Task, split: Split, *, batch_size: int = 256, repli
     size = next(fitting, None)
     if size is None:
         raise ZooError(f"{examples} examples cannot be shared among {replicas} devices: validate on more")
-    if isinstance(arrays[0], Streamed):
-        parts = [streamed.in_graph(array) for array in arrays]
-        dataset = tf.data.Dataset.range(examples).batch(size)
-        dataset = dataset.map(lambda index: tuple(streamed.gather(part, index) for part in parts), tf.data.AUTOTUNE)
-    else:
-        dataset = tf.data.Dataset.from_tensor_slices(arrays).batch(size)
+    parts = [streamed.in_graph(array) for array in arrays]
+    dataset = tf.data.Dataset.range(examples).batch(size)
+    dataset = dataset.map(lambda index: tuple(streamed.gather(part, index) for part in parts), tf.data.AUTOTUNE)
     plain = tf.autograph.experimental.do_not_convert(task.network_batch)  # converting takes longer than tracing
     return dataset.map(plain, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)

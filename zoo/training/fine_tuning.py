@@ -171,9 +171,9 @@ def fine_tune(
         for number, stage in enumerate(chosen, start=1):
             own = stage_recipe(recipe, stage, **changes)
             freeze_all_but(model, stage.layers, freeze)
-            trained = sum(math.prod(variable.shape) for variable in model.trainable_variables)
+            trainable = sum(math.prod(variable.shape) for variable in model.trainable_variables)
             say(
-                f"stage {number} of {len(chosen)}, {stage.name}: {', '.join(stage.layers)}, {trained:,} of "
+                f"stage {number} of {len(chosen)}, {stage.name}: {', '.join(stage.layers)}, {trainable:,} of "
                 f"{model.count_params():,} parameters, {own.epochs} epochs at {own.learning_rate}"
             )
             part = directory / f"stage{number}-{stage.name}"

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Callable
 from typing import Any
 
-from zoo.errors import ZooError
+from zoo.errors import ZooError, say
 from zoo.files import write_json
 from zoo.training.runs import Run
 
@@ -20,7 +20,7 @@ def cross_validate(
     """Train or fine-tune on each fold of a data set; an interrupted one is resumed.
 
     The examples of train and validation are divided into as many parts, the same ones for each seed. Each run has one
-    of them as its test split, and validates on 15 % of the others. The directory of the runs gets `folds.json`, with
+    of them as its test split, and validates on 15% of the others. The directory of the runs gets `folds.json`, with
     the test score of each run, their mean and their standard deviation.
 
     Args:
@@ -36,7 +36,7 @@ def cross_validate(
         raise ZooError(f"cross-validation needs at least 2 folds, not {folds}")
     runs = []
     for number in range(1, folds + 1):
-        print(f"fold {number} of {folds}")
+        say(f"fold {number} of {folds}")
         runs.append(train(name, data, fold=(number, folds), **arguments))
     write_json(runs[0].directory.parent / SUMMARY, spread(runs))
     return runs
