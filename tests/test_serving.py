@@ -12,6 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import orjson
@@ -30,6 +31,13 @@ from zoo.tasks.base import graph_function
 IMAGES = np.stack([np.arange(low, low + 20, dtype=np.uint8).reshape(5, 4, 1) for low in (0, 120, 235)])
 PNGS = [tf.io.encode_png(image).numpy() for image in IMAGES]
 CLASSES = ["zero", "één", "two"]
+
+
+def until(condition) -> None:
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
 def b64(data: bytes) -> dict[str, str]:
@@ -366,14 +374,12 @@ def test_a_busy_signature(signatures, tmp_path):
         body = {"signature_name": "wait", "inputs": {"folder": str(tmp_path)}}
         try:
             first = pool.submit(post, client, body, "toy")
-            while not (tmp_path / "started").exists():
-                time.sleep(0.02)
+            until((tmp_path / "started").exists)
             second = pool.submit(post, client, body, "toy")
-            while not served.waiting:
-                time.sleep(0.02)
+            until(lambda: served.waiting)
             response = post(client, body, "toy")
             assert (response.status_code, response.headers["Retry-After"]) == (503, "1")
-            assert_one_line(response.json(), "1 requests wait: try again")
+            assert_one_line(response.json(), "the queue is full (1 waiting): try again")
             assert post(client, {"signature_name": "uneven", "inputs": [1.0]}, "toy").status_code == 200
             for future in (first, second):
                 assert future.result().status_code == 504
@@ -384,8 +390,7 @@ def test_a_busy_signature(signatures, tmp_path):
             assert client.get("/healthz").status_code == 200
         finally:
             (tmp_path / "end").touch()
-        while served.signatures["wait"].busy_since is not None:  # the second one was dropped, not computed
-            time.sleep(0.02)
+        until(lambda: served.signatures["wait"].busy_since is None)  # the second one was dropped, not computed
         assert client.get("/readyz").json() == {"status": "ready"}
 
 
@@ -442,6 +447,8 @@ def test_image_files_of_several_sizes_are_read_as_predict_reads_them(exported):
         rows = post(client, body, "mlp_784_10.toy").json()["predictions"]
         assert np.allclose([row["probabilities"] for row in rows], expected, atol=1e-5)
         assert [row["class_names"] for row in rows] == [str(np.argmax(one)) for one in expected]
+        many = [b64(photograph((28, 20 + number))) for number in range(LIMITS.queue + 1)]
+        assert post(client, {**body, "instances": many}, "mlp_784_10.toy").status_code == 200  # one request, many sizes
         metadata = client.get("/v1/models/mlp_784_10.toy/metadata").json()["metadata"]
         assert metadata["class_names"] == list("0123456789")
         assert "TIFF" in metadata["encoded_images"]["formats"]
@@ -484,8 +491,7 @@ def test_a_new_version_takes_over_and_a_damaged_one_does_not(exported, tmp_path,
         (line,) = capfd.readouterr().err.splitlines()  # said once
         assert "3 is not served: " in line
         assert post(client, images, "mlp_784_10.toy").json() == after
-        shutil.rmtree(folder / "3")
-        shutil.copytree(exported / "1", folder / "4")
+        shutil.copytree(exported / "1", folder / "3", dirs_exist_ok=True)  # the rest of it arrives
         catalog.refresh()
         assert post(client, images, "mlp_784_10.toy").json() == before
 
@@ -501,8 +507,7 @@ def test_the_app_looks_for_new_versions(signatures):
     looks = []
     catalog = {"toy": {"1": Served("1", signatures, LIMITS)}}
     with TestClient(create_app(catalog, LIMITS, Options(poll=0.01), lambda: looks.append(1))):
-        while len(looks) < 2:
-            time.sleep(0.01)
+        until(lambda: len(looks) > 1)
 
 
 @pytest.fixture(scope="module")
@@ -598,3 +603,11 @@ def test_half_a_header_does_not_hold_a_connection(process):
     with socket.create_connection(("127.0.0.1", process), timeout=30) as connection:
         connection.sendall(b"GET /healthz HTTP/1.1\r\nHost:")
         assert connection.recv(100) == b"", "the server closes it"
+
+
+def test_the_page_has_the_default_limits():
+    page, limits = (Path(__file__).parents[1] / "docs" / "serving.md").read_text(encoding="utf-8"), Limits()
+    drawn = f"{limits.count:,}; {limits.length:,}"
+    shown = (f"{limits.body >> 20} MiB", f"{limits.pixels:,}", f"{limits.batch:,}", drawn, limits.queue)
+    for number in shown:
+        assert f"| {number} |" in page

@@ -23,9 +23,7 @@ with epy.lazy_imports():
 
 MOST_JSON_BYTES = 2**22
 MOST_JSON_DEPTH = 32
-SPARSE_FROM = (
-    2**30
-)  # bytes; a larger file with less than half of them on disk is refused (small ones may be compressed)
+SPARSE_FROM = 2**30  # bytes; a larger file with less than half of them on disk is refused, smaller ones may be packed
 
 
 def read_json(path: Path) -> dict[str, Any]:

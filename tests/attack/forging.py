@@ -10,12 +10,11 @@ import tensorflow as tf
 from tensorflow.core.protobuf import tensor_bundle_pb2
 
 import zoo
-from zoo.artifacts.manifest import MANIFEST, sha256
+from zoo import checkpoint
+from zoo.artifacts.manifest import MANIFEST, file_entries
 from zoo.exporting import saved_model
 from zoo.tasks.base import Signatures, graph_function, named
 from zoo.tasks.classification import Classification
-
-MAGIC = 0xDB4775248B80FB57
 
 
 def export(path, name="mlp_784_10", classes=("a", "b", "c")):
@@ -34,11 +33,7 @@ def write_manifest(version, manifest):
 
 def reseal(version):
     """Bring the manifest's sizes and sha256 up to date, where it is still one."""
-    files = [file for file in version.rglob("*") if file.is_file() and file != version / MANIFEST]
-    entries = {
-        file.relative_to(version).as_posix(): {"size": file.stat().st_size, "sha256": sha256(file)} for file in files
-    }
-    write_manifest(version, {**manifest_of(version), "files": entries})
+    write_manifest(version, {**manifest_of(version), "files": file_entries(version)})
 
 
 # --- graphs -----------------------------------------------------------------------------------------------------
@@ -88,17 +83,6 @@ def greedy(outputs, value, kept):
 # --- the index of a checkpoint ----------------------------------------------------------------------------------
 
 
-def number(data, place):
-    value = shift = 0
-    while True:
-        byte = data[place]
-        place += 1
-        value |= (byte & 127) << shift
-        shift += 7
-        if byte < 128:
-            return value, place
-
-
 def varint(value):
     parts = []
     while value > 127:
@@ -107,32 +91,9 @@ def varint(value):
     return bytes([*parts, value])
 
 
-def block_rows(table, start, size):
-    block, place, key, rows = table[start : start + size], 0, b"", []
-    end = size - 4 - 4 * int.from_bytes(block[-4:], "little")
-    while place < end:
-        shared, place = number(block, place)
-        rest, place = number(block, place)
-        length, place = number(block, place)
-        key = key[:shared] + block[place : place + rest]
-        rows.append((key, block[place + rest : place + rest + length]))
-        place += rest + length
-    return rows
-
-
 def rows_of(table):
     """The keys and values of a table."""
-    place = len(table) - 48
-    _, place = number(table, place)
-    _, place = number(table, place)
-    start, place = number(table, place)
-    size, place = number(table, place)
-    rows = []
-    for _, handle in block_rows(table, start, size):
-        first, place = number(handle, 0)
-        length, _ = number(handle, place)
-        rows += block_rows(table, first, length)
-    return rows
+    return list(checkpoint._rows(table))
 
 
 def crc32c(data):
@@ -173,7 +134,7 @@ def table_of(rows):
     listing = block_of([(rows[-1][0] + b"z", varint(0) + varint(len(data)))])
     places.append(varint(len(content)) + varint(len(listing)))
     content += sealed(listing)
-    return content + b"".join(places).ljust(40, b"\0") + struct.pack("<Q", MAGIC)
+    return content + b"".join(places).ljust(40, b"\0") + struct.pack("<Q", checkpoint.MAGIC)
 
 
 def changed(entry, shape=None, **fields):

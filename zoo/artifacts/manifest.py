@@ -100,6 +100,12 @@ def check_files(artifact: Artifact) -> None:
             raise ZooError(f"{path} is damaged: {relative} does not have the sha256 in its manifest")
 
 
+def file_entries(path: Path) -> dict[str, dict[str, Any]]:
+    """The size and sha256 of each file in a version directory, but the manifest, by path: what the manifest lists."""
+    files = sorted(file for file in path.rglob("*") if file.is_file() and file != path / MANIFEST)
+    return {f.relative_to(path).as_posix(): {"size": f.stat().st_size, "sha256": sha256(f)} for f in files}
+
+
 def sha256(path: Path) -> str:
     """The sha256 of a regular file, as hexadecimal digits; raises ZooError for one that cannot be read."""
     try:

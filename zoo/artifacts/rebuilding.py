@@ -61,7 +61,9 @@ def rebuild_network(artifact: Artifact) -> tuple[tasks.Task, keras.Model]:
     stored = artifact.entries()
     numbers = sum(math.prod(entry.shape) for entry in stored.values())
     if (largest := _largest((task.input_shape, task.arguments))) > numbers + SPARE:
-        raise ZooError(f"{artifact.path} is refused: its manifest asks for {largest:.3g}, its weights are {numbers:,}")
+        raise ZooError(
+            f"{artifact.path} is refused: its manifest has the number {largest:.3g}, its weights file {numbers:,}"
+        )
     with _refusing(artifact, "its network cannot be built"), _limited(len(stored) + SPARE_ARRAYS, numbers + SPARE):
         model = task.build()
     if (largest := _largest_activation(model)) > MOST_ACTIVATIONS:

@@ -17,7 +17,7 @@ from etils import epy
 from zoo import tasks
 from zoo.artifacts.examples import examples
 from zoo.artifacts.index import INDEX, write_index
-from zoo.artifacts.manifest import FORMAT, GOLDEN, MANIFEST, check_name, newest_version, parse_manifest, sha256
+from zoo.artifacts.manifest import FORMAT, GOLDEN, MANIFEST, check_name, file_entries, newest_version, parse_manifest
 from zoo.artifacts.verification import verify
 from zoo.errors import ZooError, unknown
 from zoo.files import naming, write_json, written
@@ -121,7 +121,6 @@ def export(
     version = path / str(max((int(child.name) for child in path.glob("*") if child.name.isdecimal()), default=0) + 1)
     with written(version, tf.errors.OpError) as temporary, full_precision():
         values = _write_saved_model(task, model, temporary, storage or "float32")
-        files = sorted(file for file in temporary.rglob("*") if file.is_file())
         manifest = {
             "format": FORMAT,
             "name": path.name,
@@ -133,10 +132,7 @@ def export(
             **content,
             **task.serving_notes,
             "provenance": provenance(),
-            "files": {
-                file.relative_to(temporary).as_posix(): {"size": file.stat().st_size, "sha256": sha256(file)}
-                for file in files
-            },
+            "files": file_entries(temporary),
         }
         write_json(temporary / MANIFEST, manifest)
         verify(temporary)

@@ -72,7 +72,9 @@ class Signature:
             HTTPException: with status 503 where too many requests wait.
         """
         if len(self._waiting) >= self.limits.queue:
-            raise fastapi.HTTPException(503, f"{len(self._waiting)} requests wait: try again", {"Retry-After": "1"})
+            raise fastapi.HTTPException(
+                503, f"the queue is full ({len(self._waiting)} waiting): try again", {"Retry-After": "1"}
+            )
         job = _job(inputs, asyncio.get_running_loop().create_future())
         self._waiting.append(job)
         if self._worker is None:

@@ -8,6 +8,7 @@ import gc
 import os
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,8 @@ class Served:
         self.version, self.task, self.limits = version, task, limits
         self.signatures = {name: Signature(name, signatures[name], limits) for name in sorted(signatures)}
         self.classes = task.classes if task else ()
-        self._large = asyncio.Semaphore(1)  # the memory of one large request at a time
+        self._large = asyncio.Semaphore(1)  # the memory of one large request at a time,
+        self._reader = ThreadPoolExecutor(1)  # also where its client leaves while it is read
 
     @property
     def reads_files(self) -> bool:
@@ -72,7 +74,7 @@ class Served:
             if self._pixels(request) <= SMALL_IMAGES:
                 return values.write(request, await self._outputs(request, self._images(request)))
         async with self._large:
-            request, images = await asyncio.to_thread(self._read, body)
+            request, images = await asyncio.get_running_loop().run_in_executor(self._reader, self._read, body)
             outputs = await self._outputs(request, images)
             return await asyncio.to_thread(values.write, request, outputs)
 

@@ -177,15 +177,12 @@ def create_app(
     @app.get("/v1/models/{name}")
     @app.get("/v1/models/{name}/versions/{version}")
     async def status(name: str, version: str | None = None) -> dict[str, Any]:
-        found = [models.find(catalog, name, version)] if version else catalog_of(name).values()
+        served = models.find(catalog, name, version)
+        found = [served] if version else catalog[name].values()
         newest_first = sorted(found, key=lambda served: -int(served.version))
         ok = {"error_code": "OK", "error_message": ""}
         states = [{"version": served.version, "state": "AVAILABLE", "status": ok} for served in newest_first]
         return {"model_version_status": states}
-
-    def catalog_of(name: str) -> Mapping[str, models.Served]:
-        models.find(catalog, name, None)
-        return catalog[name]
 
     @app.get("/v1/models/{name}/metadata")
     @app.get("/v1/models/{name}/versions/{version}/metadata")

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from etils import epy
 
-from zoo.errors import ZooError, graph_error, unknown
+from zoo.errors import ZooError, unknown
 from zoo.serving.batching import Arrays, Signature
 from zoo.serving.limits import Limits
 
@@ -188,7 +188,7 @@ def _to_bytes(value: str | dict[str, Any]) -> bytes:
     try:
         return base64.b64decode(value["b64"], validate=True) if isinstance(value, dict) else value.encode()
     except (TypeError, ValueError) as error:  # base64 that is no string or has wrong letters
-        raise ZooError(f"a string is not valid: {graph_error(str(error))}") from error
+        raise ZooError(f"a string is not valid: {error}") from error
 
 
 def _to_json(name: str, array: np.ndarray) -> Any:
