@@ -28,7 +28,6 @@ from zoo import tasks
 from zoo.data import Dataset, Split
 
 VOCABULARY = [chr(97 + number) for number in range(26)]
-GOALS = {"zoo / keras": 1.0, "generation: steps / prefixes": 5.0}
 
 
 def zoo_training(tokens: np.ndarray, width: int) -> Callable[[], float]:
@@ -154,7 +153,7 @@ def main() -> None:
     print("seconds by length:", {name: round(seconds, 2) for name, seconds in by_length.items()})
     if not arguments.quick:
         results = {"width": width, "batch": [rows, window], "training": training, "generation": writing}
-        results |= {"generated_characters": length, "seconds_by_length": by_length, "ratios": compared, "goals": GOALS}
+        results |= {"generated_characters": length, "seconds_by_length": by_length, "ratios": compared}
         print(f"wrote {write_results('texts', results)}")
 
 

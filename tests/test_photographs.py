@@ -5,6 +5,7 @@ import dataclasses
 import gc
 import json
 import shutil
+import tracemalloc
 from pathlib import Path
 
 import keras
@@ -257,6 +258,21 @@ def test_texts_have_no_colors(tmp_path):
 
 
 # --- images that do not fit into memory -----------------------------------------------------------------------------
+
+
+def test_streaming_holds_few_images_at_once(tmp_path, monkeypatch):
+    for number in range(24):
+        path = Path("mine", "ab"[number % 2], f"{number}.jpg")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((1000, 1000, 3), number, np.uint8)).save(path)
+    monkeypatch.setenv("ZOO_CACHE_GB", "0")
+    tracemalloc.start()
+    try:
+        zoo.data.load("mine", image_size=(16, 16))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 24 * 1000 * 1000 * 3  # all of them decoded
 
 
 def both(monkeypatch, path="mine", **options):

@@ -173,7 +173,8 @@ def _read_classes(groups: Groups, path: Path, image_size: Size, crop: bool, back
         notes, pixels = decoded.notes, decoded.pixels
         if image_size is not None and min(pixels.shape[:2]) > MUCH_LARGER * max(image_size):
             notes = (*notes, REDUCED.format(*image_size))
-        return Decoded(pixels[:0].copy() if streams else resized(pixels, image_size, crop=crop), notes=notes)  # no view
+        # a copy: a view would keep all pixels in memory
+        return Decoded(pixels[:0].copy() if streams else resized(pixels, image_size, crop=crop), notes=notes)
 
     decoded, faults = decode_all(reads, decode, path.name)
     kept = np.array([name in decoded for name in reads])
@@ -194,7 +195,7 @@ def _read_classes(groups: Groups, path: Path, image_size: Size, crop: bool, back
 
 
 def _exceeds_budget(count: int, size: tuple[int, int], path: Path) -> bool:
-    """Whether so many images are decoded again whenever they are read; a note says so."""
+    """Whether so many images exceed the memory budget; prints a note if they do."""
     needed, allowed = COPIES * count * math.prod((*size, 3)), budget()
     if needed > allowed:
         note(
