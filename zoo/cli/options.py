@@ -71,6 +71,13 @@ LabelColumn = Annotated[
     str | None, typer.Option("--label-column", help="The column of labels in a .tsv or .csv file, if not label.")
 ]
 Devices = Annotated[str, typer.Option(help="auto, cpu, cpu:2 (logical CPUs), gpu:0,1.")]
+Workers = Annotated[
+    str | None,
+    typer.Option(
+        help="HOST:PORT of all machines that train together, with commas, the chief first; in place of TF_CONFIG."
+    ),
+]
+Worker = Annotated[int | None, typer.Option(help="The number of this machine among --workers, from 0.")]
 Out = Annotated[Path | None, typer.Option(help="The run's directory; an interrupted run in it is resumed.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything that is random.")]
 Deterministic = Annotated[

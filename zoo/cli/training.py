@@ -38,6 +38,8 @@ from zoo.cli.options import (
     Strict,
     TextColumn,
     Trained,
+    Worker,
+    Workers,
     cell,
 )
 from zoo.errors import ZooError, say
@@ -72,6 +74,8 @@ def train(
         typer.Option("--arg", help="KEY=VALUE: an argument of the model's builder, such as hidden=[50]; repeat it."),
     ] = None,
     devices: Devices = "auto",
+    workers: Workers = None,
+    worker: Worker = None,
     seed: Seed = 0,
     deterministic: Deterministic = False,
     input_shape: InputShape = None,
@@ -98,8 +102,9 @@ def train(
     given = {**changed.pop("arguments", {}), **given}
     _trained(
         zoo.train, name, options.data_of(data, text_column, label_column), folds, export_to,
-        recipe=configured or recipe, out=out, devices=devices, seed=seed, deterministic=deterministic,
-        input_shape=options.shape_of(input_shape), arguments=given, strict=strict, **changed,
+        recipe=configured or recipe, out=out, devices=devices, workers=options.words(workers or ""), worker=worker,
+        seed=seed, deterministic=deterministic, input_shape=options.shape_of(input_shape), arguments=given,
+        strict=strict, **changed,
     )  # fmt: skip
 
 
@@ -223,6 +228,9 @@ def ensemble(
 
 def conclude(run: zoo.Run, export_to: Path | None) -> None:
     """Export a finished run; print its scores and the commands that come next."""
+    if run.worker:
+        say(f"worker {run.worker} has finished: worker 0 writes and exports the run")
+        return
     for split, scores in run.metrics.items():
         say(f"{split} at epoch {run.best_epoch}: {scores_line(scores)}")
     row, monitor = run.history[run.best_epoch - 1], run.task.monitor

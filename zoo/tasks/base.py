@@ -200,6 +200,15 @@ class Task(abc.ABC):
         """
         raise ZooError(f"{self.spec.task} takes no augmentation: leave the recipe key augmentation out")
 
+    def begin(self, trainer: Any, batches: tf.data.Dataset) -> None:
+        """What precedes the first step of a training.
+
+        Args:
+            trainer: what `compile` returned.
+            batches: those of the training.
+        """
+        return
+
     def callbacks(self, model: keras.Model, directory: Path) -> list[Any]:
         """Keras callbacks of a training of `model`, which may write pictures to the run's directory. At `on_test_end`
         the model has the weights that were validated."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import keras
 import tensorflow as tf
 
@@ -26,12 +24,6 @@ class FeatureMatchingTrainer(TwoNetworks):
         super().__init__(generator, discriminator, ("loss", "generator_loss", "accuracy"))
         layer = discriminator.get_layer(features)
         self.both = keras.Model(discriminator.inputs, [discriminator.output, layer.output])
-
-    def fit(self, x: Any, **options: Any) -> Any:
-        if int(self.step) == 0:
-            (images, _), _ = next(iter(x))
-            initialize(self.discriminator, images)
-        return super().fit(x, **options)
 
     def train_step(self, data: tuple) -> dict[str, tf.Tensor]:
         (unlabeled, labeled), targets = data[0], data[1]

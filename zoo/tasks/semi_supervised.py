@@ -74,6 +74,10 @@ class SemiSupervisedClassification(Classification):
         trainer.compile(of_generator, of_discriminator, **options)
         return trainer
 
+    def begin(self, trainer: FeatureMatchingTrainer, batches: tf.data.Dataset) -> None:
+        (images, _), _ = next(iter(batches))
+        feature_matching.initialize(trainer.discriminator, images)
+
     def served(self, model: keras.Model) -> keras.Model:
         return model.get_layer("discriminator")
 

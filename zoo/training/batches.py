@@ -28,6 +28,45 @@ EXAMPLES_OF_COLORS = 1_000  # of the training data, by which color variations ar
 LARGEST_BATCH = 2**20  # pixels that a network is evaluated on at once
 
 
+@dataclasses.dataclass(frozen=True)
+class Share:
+    """The part of each batch that the devices of this machine take, where several machines train together: `own`
+    replicas from number `first` on, of `replicas` on all machines. A replica takes equal parts, rounded up; the last
+    one what is left."""
+
+    first: int
+    own: int
+    replicas: int
+
+    @classmethod
+    def of(cls, context: tf.distribute.InputContext) -> Share:
+        """The share of the machine that TensorFlow asks for its input."""
+        own = context.num_replicas_in_sync // context.num_input_pipelines
+        return cls(context.input_pipeline_id * own, own, context.num_replicas_in_sync)
+
+    def rows(self, count: Any) -> slice:
+        """The rows of this machine among those of a batch of `count` examples."""
+        part = -(-count // self.replicas)
+        return slice(self.first * part, (self.first + self.own) * part)
+
+    def each(self, batches: tf.data.Dataset) -> tf.data.Dataset:
+        """For each batch of this machine's rows one batch for each of its replicas, in their order."""
+        if self.own == 1:
+            return batches
+
+        def parts(*batch: Any) -> tf.data.Dataset:
+            part = -(-tf.shape(tf.nest.flatten(batch)[0])[0] // self.own)
+            numbers = tf.data.Dataset.range(self.own, output_type=tf.int32)
+            return numbers.map(lambda number: _rows(batch, slice(number * part, (number + 1) * part)))
+
+        return batches.flat_map(parts)
+
+
+def _rows(batch: Any, rows: slice) -> Any:
+    """Some rows of each tensor of a batch."""
+    return tf.nest.map_structure(lambda tensor: tensor[rows], batch)
+
+
 def load_for(
     spec: ModelSpec,
     input_shape: tuple | None,
@@ -67,12 +106,23 @@ def load_for(
 
 
 def training_batches(
-    task: Task, split: Split, recipe: Recipe, *, seed: int, first_epoch: int = 0, replicas: int = 1
+    task: Task,
+    split: Split,
+    recipe: Recipe,
+    *,
+    seed: int,
+    first_epoch: int = 0,
+    replicas: int = 1,
+    share: Share | None = None,
 ) -> tuple[tf.data.Dataset, int]:
     """Batches of all epochs from `first_epoch` on, one after the other, and the number of batches in an epoch.
 
     The order of an epoch depends on (seed, epoch) alone, the augmentation of a batch on (seed, epoch, index): epochs
     differ, runs repeat, and a resumed run continues exactly where it stopped, whatever the number of parallel calls.
+
+    Args:
+        share: yields one replica's rows after another's, of the same batches. Where nothing is drawn for a batch, the
+            other machines' examples are not read; otherwise the whole batch is drawn, so that it is the same one.
 
     Raises:
         ZooError: where a batch cannot be shared evenly among the replicas.
@@ -101,6 +151,7 @@ def training_batches(
         fill=augmentation.fill, patches=patches, cutout=augmentation.cutout, mixup=augmentation.mixup
     )
 
+    drawn = varied or patches or augmentation.on_inputs
     side = tf.random.stateless_uniform([examples], [seed, 1], 0, 2, tf.int32)  # on which an image is shown first
 
     def epoch_batches(epoch: tf.Tensor) -> tf.data.Dataset:
@@ -110,16 +161,20 @@ def training_batches(
     @tf.autograph.experimental.do_not_convert  # which would change the type of our errors
     def load_batch(epoch: tf.Tensor, step: tf.Tensor, index: tf.Tensor) -> tuple:
         key = tf.random.fold_in(tf.random.fold_in(tf.stack([seed, 0]), epoch), step)
+        if share is not None and not drawn:
+            index = index[share.rows(batch_size)]
         if patches:
             batch = augmentation_ops.random_patches(arrays, index % examples, key, patches, len(task.classes))
         else:
             batch = tuple(streamed.gather(array, index % examples) for array in arrays)
         if varied:
             batch = task.augment(batch, key, augmentation, index // examples, tf.gather(side, index % examples) + epoch)
-        return augmentation_ops.vary_inputs(task.network_batch(*batch), key, augmentation)
+        batch = augmentation_ops.vary_inputs(task.network_batch(*batch), key, augmentation)
+        return _rows(batch, share.rows(batch_size)) if share is not None and drawn else batch
 
     epochs = tf.data.Dataset.range(first_epoch, recipe.epochs, output_type=tf.int32)
     batches = epochs.flat_map(epoch_batches).map(load_batch, tf.data.AUTOTUNE, deterministic=True)
+    batches = batches if share is None else share.each(batches)
     return batches.prefetch(tf.data.AUTOTUNE), steps
 
 
@@ -128,11 +183,16 @@ def fitting_batch(shape: tuple[int, ...], batch_size: int) -> int:
     return max(min(batch_size, LARGEST_BATCH // math.prod(shape[1:3])), 1)
 
 
-def evaluation_batches(task: Task, split: Split, *, batch_size: int = 256, replicas: int = 1) -> tf.data.Dataset:
+def evaluation_batches(
+    task: Task, split: Split, *, batch_size: int = 256, replicas: int = 1, share: Share | None = None
+) -> tf.data.Dataset:
     """Batches of all examples of the split in its own order, of `batch_size` examples, or fewer where they are large.
 
     The first batch is shared evenly among the replicas, because Keras builds on it, and the last one leaves no replica
     without an example, because TensorFlow would abort.
+
+    Args:
+        share: yields one replica's rows after another's, of the same batches.
 
     Raises:
         ZooError: for too few examples to do so.
@@ -155,6 +215,10 @@ def evaluation_batches(task: Task, split: Split, *, batch_size: int = 256, repli
         raise ZooError(f"{examples} examples cannot be shared among {replicas} devices: validate on more")
     parts = [streamed.in_graph(array) for array in arrays]
     dataset = tf.data.Dataset.range(examples).batch(size)
+    if share is not None:
+        dataset = dataset.map(lambda index: index[share.rows(tf.shape(index, tf.int64)[0])])
     dataset = dataset.map(lambda index: tuple(streamed.gather(part, index) for part in parts), tf.data.AUTOTUNE)
     plain = tf.autograph.experimental.do_not_convert(task.network_batch)  # converting takes longer than tracing
-    return dataset.map(plain, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+    dataset = dataset.map(plain, tf.data.AUTOTUNE)
+    dataset = dataset if share is None else share.each(dataset)
+    return dataset.prefetch(tf.data.AUTOTUNE)

@@ -65,3 +65,24 @@ def dtype_policy(name: str) -> Iterator[None]:
         yield
     finally:
         keras.config.set_dtype_policy(before)
+
+
+def separate_replicas(strategy: tf.distribute.Strategy, model: keras.Model) -> None:
+    """Give the random generators of a model's layers another seed on each replica but the first: Keras draws the same
+    dropout mask on all of them. In a resumed training it follows upon restoring the state, which is the first one's.
+    """
+    known = {id(variable) for variable in model.weights}
+    known |= {id(variable) for metric in model.metrics for variable in metric.variables}
+    states = [variable for variable in model.variables if id(variable) not in known]
+
+    @tf.function(autograph=False)
+    def separate() -> None:
+        strategy.run(shift)
+
+    def shift() -> None:
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        for state in states:  # int64 [2]: the seed, and how often was drawn
+            state.assign(state + tf.cast(tf.stack([replica, 0]), state.dtype))
+
+    if strategy.num_replicas_in_sync > 1:
+        separate()

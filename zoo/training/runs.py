@@ -46,6 +46,7 @@ class Run:
         model: the network with the weights of the best epoch.
         record: the content of `run.json`: what identifies the run, and its results.
         classified: predictions on the test split, where a classifier was fine-tuned in this process.
+        worker: the number of this process among those that trained together; only the first, 0, writes `directory`.
     """
 
     directory: Path
@@ -54,6 +55,7 @@ class Run:
     recipe: Recipe
     record: dict[str, Any]
     classified: Classified | None = None
+    worker: int = 0
 
     @property
     def history(self) -> list[dict[str, Any]]:

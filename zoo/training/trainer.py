@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import datetime
 import functools
 import os
@@ -21,20 +22,21 @@ from zoo.errors import ZooError, note, say
 from zoo.files import read_json, write_json
 from zoo.recipe import Recipe, plain
 from zoo.spec import check_keras
-from zoo.training.batches import evaluation_batches, load_for, training_batches
+from zoo.training import workers as several
+from zoo.training.batches import Share, evaluation_batches, load_for, training_batches
 from zoo.training.devices import strategy
 from zoo.training.evaluation import evaluate_splits
 from zoo.training.normalization import measure_normalization
 from zoo.training.optimizers import NOTHING_GIVEN, Given, keeps_average, optimizer_maker, optimizers_of, split_given
-from zoo.training.randomness import dtype_policy, seeded
-from zoo.training.runs import RUN_FILE, WEIGHTS_FILE, Run, describe_run, directory_of, open_run
+from zoo.training.randomness import dtype_policy, seeded, separate_replicas
+from zoo.training.runs import RUN_FILE, WEIGHTS_FILE, Run, describe_run, directory_of, open_run, provenance
 from zoo.weights import assign, named_weights, save_arrays
 
 with epy.lazy_imports():
     import keras
     import tensorflow as tf
 
-    from zoo.training import callbacks, plots, remarks
+    from zoo.training import callbacks, loop, plots, remarks
 
 MOST_STEPS_PER_EXECUTION = 50  # steps that run without returning to Python; small batches gain most
 EXAMPLES_TO_PREPARE = 5_000  # of the training data, for initial weights that depend on it
@@ -47,6 +49,8 @@ def train(
     recipe: str | Recipe | None = None,
     out: str | os.PathLike | None = None,
     devices: str = "auto",
+    workers: Sequence[str] = (),
+    worker: int | None = None,
     seed: int = 0,
     deterministic: bool = False,
     input_shape: tuple | None = None,
@@ -69,6 +73,9 @@ def train(
         out: the run's directory; `runs/NAME.DATA.RECIPE-SEED` by default. A finished run in it is extended where only
             `epochs` is larger.
         devices: see `zoo.training.devices.strategy`.
+        workers: addresses `host:port` of all processes that train together, the chief first: it alone writes the run.
+            Each has the same call but for `worker`. The environment variable `TF_CONFIG` does the same.
+        worker: the number of this process among them, from 0.
         deterministic: the same seed gives the same bytes of weights; slower.
         arguments: builder arguments in place of the spec's, such as `{"width": 16}`.
         strict: raise for files in a folder or archive that are not read, see `zoo.data.load`.
@@ -82,9 +89,10 @@ def train(
 
     Raises:
         ZooError: for unknown names, data that the task cannot use, a directory that contains another run, or a loss
-            that is not a finite number.
+            that is not a finite number; for workers that cannot be reached, have other data, or stop.
     """
     check_keras()
+    cluster = several.cluster(workers, worker)
     spec = registry.get_spec(name)
     kind = tasks.get_task(spec.task)
     seed, input_shape, arguments = plain(seed), plain(input_shape), plain(arguments or {})
@@ -95,12 +103,14 @@ def train(
         recipe_name, recipe = recipe or next(iter(spec.recipes), ""), spec.recipe(recipe)
     given, keys = split_given(optimizer, loss, metrics, callbacks)
     recipe = tasks.with_options(recipe, kind, spec.task).replace(**{**changes, **keys})
-    devices_strategy = strategy(devices)
+    devices_strategy = strategy(devices) if cluster is None else several.connect(cluster, devices)
     dataset = load_for(spec, input_shape, recipe, data, strict=strict, fold=fold)
     task = kind.from_data(spec, dataset, input_shape, **{**recipe.arguments, **arguments})
     directory = directory_of(out, f"{spec.name}.{dataset.name}.{recipe_name}-{seed}", fold)
     record = describe_run(task, dataset, recipe, seed=seed, deterministic=deterministic, devices=devices)
     record["recipe_name"] = recipe_name
+    if cluster is not None:
+        record["workers"] = len(cluster.addresses)
     if fold is not None:
         record["fold"] = fold
     usual = {**spec.arguments, **recipe.arguments}
@@ -111,15 +121,30 @@ def train(
     if described := given.describe():
         record["given_in_python"] = described
     with seeded(seed, deterministic), contextlib.ExitStack() as opened:
+        folder = directory
+        if cluster is not None:
+            folder = opened.enter_context(several.joined(cluster, directory))
+            several.check_same(
+                cluster,
+                devices_strategy,
+                {
+                    "data set": record["data"],
+                    "recipe or arguments": {**record, "data": None},
+                    "code": {**provenance(), "created": None},
+                },
+            )
         model = rehearsed(task, dataset, recipe, devices_strategy, given)
         if spec.prepare is not None:
             few = evaluation_batches(task, dataset.splits["train"].sample(EXAMPLES_TO_PREPARE))
             spec.prepare(model, np.concatenate([inputs.numpy() for inputs, _ in few]))
-        opened.enter_context(open_run(directory, record))
-        history = fit(task, model, dataset, recipe, directory, devices_strategy, seed=seed, given=given)
+        opened.enter_context(open_run(folder, record))
+        if cluster is not None:
+            several.copy_run(cluster, devices_strategy, folder)
+        history = fit(task, model, dataset, recipe, folder, devices_strategy, seed=seed, given=given)
         model = plain_copy(task, model)
         measure_normalization(task, model, dataset.splits["train"])
-        return finish_run(directory, task, model, dataset, recipe, history.rows, history.best_epoch)
+        run = finish_run(folder, task, model, dataset, recipe, history.rows, history.best_epoch)
+        return run if cluster is None else dataclasses.replace(run, directory=directory, worker=cluster.worker)
 
 
 def rehearsed(
@@ -167,10 +192,17 @@ def fit(
     replicas = devices_strategy.num_replicas_in_sync
     history = callbacks.History(directory, model, task.monitor, patience=recipe.patience)
     history.restore_rows()
-    batches, steps = training_batches(
-        task, dataset.splits["train"], recipe, seed=seed, first_epoch=len(history.rows), replicas=replicas
+    training = functools.partial(
+        training_batches,
+        task,
+        dataset.splits["train"],
+        recipe,
+        seed=seed,
+        first_epoch=len(history.rows),
+        replicas=replicas,
     )
-    validation = evaluation_batches(task, dataset.splits["validation"], replicas=replicas)
+    validating = functools.partial(evaluation_batches, task, dataset.splits["validation"], replicas=replicas)
+    batches, steps = training()
     by_step = recipe.schedule.by_step or recipe.lookahead is not None  # callbacks that must see each step
     fused = max(n for n in range(1, MOST_STEPS_PER_EXECUTION + 1) if steps % n == 0)
     with devices_strategy.scope(), dtype_policy(recipe.precision):
@@ -188,25 +220,36 @@ def fit(
         optimized = [variable for one in optimizers for variable in one.variables]
         history.watch(trainer, [*trainer.variables, *optimized, *(variable for one in slow for variable in one.slow)])
         history.restore_state()
+        separate_replicas(devices_strategy, trainer)
         if not history.is_over(recipe.epochs):
-            trainer.fit(
-                batches,
-                epochs=recipe.epochs,
-                initial_epoch=len(history.rows),
-                steps_per_epoch=steps,
-                shuffle=False,  # the batches are
-                validation_data=validation,
-                verbose="auto" if _is_interactive() else 2,
-                callbacks=[
-                    schedule,
-                    *slow,
-                    history,  # before the swap, so that it sees the averaged weights when validation ends
-                    *task.callbacks(model, directory),
-                    *([keras.callbacks.SwapEMAWeights()] if any(map(keeps_average, optimizers)) else []),
-                    keras.callbacks.TensorBoard(directory / "tensorboard", write_graph=False),
-                    *given.callbacks,
-                ],
-            )
+            if not history.rows:
+                task.begin(trainer, batches)
+            steered = [
+                schedule,
+                *slow,
+                history,  # before the swap, so that it sees the averaged weights when validation ends
+                *task.callbacks(model, directory),
+                *([keras.callbacks.SwapEMAWeights()] if any(map(keeps_average, optimizers)) else []),
+                keras.callbacks.TensorBoard(directory / "tensorboard", write_graph=False),
+                *given.callbacks,
+            ]
+            options: dict[str, Any] = {
+                "epochs": recipe.epochs,
+                "initial_epoch": len(history.rows),
+                "verbose": "auto" if _is_interactive() else 2,
+                "callbacks": steered,
+            }
+            if isinstance(devices_strategy, tf.distribute.MultiWorkerMirroredStrategy):
+                loop.fit(
+                    trainer,
+                    devices_strategy,
+                    lambda context: training(share=Share.of(context))[0],
+                    lambda context: validating(share=Share.of(context)),
+                    steps=steps,
+                    **options,
+                )
+            else:  # the batches are shuffled
+                trainer.fit(batches, steps_per_epoch=steps, shuffle=False, validation_data=validating(), **options)
     history.load_best()
     return history
 
