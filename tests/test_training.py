@@ -191,6 +191,31 @@ def test_a_batch_larger_than_the_data_is_all_of_it_that_splits_evenly(tmp_path):
     assert iterations(run) == 1
 
 
+class Masks(keras.callbacks.Callback):
+    """The dropout masks of an epoch's first step, by replica."""
+
+    def __init__(self):
+        super().__init__()
+        self.drawn = []
+
+    def on_epoch_begin(self, epoch, logs=None):
+        strategy = devices.strategy("cpu:2")
+        masks = strategy.run(lambda: self.model.get_layer("dropout")(tf.ones([1, 1_000]), training=True))
+        self.drawn.append([mask.numpy()[0] > 0 for mask in strategy.experimental_local_results(masks)])
+
+
+def test_each_replica_draws_a_dropout_mask_of_its_own(tmp_path):
+    whole, resumed = Masks(), Masks()
+    options = {"devices": "cpu:2", "callbacks": [whole]}
+    zoo.train("throwaway", bars(), out=tmp_path / "whole", epochs=2, **options)
+    for first, second in whole.drawn:
+        assert first.mean() == pytest.approx(0.8, abs=0.05)
+        assert abs(np.corrcoef(first, second)[0, 1]) < 0.1
+    zoo.train("throwaway", bars(), out=tmp_path / "run", epochs=1, **options)
+    zoo.train("throwaway", bars(), out=tmp_path / "run", epochs=2, devices="cpu:2", callbacks=[resumed])
+    np.testing.assert_array_equal(resumed.drawn, whole.drawn[1:2])
+
+
 @pytest.mark.slow
 def test_a_gan_trains_on_two_devices(tmp_path):
     run = zoo.train(

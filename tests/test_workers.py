@@ -236,6 +236,17 @@ def test_the_cluster_is_that_of_tf_config_or_is_written_there(monkeypatch):
             workers.cluster()
 
 
+def test_what_one_process_does_is_refused_to_several(monkeypatch):
+    cluster = {"cluster": {"worker": [*TWO]}, "task": {"type": "worker", "index": 0}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(cluster))
+    with pytest.raises(ZooError, match="fine-tuning runs in one process: unset TF_CONFIG"):
+        zoo.fine_tune("lenet5.mnist", "digits")
+    with pytest.raises(ZooError, match="a search runs in one process: unset TF_CONFIG"):
+        zoo.tune("network3_relu")
+    with pytest.raises(ZooError, match="leave devices cpu:2 out"):
+        zoo.train("network3_relu", devices="cpu:2")
+
+
 @pytest.mark.parametrize("augmentation", [{}, {"affine": {"rotation": 10}}, {"mixup": 0.4}])
 def test_the_shares_of_all_machines_are_the_batch(augmentation):
     """Two machines with two devices each: the same batches as one alone, in four parts."""

@@ -31,6 +31,7 @@ from zoo.training.optimizers import split_given
 from zoo.training.randomness import seeded
 from zoo.training.runs import Run, describe_run, directory_of, open_run, tag_of
 from zoo.training.trainer import finish_run, fit, plain_copy, rehearsed
+from zoo.training.workers import check_alone
 from zoo.weights import assign, for_channels, is_within, named_weights
 
 with epy.lazy_imports():
@@ -101,6 +102,7 @@ def fine_tune(
             `only_class` without overlapping classes, or with a class that the source or the data do not have.
     """
     check_keras()
+    check_alone("fine-tuning")
     seed, input_shape = plain(seed), plain(input_shape)
     artifact = artifacts.open_artifact(source)
     with seeded(seed, deterministic):  # building draws initial weights

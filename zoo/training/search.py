@@ -25,6 +25,7 @@ from zoo.spec import ModelSpec, check_keras
 from zoo.training.batches import load_for
 from zoo.training.runs import RUN_FILE, Run
 from zoo.training.trainer import train
+from zoo.training.workers import check_alone
 
 with epy.lazy_imports():
     import grpc
@@ -134,6 +135,7 @@ def tune(
             another search, and a search of which all trials fail.
     """
     check_keras()
+    check_alone("a search")
     if importlib.util.find_spec("keras_tuner") is None:
         raise ZooError("a search needs the package keras-tuner: pip install 'zoo[tune]'")
     spec = registry.get_spec(name)

@@ -93,6 +93,12 @@ def _configured() -> Cluster | None:
         ) from None
 
 
+def check_alone(what: str) -> None:
+    """Raises ZooError where `TF_CONFIG` has several workers, for what one process does."""
+    if _configured() is not None:
+        raise ZooError(f"{what} runs in one process: unset {VARIABLE}, which names several workers")
+
+
 @functools.cache  # TensorFlow joins a cluster once a process
 def connect(cluster: Cluster, devices: str = "auto") -> tf.distribute.Strategy:
     """The strategy of a cluster, once all of its workers have started.
