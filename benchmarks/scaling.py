@@ -20,6 +20,7 @@ import os
 import re
 import socket
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -100,7 +101,11 @@ def all_reduce(repeats: int, addresses: tuple[str, ...], worker: int) -> dict[st
 
         @tf.function(autograph=False)
         def summed(vector: tf.Tensor = vector) -> Any:
-            return strategy.run(lambda: tf.distribute.get_replica_context().all_reduce("SUM", vector))
+            def of_replica() -> tf.Tensor:
+                context = tf.distribute.get_replica_context()
+                return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.identity(vector))
+
+            return strategy.run(of_replica)
 
         summed()
         seconds = []
@@ -116,10 +121,10 @@ def step(name: str, repeats: int) -> dict[str, float]:
     """Milliseconds of one step, forward, backward and update, of a network of full size; and its gradients' size."""
     model = zoo.create_model(name, weights=None)
     shape, random = MODELED[name], np.random.default_rng(0)
-    inputs = {one.name: tf.zeros((shape[0], *one.shape[1:])) for one in model.inputs}
-    if "tokens" in inputs:
-        inputs["tokens"] = tf.constant(random.integers(0, 60, shape), tf.int32)
-    given = inputs if isinstance(model.input, dict) else tf.constant(random.normal(size=shape), tf.float32)
+    given: Any = tf.constant(random.normal(size=shape), tf.float32)
+    if isinstance(model.input, dict):  # of a language model: characters, and the states
+        states = {key: tf.zeros((shape[0], one.shape[1])) for key, one in model.input.items() if key != "tokens"}
+        given = {"tokens": tf.constant(random.integers(0, 60, shape), tf.int32), **states}
     optimizer = keras.optimizers.SGD(0.01, momentum=0.9)
     optimizer.build(model.trainable_variables)
 
@@ -142,10 +147,13 @@ def step(name: str, repeats: int) -> dict[str, float]:
 
 
 def _child(queue: Any, function: Callable, arguments: tuple) -> None:
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        result = function(*arguments)
-    if queue is not None:
-        queue.put(result)
+    result: Any = None
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            result = function(*arguments)
+    finally:  # without a result the parent ends too
+        if queue is not None:
+            queue.put(result)
 
 
 def in_processes(function: Callable, *arguments: Any, count: int = 1, joined: bool = False) -> Any:
@@ -161,9 +169,11 @@ def in_processes(function: Callable, *arguments: Any, count: int = 1, joined: bo
         own = (*arguments, addresses, number) if joined else arguments
         started.append(context.Process(target=_child, args=(None if number else queue, function, own)))
         started[-1].start()
-    result = queue.get(timeout=1_200)
+    result = queue.get()
     for process in started:
         process.join()
+    if result is None:
+        sys.exit("a process failed, see above")
     return result
 
 

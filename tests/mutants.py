@@ -363,8 +363,8 @@ MUTANTS = (
     ),
     mutant(
         "the test split chooses the epoch", "training/trainer.py",
-        'validation = evaluation_batches(task, dataset.splits["validation"], replicas=replicas)',
-        'validation = evaluation_batches(task, dataset.splits["test"], replicas=replicas)',
+        'validating = functools.partial(evaluation_batches, task, dataset.splits["validation"], replicas=replicas)',
+        'validating = functools.partial(evaluation_batches, task, dataset.splits["test"], replicas=replicas)',
         f"{TRAINING}::test_the_test_split_is_read_once_and_with_the_best_weights",
     ),
     mutant(
@@ -378,12 +378,12 @@ MUTANTS = (
     ),
     mutant(
         "a resumed run counts epochs from 0", "training/trainer.py",
-        "initial_epoch=len(history.rows),", "initial_epoch=0,",
+        '"initial_epoch": len(history.rows),', '"initial_epoch": 0,',
         "test_python_api.py::test_an_interrupted_run_ends_as_an_uninterrupted_one",
     ),
     mutant(
         "a resumed run repeats the first epochs' batches", "training/trainer.py",
-        "seed=seed, first_epoch=len(history.rows), replicas", "seed=seed, first_epoch=0, replicas",
+        "first_epoch=len(history.rows),", "first_epoch=0,",
         "test_python_api.py::test_an_interrupted_run_ends_as_an_uninterrupted_one",
     ),
     mutant(
@@ -395,6 +395,26 @@ MUTANTS = (
         "another run in the same directory accepted", "training/runs.py",
         "    if changed := [key for key in record if found.get(key) != record[key]]:", "    if changed := []:",
         f"{TRAINING}::test_another_run_in_the_same_directory_is_refused",
+    ),
+    mutant(
+        "all devices draw the same dropout mask", "training/randomness.py",
+        "tf.stack([replica, 0])", "tf.stack([0 * replica, 0])",
+        f"{TRAINING}::test_each_replica_draws_a_dropout_mask_of_its_own",
+    ),
+    mutant(
+        "each machine takes the first part of a batch", "training/batches.py",
+        "return slice(self.first * part, (self.first + self.own) * part)", "return slice(0, self.own * part)",
+        "test_workers.py::test_the_shares_of_all_machines_are_the_batch",
+    ),
+    mutant(
+        "workers with other data train together", "training/workers.py",
+        "        if different.any()", "        if not different.all() and False",
+        "test_workers.py::test_workers_with_something_else_are_refused",
+    ),
+    mutant(
+        "another worker does not get the chief's run", "training/workers.py",
+        "    size = int(_total(strategy,", "    size = 0 * int(_total(strategy,",
+        "test_workers.py::test_where_one_is_killed_the_others_stop_and_the_run_resumes",
     ),
     mutant(
         "the caller's random state lost", "training/randomness.py",

@@ -27,7 +27,7 @@ ARGUMENTS = {
     "list": "pattern task dataset pretrained max-params min-metric sort origin json",
     "info": "name recipe json",
     "train": "name data text-column label-column recipe config epochs lr batch-size optimizer loss set arg devices "
-    "seed deterministic input-shape out export folds strict",
+    "workers worker seed deterministic input-shape out export folds strict",
     "fine-tune": "source data text-column label-column only-class epochs lr batch-size optimizer loss set devices "
     "seed deterministic input-shape stages freeze out export folds strict",
     "tune": "name data text-column label-column trials strategy set-range max-parameters recipe epochs set devices "
