@@ -138,6 +138,7 @@ def run(tmp_path_factory):
 LINEAR = ("mlp_784_10", {})
 DENSE = ("mlp_784_30_10", {})
 CONVOLUTIONAL = ("network3_relu", {"filters": (4,), "hidden": (8,)})
+RECURRENT = ("lstm_mnist", {"width": 8, "dropout": 0.0})
 
 
 def on_one_and_on_two(network, data, tmp_path, **changes):
@@ -160,7 +161,7 @@ def assert_close(one, two):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("network", [DENSE, CONVOLUTIONAL], ids=["dense", "convolutional"])
+@pytest.mark.parametrize("network", [DENSE, CONVOLUTIONAL, RECURRENT], ids=["dense", "convolutional", "recurrent"])
 def test_two_devices_train_as_one(network, tmp_path):
     changes = {"optimizer_arguments": {"momentum": 0.5}, "weight_decay": 0.01, "ema": 0.5, "epochs": 2}
     one, two = on_one_and_on_two(network, digits(64, 38, 33), tmp_path, **changes)

@@ -131,8 +131,8 @@ def test_several_processes_train_as_one(count, processes, alone, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("killed", [0, 1])
-def test_where_one_is_killed_the_others_stop_and_the_run_resumes(killed, processes, alone, tmp_path):
+@pytest.mark.parametrize(("killed", "by"), [(0, signal.SIGKILL), (1, signal.SIGTERM)])
+def test_where_one_is_killed_the_others_stop_and_the_run_resumes(killed, by, processes, alone, tmp_path):
     line = f"{HARD} --epochs 3"
     found = Workers(processes, tmp_path, line, 2)
     state = tmp_path / "worker0" / "run" / "state.npz"
@@ -140,9 +140,9 @@ def test_where_one_is_killed_the_others_stop_and_the_run_resumes(killed, process
     while not state.exists():  # after the first epoch
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    os.kill(found.started[killed].pid, signal.SIGKILL)
+    os.kill(found.started[killed].pid, by)
     codes = found.codes(LOST_SECONDS)
-    assert codes == [-signal.SIGKILL if number == killed else 2 for number in (0, 1)]
+    assert codes == [{signal.SIGKILL: -by, signal.SIGTERM: 143}[by] if number == killed else 2 for number in (0, 1)]
     assert found.error(1 - killed).startswith(f"error: worker {killed} stopped or is not reached")
     assert "metrics" not in record_of(tmp_path / "worker0")
     rows = json.loads(str(load_arrays(state)["history"]))
@@ -185,6 +185,16 @@ def test_workers_with_something_else_are_refused(different, part, processes, tmp
     for number in (0, 1):
         assert f"error: worker 1 has another {part} than worker 0: " in found.error(number)
         assert found.written(number) == ["own.npz"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("failing", [0, 1])
+def test_where_one_ends_with_an_error_the_others_stop(failing, processes, tmp_path):
+    found = Workers(processes, tmp_path, f"{SMALL} --epochs 1", 2, own={failing: "--data ./missing.npz"})
+    assert found.codes(LOST_SECONDS) == [2, 2]
+    assert "missing.npz" in found.error(failing)
+    assert found.error(1 - failing).startswith(f"error: worker {failing} stopped or is not reached")
+    assert found.written(0) == found.written(1) == []
 
 
 TWO = ("a:1", "b:2")

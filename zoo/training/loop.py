@@ -38,7 +38,8 @@ def fit(
     @tf.function
     def train(iterator: Any) -> dict[str, tf.Tensor]:
         logs = strategy.run(trainer.train_step, args=(next(iterator),))
-        means = strategy.reduce("MEAN", strategy.run(lambda values: tf.stack(list(values.values())), (logs,)), None)
+        stacked = strategy.run(lambda values: tf.stack([*values.values()]), (logs,))  # one exchange for all
+        means = strategy.reduce("MEAN", stacked, None)
         return dict(zip(logs, tf.unstack(means), strict=True))
 
     @tf.function

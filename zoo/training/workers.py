@@ -125,9 +125,10 @@ def _meet(cluster: Cluster) -> None:
     deadline = time.monotonic() + MEETING_SECONDS
     host, _, port = cluster.addresses[0].rpartition(":")
     if cluster.is_chief:
-        _gather(int(port), len(cluster.addresses) - 1, deadline)
+        family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
+        _gather(int(port), family, len(cluster.addresses) - 1, deadline)
         return
-    hello = f"{cluster.worker:08d}".encode()
+    hello = _hello(cluster.worker)
     while True:
         try:
             with socket.create_connection((host.strip("[]"), int(port)), timeout=1) as found:
@@ -145,26 +146,31 @@ def _meet(cluster: Cluster) -> None:
         time.sleep(0.2)
 
 
-def _gather(port: int, others: int, deadline: float) -> None:
+def _hello(worker: int) -> bytes:
+    return f"zoo{worker:08d}".encode()
+
+
+def _gather(port: int, family: socket.AddressFamily, others: int, deadline: float) -> None:
     """As the chief: wait for the other workers, then tell them to go on."""
+    expected = {_hello(worker): worker for worker in range(1, others + 1)}
     met: dict[bytes, socket.socket] = {}
     try:
-        with contextlib.ExitStack() as opened, socket.create_server(("", port)) as server:
+        with contextlib.ExitStack() as opened, socket.create_server(("", port), family=family) as server:
             while len(met) < others:
                 server.settimeout(max(deadline - time.monotonic(), 0.001))
                 found = opened.enter_context(server.accept()[0])
                 found.settimeout(5)
                 with contextlib.suppress(OSError):
-                    if len(hello := found.recv(8)) == 8:
+                    if (hello := found.recv(len(_hello(0)))) in expected:
                         met[hello] = found
             for found in met.values():
                 found.sendall(b"1")
             for found in met.values():
                 found.recv(1)  # until it has closed its end, which leaves the port free
     except TimeoutError:
-        missing = [str(number) for number in range(1, others + 1) if f"{number:08d}".encode() not in met]
+        missing = ", ".join(str(worker) for hello, worker in expected.items() if hello not in met)
         raise ZooError(
-            f"worker {', '.join(missing)} did not start within {MEETING_SECONDS:.0f} seconds: start all workers"
+            f"worker {missing} did not start within {MEETING_SECONDS:.0f} seconds: start all workers"
         ) from None
     except OSError as error:
         raise ZooError(f"the chief cannot use port {port}: {error.strerror or error}") from None
