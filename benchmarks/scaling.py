@@ -55,7 +55,7 @@ TRAINED: dict[str, tuple[str, str, dict, int, bool]] = {
 }
 IN_PROCESSES = ("classification", "segmentation", "language model, LSTM")
 # of the model: input shape of a worker's batch
-MODELED = {"alexnet": (16, 227, 227, 3), "unet": (1, 316, 316, 1), "lstm_char": (64, 64)}
+MODELED = {"alexnet": (8, 227, 227, 3), "unet": (1, 188, 188, 1), "lstm_char": (64, 64)}
 MEGABYTES = (0.001, 0.1, 1.0, 10.0, 100.0)
 WORKERS = (8, 64, 512)
 GIGABITS = (1, 10, 100)
@@ -200,17 +200,16 @@ def tables(results: dict[str, Any]) -> str:
     lines = [
         f"Measured {results['date']} with {results['machine']['cpu_count']} cores, a load of "
         f"{results['load']:.1f} at the start: `{results['command']}`.",
-        "",
-        "| examples/s | 1 device | 2 devices | 4 devices | loss, largest difference from 1 device |",
-        "|---|---|---|---|---|",
     ]
-    for key, found in results["devices"].items():
+    heads = "| examples/s | 1 device | 2 devices | 4 devices | loss, largest difference from 1 device |"
+    lines += ["", heads, "|---|---|---|---|---|"] if results.get("devices") else []
+    for key, found in results.get("devices", {}).items():
         speeds = " | ".join(f"{found[str(count)]['examples_per_second']:,.0f}" for count in COUNTS)
         different = f"{difference(found):.1e}" if TRAINED[key][-1] else f"{difference(found):.1e} (expected)"
         lines.append(f"| {key} (`{TRAINED[key][0]}`) | {speeds} | {different} |")
     heads = "| milliseconds a step | 1 process | 2 processes | 4 processes | loss, largest difference from 1 process |"
-    lines += ["", heads, "|---|---|---|---|---|"]
-    for key, found in results["processes"].items():
+    lines += ["", heads, "|---|---|---|---|---|"] if results.get("processes") else []
+    for key, found in results.get("processes", {}).items():
         times = " | ".join(f"{found[str(count)]['step_ms']:,.1f}" for count in COUNTS)
         lines.append(f"| {key} (`{TRAINED[key][0]}`) | {times} | {difference(found):.1e} |")
     several = [str(count) for count in COUNTS[1:]]
@@ -273,51 +272,46 @@ def write_page(results: dict[str, Any]) -> None:
     draw(results)
 
 
-def measure(quick: bool) -> dict[str, Any]:
-    examples = 128 if quick else 1_024
+def measure(examples: int, quick: bool, keep: Callable[[dict[str, Any]], None]) -> None:
+    """Measure everything; `keep` is called with the results so far after each part."""
+    several = [str(count) for count in COUNTS[1:]]
+    repeats = 3 if quick else 15
     results: dict[str, Any] = {"load": os.getloadavg()[0], "examples": examples}
-    results["networks"] = {name: in_processes(step, name, 1 if quick else 5) for name in MODELED}
     results["all_reduce_ms"] = {
-        str(count): in_processes(all_reduce, 3 if quick else 15, count=count, joined=True) for count in COUNTS[1:]
+        count: in_processes(all_reduce, repeats, count=int(count), joined=True) for count in several
     }
-    results["processes"] = {key: {} for key in IN_PROCESSES}
+    keep(results)
+    results["networks"] = {name: in_processes(step, name, 1 if quick else 5) for name in MODELED}
+    keep(results)
+    results["processes"] = {}
     for key in IN_PROCESSES:
-        for count in COUNTS:
-            several = {"count": count, "joined": True} if count > 1 else {}
-            alone = () if several else ((), None)
-            results["processes"][key][str(count)] = in_processes(train, key, examples, "auto", *alone, **several)
-            print(key, count, "processes", results["processes"][key][str(count)], flush=True)
-    results["devices"] = {key: {} for key in TRAINED}
+        found = {"1": in_processes(train, key, examples, "auto", (), None)}
+        for count in several:
+            found[count] = in_processes(train, key, examples, "auto", count=int(count), joined=True)
+        results["processes"][key] = found
+        keep(results)
+    results["devices"] = {}
     for key in TRAINED:
-        for count in COUNTS:
-            devices = "cpu" if count == 1 else f"cpu:{count}"
-            results["devices"][key][str(count)] = in_processes(train, key, examples, devices, (), None)
-            print(key, count, "devices", results["devices"][key][str(count)], flush=True)
-    return results
+        found = {"1": in_processes(train, key, examples, "cpu", (), None)}
+        for count in several:
+            found[count] = in_processes(train, key, examples, f"cpu:{count}", (), None)
+        results["devices"][key] = found
+        keep(results)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a smoke run: few examples, nothing written")
     parser.add_argument("--draw", action="store_true", help="write the plot and the tables from the results again")
+    parser.add_argument("--short", action="store_true", help="repeat less, on a machine that is busy anyway")
+    parser.add_argument("--examples", type=int, default=1_024, help="an epoch")
     options = parser.parse_args()
-    path = RESULTS / "scaling.json"
+    if options.quick:
+        measure(128, True, lambda results: print(json.dumps(results), flush=True))
+        return
     if not options.draw:
-        results = measure(options.quick)
-        if options.quick:
-            print(
-                tables(
-                    {
-                        "date": "now",
-                        "machine": {"cpu_count": os.cpu_count()},
-                        "command": "--quick",
-                        **json.loads(json.dumps(results)),
-                    }
-                )
-            )
-            return
-        write_results("scaling", results)
-    write_page(json.loads(path.read_text(encoding="utf-8")))
+        measure(options.examples, options.short, lambda results: write_results("scaling", results))
+    write_page(json.loads((RESULTS / "scaling.json").read_text(encoding="utf-8")))
 
 
 if __name__ == "__main__":

@@ -10,9 +10,11 @@ import io
 import json
 import os
 import re
+import signal
 import socket
 import tarfile
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -111,12 +113,16 @@ def connect(cluster: Cluster, devices: str = "auto") -> tf.distribute.Strategy:
         raise ZooError(f"several workers use all GPUs of each machine, or else its CPU: leave devices {devices} out")
     _meet(cluster)
     options = tf.distribute.experimental.CommunicationOptions(timeout_seconds=COLLECTIVE_SECONDS)
+    terminate = signal.getsignal(signal.SIGTERM)
     try:
-        return tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
+        strategy = tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
     except RuntimeError as error:
         if "program startup" not in str(error):
             raise
         raise ZooError("several workers must be requested before TensorFlow has started in this process") from None
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, terminate)  # TensorFlow has taken the signal, and does nothing
+    return strategy
 
 
 def _meet(cluster: Cluster) -> None:
