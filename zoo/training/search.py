@@ -338,6 +338,7 @@ def _tuner(
     with contextlib.redirect_stdout(io.StringIO()):  # that it resumes
         tuner = Tuner(oracle=oracles[strategy](), directory=str(directory.absolute()), project_name="trials")
     tuner.oracle.verbose = 0
+    keras_tuner.src.config.DEBUG = False  # or it prints the traceback of each failed trial, whose message is recorded
     return tuner
 
 
