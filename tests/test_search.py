@@ -123,6 +123,7 @@ def test_an_error_of_the_code_is_no_failed_trial(trained, tmp_path):
     assert len(trained.values) == 1
 
 
+@pytest.mark.slow
 def test_hyperband_trains_few_for_long(trained, tmp_path):
     zoo.tune(NAME, ranges=SPACE, strategy="hyperband", epochs=9, out=tmp_path)
     epochs = [values["epochs"] for values in trained.values]
