@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")  # there is a process of pytest-xdist on each core
 
 import pytest
 import tensorflow as tf
@@ -81,7 +82,14 @@ def refused(command):
     return check
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(items):
+    met = set()
+    for item in items:
+        if item.get_closest_marker("slow_but_one"):
+            if item.function in met:
+                item.add_marker(pytest.mark.slow)
+            met.add(item.function)
     # The slow ones first, then the longest files: otherwise the last of them would run when all else is done.
     items.sort(key=lambda item: ("slow" not in item.keywords, -item.path.stat().st_size))
     folder = os.environ.get("ZOO_DATA_DIR")

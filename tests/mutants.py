@@ -570,7 +570,7 @@ def main() -> int:
         parser.error("--write needs the whole table: leave --only out")
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
         copies = [copy_of_checkout(Path(folder) / str(number)) for number in range(options.jobs)]
-        code, output = run_tests(copies[0], sorted({node for one in chosen for node in one.nodes}))
+        code, output = run_tests(copies[0], sorted({node for one in chosen for node in one.nodes}), None)
         if code != PASSED:
             sys.exit(f"the tests do not pass without a mutant:\n{output}")
         killers = killers_of(chosen, copies)
@@ -603,17 +603,17 @@ def copy_of_checkout(folder: Path) -> Path:
     return folder
 
 
-def run_tests(copy: Path, nodes: list[str]) -> tuple[int, str]:
-    """Pytest's exit code and output for tests in a copy, which end with the first failure."""
+def run_tests(copy: Path, nodes: list[str], timeout: float | None = TIMEOUT) -> tuple[int, str]:
+    """Pytest's exit code and output for tests in a copy, which end with the first failure, or fail after `timeout`."""
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-n", "0", "-p", "no:cacheprovider", "-m", "", *nodes]
     # no bytecode: it would be taken for that of the next mutant of a file, which may be as long and as old
     environment = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
     try:
         done = subprocess.run(
-            command, cwd=copy, env=environment, capture_output=True, text=True, check=False, timeout=TIMEOUT
+            command, cwd=copy, env=environment, capture_output=True, text=True, check=False, timeout=timeout
         )
     except subprocess.TimeoutExpired:
-        return FAILED, f"FAILED {nodes[0]} (no end within {TIMEOUT} seconds)"
+        return FAILED, f"FAILED {nodes[0]} (no end within {timeout} seconds)"
     return done.returncode, done.stdout + done.stderr
 
 

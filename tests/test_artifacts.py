@@ -504,6 +504,7 @@ def test_a_changed_weight_does_not_verify(mlp):
         zoo.verify(mlp)
 
 
+@pytest.mark.slow_but_one
 @pytest.mark.parametrize(("change", "difference"), [(0.001, r"1\.0e-03"), (np.nan, "inf")])
 def test_other_golden_outputs_are_refused(mlp, change, difference):
     golden = dict(np.load(mlp / "1" / manifest_file.GOLDEN))
@@ -514,6 +515,7 @@ def test_other_golden_outputs_are_refused(mlp, change, difference):
         zoo.verify(mlp)
 
 
+@pytest.mark.slow_but_one
 @pytest.mark.parametrize("examples", [{}, {"serving_default/1/outputs/probabilities": np.zeros((1, 2))}])
 def test_golden_examples_must_be_there(mlp, examples):
     np.savez(mlp / "1" / manifest_file.GOLDEN, **examples)

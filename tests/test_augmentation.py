@@ -79,6 +79,7 @@ def test_each_image_of_a_batch_has_its_own_draw(augmentation: Augmentation) -> N
     assert different >= (6 if augmentation == PARTS["dihedral"] else 28)  # of 8 symmetries, or of many
 
 
+@pytest.mark.slow_but_one
 @each_part
 def test_threads_change_nothing_and_shapes_stay(augmentation: Augmentation) -> None:
     def run(parallel: int | None) -> list[bytes]:

@@ -386,6 +386,7 @@ def test_builder_arguments(run_line, unverified):
     assert zoo.create_model("mlp_784_30_10", weights=Path(exported)).layers[2].units == 7
 
 
+@pytest.mark.slow
 def test_config_is_a_recipe_that_info_printed(run_line, unexported):
     recipe = json.loads(run_line("info mlp_784_100_10 --recipe modern --json"))
     Path("mine.json").write_text(json.dumps({**recipe, "epochs": 7, "batch_size": 90, "learning_rate": 0.01}))
@@ -398,6 +399,7 @@ def test_config_is_a_recipe_that_info_printed(run_line, unexported):
     assert record["recipe_name"] == "own"
 
 
+@pytest.mark.slow
 def test_config_is_a_run(run_line, unexported):
     run_line(f"{TRAIN} --batch-size 77 --arg hidden=[7] --arg initialization=glorot")
     run_line("train mlp_784_30_10 --data digits --config run/run.json --arg hidden=[8] --out again")
@@ -532,6 +534,7 @@ def test_from_training_to_serving(run_line, monkeypatch):
         server.wait(30)
 
 
+@pytest.mark.slow
 def test_an_artifact_is_exported_in_another_format(run_line, unverified):
     spec = zoo.get_spec("mlp_784_10")
     zoo.export(zoo.create_model("mlp_784_10"), "mlp_784_10.ex", spec=spec, classes=tuple("0123456789"))

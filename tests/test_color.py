@@ -53,6 +53,7 @@ def test_the_first_layer_of_airbench_whitens_patches():
     np.testing.assert_allclose(outputs[:, 12:], -outputs[:, :12], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_training_from_scratch_prepares_the_network_and_never_trains_the_prepared_kernel(tmp_path):
     data, task = color_data(), task_for("airbench93", color_data())
     run = zoo.train("airbench93", data, out=tmp_path / "run", epochs=2, batch_size=4)

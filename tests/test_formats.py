@@ -97,7 +97,9 @@ RUN = {"onnx": run_onnx, "litert": run_litert}
 CLASS_NAMES = {"onnx": names_in_onnx, "litert": names_in_litert}
 
 
-@pytest.mark.parametrize("name", PROBABILITIES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name == "lenet5" else pytest.mark.slow) for name in PROBABILITIES]
+)
 @pytest.mark.parametrize("format", RUN)
 def test_a_file_takes_images_of_any_size_and_returns_probabilities(name, format):
     model, path = exported(name, format)
@@ -113,6 +115,7 @@ def test_a_file_takes_images_of_any_size_and_returns_probabilities(name, format)
     assert CLASS_NAMES[format](path) == list(ARGUMENTS[name]["classes"])
 
 
+@pytest.mark.slow_but_one
 @pytest.mark.parametrize("format", RUN)
 def test_a_generator_takes_latents_and_returns_images(format):
     model, path = exported("gan_mlp", format)
@@ -124,6 +127,7 @@ def test_a_generator_takes_latents_and_returns_images(format):
     np.testing.assert_allclose(outputs["images"], expected, rtol=0, atol=1)
 
 
+@pytest.mark.slow_but_one
 @pytest.mark.parametrize("format", RUN)
 @pytest.mark.parametrize("name", ["lstm_char", "gru_char"])
 def test_a_character_model_reads_a_text_step_by_step(name, format):
@@ -195,6 +199,7 @@ WRONG = {
 }
 
 
+@pytest.mark.slow_but_one
 @pytest.mark.parametrize(("change", "message"), WRONG.values(), ids=WRONG)
 def test_a_file_that_differs_is_not_kept(change, message, monkeypatch):
     model, arguments = made("unet_tiny")

@@ -63,6 +63,7 @@ def test_the_package_registers_them():
     assert "keras_applications" in importlib.metadata.entry_points(group="zoo.models").names
 
 
+@pytest.mark.slow
 def test_weights_are_fetched_once_and_are_those_that_keras_loads(network, published, monkeypatch):
     fetched = zoo.create_model(f"{NAME}.imagenet")
     expected = {key: variable.numpy() for key, variable in named_weights(published[2]).items()}
@@ -83,6 +84,7 @@ def test_weights_are_fetched_once_and_are_those_that_keras_loads(network, publis
     assert names[134] == "crane n00000134"
 
 
+@pytest.mark.slow
 def test_a_folder_of_photographs_is_fine_tuned_and_exported(network, tmp_path, command, unverified):
     for number in range(24):
         name, color = ("dark", 40) if number % 2 else ("light", 210)

@@ -239,6 +239,7 @@ def test_normal_latents_become_uniform():
     assert -1 <= partly[:, 0].min() < -0.99
 
 
+@pytest.mark.slow
 def test_a_discriminator_with_spectral_normalization_keeps_its_singular_values_near_one():
     """After a few steps, in which a plain one is free to grow."""
     spec, data = zoo.get_spec("dcgan_small"), testing.example_data("generation")

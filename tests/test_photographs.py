@@ -128,6 +128,7 @@ def test_color_photographs_for_a_gray_network_are_announced(source, command, tmp
 # --- stages, frozen layers, channels --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_frozen_layers_are_trained_in_no_stage(source, tmp_path):
     folder_of(tmp_path / "mine", colors=("red", "green"), count=10)
     run = zoo.fine_tune(source, "mine", out="run", epochs=1, freeze=("conv1",), batch_size=4)
@@ -290,6 +291,7 @@ def pack(folder, path):
     )
 
 
+@pytest.mark.slow_but_one
 @pytest.mark.parametrize("form", ["mine", "mine.zip", "mine.tar.gz"])
 def test_streamed_images_are_those_in_memory(monkeypatch, tmp_path, form, capsys):
     folder_of(tmp_path / "mine")
@@ -376,6 +378,7 @@ def test_embedding_a_folder_gives_the_features_of_its_images(source, tmp_path, c
     assert not Path("other.npz").exists()
 
 
+@pytest.mark.slow
 def test_an_export_returns_features_beside_its_predictions(source, tmp_path, command):
     code, _, err = command(f"export {source} tiny_photo.features --features conv2,pool")
     assert code == 0, err  # and TensorFlow alone computed the same

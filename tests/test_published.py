@@ -36,9 +36,17 @@ def test_all_that_is_committed_is_published():
     assert sorted(committed) == PUBLISHED
 
 
-def test_all_are_verified_in_one_process():
-    results = zoo.verify(*(ROOT / "saved_models" / name for name in PUBLISHED))
-    assert [Path(result["path"]).parent.name for result in results] == PUBLISHED
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["lenet5.mnist_paper", "network3_dropout_ensemble.mnist_modern", "lstm_mnist.mnist", "unet_small.isbi"],
+        pytest.param(PUBLISHED, marks=pytest.mark.slow),
+    ],
+    ids=["some", "all"],
+)
+def test_they_are_verified_in_one_process(names):
+    results = zoo.verify(*(ROOT / "saved_models" / name for name in names))
+    assert [Path(result["path"]).parent.name for result in results] == names
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

@@ -75,6 +75,7 @@ def test_a_function_is_a_loss_too(tmp_path):
     assert run.record["given_in_python"] == {"loss": "seven"}
 
 
+@pytest.mark.slow
 def test_the_moving_average_of_a_given_optimizer_is_its_own(tmp_path):
     """The recipe's does not act on it."""
     optimizer = keras.optimizers.SGD(0.3, use_ema=True, ema_momentum=0.9)
@@ -188,6 +189,7 @@ def test_a_tensorflow_data_set_trains_as_its_arrays_do(tmp_path):
     assert "given" not in same.record["data"]
 
 
+@pytest.mark.slow_but_one
 @pytest.mark.parametrize(
     ("settings", "named"),
     [
@@ -230,6 +232,7 @@ ACTIONS = {
 }
 
 
+@pytest.mark.slow_but_one
 @pytest.mark.parametrize("action", ACTIONS)
 def test_the_callers_random_numbers_continue_as_if_nothing_had_been_trained(action, artifact, tmp_path):
     keras.utils.set_random_seed(3)

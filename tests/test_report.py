@@ -155,6 +155,7 @@ def test_write(page, copied, monkeypatch, command):
     assert Path(page).read_text() == text
 
 
+@pytest.mark.slow
 def test_write_verifies_the_weights(copied):
     """The latency of one example is measured, and changed weights are an error that leaves both files as they were."""
     shutil.rmtree("saved_models/mlp_784_30_10.mnist_three")

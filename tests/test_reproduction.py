@@ -101,6 +101,7 @@ def test_one_run_is_reproduced(made, spy):
     )
 
 
+@pytest.mark.slow
 def test_several_runs_are_reproduced_by_another_seed(made, command):
     code, out, err = command(f"reproduce {made.three} --seed 7 --out again")
     assert code == 0, err
@@ -112,6 +113,7 @@ def test_several_runs_are_reproduced_by_another_seed(made, command):
     assert run.record["seed"] == 7
 
 
+@pytest.mark.slow
 def test_another_score_is_not_reproduced(made, command):
     """An artifact that claims more than its run reached: the run is right there, and is measured as it is."""
     run = made.runs[0]
@@ -128,6 +130,7 @@ def test_another_score_is_not_reproduced(made, command):
     assert told.startswith(f"error: {NAME}.claim1.00 is not reproduced")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("smoke", [False, True])
 def test_what_cannot_be_reproduced(smoke, made, monkeypatch):
     monkeypatch.setattr(reproduction, "train", lambda *arguments, **options: pytest.fail("it trains"))
@@ -148,6 +151,7 @@ def test_what_cannot_be_reproduced(smoke, made, monkeypatch):
         zoo.reproduce("lenet5.nothing", smoke=smoke)
 
 
+@pytest.mark.slow
 def test_fine_tuned_weights_say_where_they_come_from(made):
     """The record of a real fine-tuning, which the refusal above relies on."""
     data = testing.example_data("classification", classes=3)
@@ -177,6 +181,7 @@ def test_a_network_without_a_score(made):
 # --- a smoke test -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_smoke_takes_the_recipe_of_the_manifest(made, spy, monkeypatch):
     monkeypatch.setattr(reproduction, "SMOKE_EXAMPLES", 600)
     recipe = made.runs[0].recipe.replace(
@@ -224,6 +229,7 @@ def test_smoke_on_the_command_line(made, command):
     assert len(zoo.load_run("smoke").history) == 2
 
 
+@pytest.mark.slow
 def test_smoke_fails_for_a_recipe_that_does_not_learn(made):
     recipe = json.loads(json.dumps(dataclasses.asdict(made.runs[0].recipe.replace(learning_rate=1e-9))))
     path = zoo.export(doctored(made.runs[0], recipe=recipe), f"{NAME}.idle")

@@ -16,6 +16,7 @@ import zoo
 from zoo import metrics
 from zoo.search_space import read_range
 from zoo.training import search
+from zoo.training.runs import directory_of
 
 NAME = "mlp_784_30_10"
 SPACE = {"hidden": zoo.Choice(((10,), (20,), (40,))), "learning_rate": zoo.LogRange(0.1, 10.0)}
@@ -27,15 +28,19 @@ def trained(monkeypatch):
     units: `trained.fails` makes one fail."""
     calls = SimpleNamespace(values=[], folders=[], fails=lambda values: None)
 
-    def train(name, data, *, recipe, out, arguments, **given):
+    def train(name, data, *, recipe, out, arguments, fold=None, **given):
         values = {"learning_rate": recipe.learning_rate, "epochs": recipe.epochs, **arguments}
         calls.values.append(values)
-        calls.folders.append(Path(out))
+        folder = directory_of(out, "", fold)
+        calls.folders.append(folder)
         if error := calls.fails(values):
             raise error
         score = 0.5 + (arguments or {"hidden": (30,)})["hidden"][0] / 100 - recipe.learning_rate / 100
-        Path(out).mkdir(parents=True, exist_ok=True)
-        return SimpleNamespace(directory=Path(out), record={}, metrics={"validation": {"accuracy": score}})
+        folder.mkdir(parents=True, exist_ok=True)
+        scores = {"validation": {"accuracy": score}, "test": {"accuracy": score - 0.1 - (fold or (0,))[0] / 1000}}
+        return SimpleNamespace(
+            directory=folder, record={}, metrics=scores, task=SimpleNamespace(monitor=metrics.ACCURACY)
+        )
 
     monkeypatch.setattr(search, "train", train)
     return calls
@@ -80,7 +85,16 @@ def test_a_search_goes_on_where_it_stopped(trained, tmp_path):
     assert whole.trials == found.trials
 
 
-def test_failed_trials_are_counted_and_not_chosen(trained, tmp_path):
+def test_with_folds_the_mean_of_the_parts_left_out_decides(trained, tmp_path):
+    found = zoo.tune(NAME, ranges=SPACE, trials=2, folds=3, out=tmp_path)
+    folders = [tmp_path / "trials" / f"trial_{number}" / "run" / f"fold{fold}" for number in "01" for fold in (1, 2, 3)]
+    assert trained.folders == [*folders, tmp_path / f"best-{found.done[0].number}"]
+    for trial in found.trials:
+        alone = 0.5 + trial.values["hidden"][0] / 100 - trial.values["learning_rate"] / 100
+        assert trial.score == pytest.approx(alone - (1 + 2 + 3) / 3 / 1000 - 0.1)
+
+
+def test_failed_trials_are_counted_and_not_chosen(trained, tmp_path, capfd):
     trained.fails = lambda values: zoo.ZooError("the loss is nan") if values["hidden"] == (40,) else None
     found = zoo.tune(NAME, ranges=SPACE, trials=8, out=tmp_path)
     failed = [trial for trial in found.trials if trial.score is None]
@@ -91,6 +105,7 @@ def test_failed_trials_are_counted_and_not_chosen(trained, tmp_path):
         assert trial.values["hidden"] == (40,)
         assert trial.message == "the loss is nan"
     assert found.done[0].values["hidden"] != (40,)
+    assert "Traceback" not in "".join(capfd.readouterr())
 
 
 @pytest.mark.slow
@@ -108,6 +123,7 @@ def test_an_error_of_the_code_is_no_failed_trial(trained, tmp_path):
     assert len(trained.values) == 1
 
 
+@pytest.mark.slow
 def test_hyperband_trains_few_for_long(trained, tmp_path):
     zoo.tune(NAME, ranges=SPACE, strategy="hyperband", epochs=9, out=tmp_path)
     epochs = [values["epochs"] for values in trained.values]
@@ -217,7 +233,7 @@ def test_a_killed_search_is_resumed_by_the_same_command(tmp_path):
     process.send_signal(signal.SIGKILL)
     process.wait()
     again = subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True, text=True)
-    assert "3 trials" in again.stdout
+    assert "trials: 3" in again.stdout
     run = zoo.load_run(*(tmp_path / "search").glob("best-*"))
     trials = run.record["search"]["trials"]
     assert len(trials) == 3

@@ -276,6 +276,7 @@ def test_the_threshold_has_the_best_validation_score(tmp_path, unverified):
     assert resumed.metrics == run.metrics
 
 
+@pytest.mark.slow
 def test_without_a_threshold_the_most_probable_class_is_predicted(tmp_path):
     data, run = trained(tmp_path, threshold_by=None, epochs=1)
     outputs = zoo.load(run)(data.splits["test"].inputs)
@@ -412,6 +413,7 @@ def test_masks_of_another_kind_are_refused(tmp_path, name):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_data_of_other_bands_or_type_than_the_network_are_refused(tmp_path):
     data = scenes(np.uint8, 3, overlapping=False)
     run = zoo.train("unet_tiny", data, out=tmp_path / "run", epochs=1, arguments=SHALLOW)

@@ -454,6 +454,7 @@ def test_the_commands(language, tmp_path, monkeypatch):
 # --- exports -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow_but_one
 @pytest.mark.parametrize("name", RECURRENT)
 def test_no_graph_has_an_operation_of_cudnn(name):
     """On a machine with a GPU Keras writes them into a graph of its own accord, and no CPU serves them."""

@@ -150,6 +150,7 @@ def of_unet(**arguments):
     return zoo.get_spec("unet").build(**{**SMALL, **arguments})
 
 
+@pytest.mark.slow_but_one
 @pytest.mark.parametrize(
     "build",
     [of_unet, lambda: of_unet(padded=True, normalization=True), lambda: of_unet(depth=1, skip="add"), strided],
@@ -190,6 +191,7 @@ def write_tiff(path, image, **options):
         file.write(np.moveaxis(image, -1, 0))
 
 
+@pytest.mark.slow_but_one
 @pytest.mark.parametrize("suffix", ["npy", "tif", "TIF", "png"])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_files_predict_as_arrays(predictor, suffix, channels):
@@ -209,6 +211,7 @@ def test_files_predict_as_arrays(predictor, suffix, channels):
     )
 
 
+@pytest.mark.slow_but_one
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", ">u2", "int16", "float32", "float64"])
 def test_networks_of_more_than_8_bits_take_all_number_types(dtype):
     image = RNG.integers(0, 200, (70, 80, 5)).astype(dtype)
@@ -258,6 +261,7 @@ def test_a_failure_leaves_the_old_file_unchanged(problem, monkeypatch):
     assert Path("out.npy").read_text() == "old"
 
 
+@pytest.mark.slow_but_one
 @pytest.mark.parametrize("name", ["shown.png", "mask.png", "mask.tif", "mask.npy"])
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
 def test_a_full_disk(predictor, name, share, monkeypatch):
@@ -504,7 +508,10 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("line", WRONG)
+@pytest.mark.parametrize(
+    "line",
+    [pytest.param(line, marks=pytest.mark.slow if line.startswith(("cut5.", "cut95.")) else ()) for line in WRONG],
+)
 def test_one_line_and_nothing_written(line, made, monkeypatch, refused):
     monkeypatch.chdir(made)
     refused(f"segment {line} {'' if '--model' in line else '--model unet_tiny.ex'}", WRONG[line])

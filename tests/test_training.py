@@ -169,11 +169,13 @@ def test_two_devices_train_as_one(network, tmp_path):
     assert one.history[0]["loss"] != one.history[1]["loss"]
 
 
+@pytest.mark.slow_but_one
 @pytest.mark.parametrize("validation", [37, 257])
 def test_two_devices_validate_on_all_of_an_odd_split(validation, tmp_path):
     assert_close(*on_one_and_on_two(LINEAR, digits(32, validation), tmp_path, epochs=1))
 
 
+@pytest.mark.slow_but_one
 @pytest.mark.parametrize("replicas", [2, 3, 4])
 def test_no_replica_is_left_without_an_example(replicas):
     """TensorFlow gives each as many of a batch as the first, while there are any, and aborts at one without."""
@@ -361,6 +363,7 @@ def test_a_killed_run_resumes_as_if_it_had_not_been(processes, never_killed, tmp
         assert len((out / "history.csv").read_text().splitlines()) == 1 + HARD["epochs"]
 
 
+@pytest.mark.slow
 def test_a_run_killed_after_its_last_state_still_writes_its_whole_table(tmp_path, monkeypatch):
     class KilledError(BaseException):
         pass
@@ -467,6 +470,7 @@ def iterations(run) -> int:
     return count
 
 
+@pytest.mark.slow_but_one
 @pytest.mark.parametrize(("examples", "batch_size"), [(53, 1), (29, 4), (60, 1)])  # steps: 53, 7, 60 = 2 * 30
 def test_every_step_of_every_epoch_is_taken_once(examples, batch_size, tmp_path):
     data = bars(train=examples)
@@ -474,6 +478,7 @@ def test_every_step_of_every_epoch_is_taken_once(examples, batch_size, tmp_path)
     assert iterations(run) == 2 * (examples // batch_size)
 
 
+@pytest.mark.slow_but_one
 @pytest.mark.parametrize("devices", ["cpu", "cpu:2"])
 def test_batch_normalization_is_measured_on_images_as_they_are(devices, tmp_path):
     data = bars()
@@ -570,6 +575,7 @@ def test_patience_ends_the_run(spoilt, tmp_path):
 # --- what a recipe says is what is done --------------------------------------------------------------------------
 
 
+@pytest.mark.slow_but_one
 @pytest.mark.parametrize(
     ("schedule", "rates"),
     [
@@ -661,6 +667,7 @@ def test_a_clipped_gradient_makes_a_step_of_the_clip(tmp_path):
     assert np.linalg.norm(moved) == pytest.approx(1e-3, rel=0.02)
 
 
+@pytest.mark.slow_but_one
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
 def test_mixed_precision_is_for_training_alone(precision, tmp_path, monkeypatch):
     trained = []
@@ -854,6 +861,7 @@ def test_fine_tuning_killed_after_its_first_stage_ends_the_same(artifact, proces
     assert_same(first, second)
 
 
+@pytest.mark.slow
 def test_color_images_become_gray_for_a_gray_network(artifact, tmp_path):
     """Pictures of three equal channels are the gray ones: the same run, within the rounding of the conversion."""
     tuned = [
@@ -880,6 +888,7 @@ def test_another_size_of_image_does_not_fit_a_dense_head_that_is_kept(artifact, 
         zoo.fine_tune(artifact, bars(), out=tmp_path / "tuned", input_shape=(20, 20, 1))
 
 
+@pytest.mark.slow
 def test_another_size_of_image_fits_where_the_head_is_replaced(artifact, tmp_path):
     tuned = zoo.fine_tune(
         artifact, bars(classes=3), out=tmp_path / "tuned", epochs=1, batch_size=12, input_shape=(20, 20, 1)
@@ -888,6 +897,7 @@ def test_another_size_of_image_fits_where_the_head_is_replaced(artifact, tmp_pat
     assert tuned.recipe.batch_size == 12
 
 
+@pytest.mark.slow
 def test_fine_tuning_takes_a_schedule(artifact, tmp_path):
     schedule = {"kind": "step", "decay": 0.5}
     tuned = zoo.fine_tune(artifact, bars(classes=3), out=tmp_path / "tuned", epochs=2, schedule=schedule)

@@ -50,6 +50,7 @@ def test_an_unknown_skip_is_refused():
         small(skip="concatenat")
 
 
+@pytest.mark.slow_but_one
 @pytest.mark.parametrize("name", ["unet", "unet_small"])
 def test_an_export_serves_any_size(name, tmp_path, unverified):
     spec = zoo.get_spec(name)

@@ -704,6 +704,7 @@ def test_a_path_and_a_name_are_told_apart(monkeypatch):
     assert load("zoo:birds").classes == ("cat", "dog")
 
 
+@pytest.mark.slow
 def test_scores_on_a_folder_of_ones_own_do_not_stand_beside_published_ones(unverified):
     write(classes(count=20), "mnist")
     run = zoo.train("mlp_784_30_10", "./mnist", epochs=1)
@@ -810,6 +811,7 @@ def test_nearly_black_images_are_told(capsys):
 # --- small data ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_short_run_with_a_moving_average_learns():
     """Two steps an epoch: with a constant momentum of 0.999 the average would hardly leave its first weights."""
     run = zoo.train(
@@ -910,6 +912,7 @@ def test_another_backend_is_refused(line, refused, monkeypatch):
 # --- names of exports ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_published_name_is_not_taken_by_an_export(unverified, command, capfd):
     published = zoo.load("mlp_784_30_10.mnist").artifact.path
     run = zoo.train("mlp_784_30_10", "digits", arguments={"hidden": [50]}, epochs=1)

@@ -58,6 +58,10 @@ def tune(
     max_parameters: Annotated[
         int | None, typer.Option("--max-parameters", help="Larger networks are not trained: their trials fail.")
     ] = None,
+    folds: Annotated[
+        int | None,
+        typer.Option(min=2, help="For few examples: train each trial so many times, score it on what each leaves out."),
+    ] = None,
     recipe: Annotated[str | None, typer.Option(help="A recipe of the model; its first one by default.")] = None,
     epochs: Epochs = None,
     changes: Changes = None,
@@ -73,12 +77,19 @@ def tune(
         check_name(export_to, spec.name)
     changed = options.pairs("--set", changes, epochs=epochs)
     options.check_changes(spec, spec.recipe(recipe), changed)
-    with Live(console=Console(file=sys.stdout, highlight=False), auto_refresh=False, transient=True) as live:
+    console = Console(file=sys.stdout, highlight=False)
+    with Live(console=console, auto_refresh=False, transient=True) as live:
+
+        def show(found: search.Search) -> None:
+            if console.is_terminal:
+                live.update(_trials_table(found), refresh=True)
+            elif found.trials:
+                say(_progress_line(found))
+
         found = zoo.tune(
             name, options.data_of(data, text_column, label_column), trials=trials, strategy=strategy,  # type: ignore[arg-type]
-            ranges=options.ranges(ranges), max_parameters=max_parameters, recipe=recipe, devices=devices, seed=seed,
-            input_shape=options.shape_of(input_shape), out=out, **changed,
-            progress=lambda search: live.update(_trials_table(search), refresh=True),
+            ranges=options.ranges(ranges), max_parameters=max_parameters, folds=folds, recipe=recipe, devices=devices,
+            seed=seed, input_shape=options.shape_of(input_shape), out=out, progress=show, **changed,
         )  # fmt: skip
     if found.run is None:
         say(f"this worker is done: the chief trains the best trial in {found.directory}")
@@ -90,12 +101,20 @@ def tune(
 
 def _trials_table(found: search.Search) -> Table:
     """The best trials so far."""
-    table = Table("trial", found.metric.name, *found.space, box=None, title_justify="left")
-    failed = len(found.trials) - len(found.done)
-    table.title = f"{len(found.trials)} trials" + (f", {failed} failed" if failed else "")
+    table = Table("trial", found.metric.name, *found.space, box=None, title_justify="left", title=_count(found))
     for trial in found.done[:SHOWN_TRIALS]:
         table.add_row(str(trial.number), f"{trial.score:.4f}", *(cell(_short(v)) for v in trial.values.values()))
     return table
+
+
+def _progress_line(found: search.Search) -> str:
+    best = f", best {found.metric.name} {found.done[0].score:.4f} (trial {found.done[0].number})" if found.done else ""
+    return _count(found) + best
+
+
+def _count(found: search.Search) -> str:
+    failed = len(found.trials) - len(found.done)
+    return f"trials: {len(found.trials)}" + (f", failed: {failed}" if failed else "")
 
 
 def _short(value: Any) -> str:

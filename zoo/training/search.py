@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import importlib.util
 import io
 import json
@@ -23,6 +24,7 @@ from zoo.recipe import Recipe, plain
 from zoo.search_space import Choice, IntRange, Range
 from zoo.spec import ModelSpec, check_keras
 from zoo.training.batches import load_for
+from zoo.training.folds import cross_validate, spread
 from zoo.training.runs import RUN_FILE, Run
 from zoo.training.trainer import train
 from zoo.training.workers import check_alone
@@ -52,7 +54,7 @@ class Trial:
 
     Attributes:
         values: by argument or recipe key.
-        score: on the validation split; None for a trial that failed.
+        score: on the validation split, or the mean of the folds; None for a trial that failed.
         message: why it failed.
     """
 
@@ -105,6 +107,7 @@ def tune(
     strategy: Strategy = "random",
     ranges: Mapping[str, Range] | None = None,
     max_parameters: int | None = None,
+    folds: int | None = None,
     recipe: str | None = None,
     out: str | os.PathLike | None = None,
     devices: str = "auto",
@@ -125,6 +128,8 @@ def tune(
             few epochs, of which the best are trained longer, each time from the beginning).
         ranges: by argument or recipe key, beside the spec's own and in place of them.
         max_parameters: networks with more parameters are not trained: their trials fail.
+        folds: for data of few examples: each trial trains so many times, and its score is the mean on the parts of
+            train and validation that are held out, see `cross_validate`. The best one is trained as usual.
         recipe: a recipe of the spec by name.
         out: `runs/NAME.DATA.search-SEED` by default.
         progress: is called with the search so far before the first trial and after each one.
@@ -158,17 +163,24 @@ def tune(
         "strategy": strategy,
         "seed": seed,
         "max_parameters": max_parameters,
+        "folds": folds,
         "input_shape": input_shape,
         "space": {key: {type(values).__name__: dataclasses.asdict(values)} for key, values in space.items()},
     }
     _open_search(directory, described)
 
-    def trained(values: Mapping[str, Any], folder: Path, **more: Any) -> Run:
+    def training(values: Mapping[str, Any], **more: Any) -> Callable[..., Run]:
         keys, arguments = _divided(basis, values)
-        return train(
-            name, dataset, recipe=basis.replace(**keys, **more), out=folder, devices=devices, seed=seed,
-            input_shape=input_shape, arguments=arguments,
+        return functools.partial(
+            train, recipe=basis.replace(**keys, **more), devices=devices, seed=seed, input_shape=input_shape,
+            arguments=arguments,
         )  # fmt: skip
+
+    def score_of(values: Mapping[str, Any], folder: Path, **more: Any) -> float:
+        trained = training(values, **more)
+        if folds is None:
+            return trained(name, dataset, out=folder).metrics["validation"][monitor.name]
+        return spread(cross_validate(trained, name, dataset, folds=folds, out=folder))["mean"]
 
     def run_trial(values: Mapping[str, Any], folder: Path, epochs: int | None) -> float:
         arguments = {**basis.arguments, **_divided(basis, values)[1]}
@@ -176,10 +188,9 @@ def tune(
             parameters = dataclasses.replace(task, arguments=arguments).build().count_params()
             if max_parameters is not None and parameters > max_parameters:
                 raise ZooError(f"{parameters:,} parameters are more than {max_parameters:,}")
-            run = trained(values, folder / "run", **({} if epochs is None else {"epochs": epochs}))
+            score = score_of(values, folder / "run", **({} if epochs is None else {"epochs": epochs}))
         except (ZooError, MemoryError, tf.errors.ResourceExhaustedError) as error:
             raise keras_tuner.errors.FailedTrialError(str(error).partition("\n")[0]) from error
-        score = run.metrics["validation"][monitor.name]
         _write_hparams(folder / "run" / "tensorboard", values, monitor.name, score)
         return score
 
@@ -202,7 +213,7 @@ def tune(
         raise ZooError(f"all {len(found.trials)} trials failed, the last one because: {found.trials[-1].message}")
     plots.search(found.done, space, monitor, directory / "search.png")
     best = found.done[0]
-    run = trained(best.values, directory / f"best-{best.number}")  # more trials may find another
+    run = training(best.values)(name, dataset, out=directory / f"best-{best.number}")  # more trials may find another
     run.record["search"] = {**described, "trials": [dataclasses.asdict(trial) for trial in found.trials]}
     write_json(run.directory / RUN_FILE, run.record)
     for line in found.remarks():
@@ -329,6 +340,7 @@ def _tuner(
     with contextlib.redirect_stdout(io.StringIO()):  # that it resumes
         tuner = Tuner(oracle=oracles[strategy](), directory=str(directory.absolute()), project_name="trials")
     tuner.oracle.verbose = 0
+    keras_tuner.src.config.DEBUG = False  # or it prints the traceback of each failed trial, whose message is recorded
     return tuner
 
 

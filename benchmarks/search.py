@@ -1,0 +1,111 @@
+"""Networks found by a search against the networks as they are declared, and strategies against each other.
+
+    python benchmarks/search.py networks --model network3_relu --data mnist --epochs 10
+    python benchmarks/search.py networks --model unet_satellite --data scenes
+    python benchmarks/search.py strategies --model network3_relu --data mnist --epochs 9
+
+`networks` searches with trials of `--trial-epochs`, no network with more parameters than the declared one, and then
+trains both with `--seeds` by the same recipe. The validation score counts, whose noise the several seeds show: the
+search has seen it for one seed. Test scores stand beside it and choose nothing.
+
+`strategies` gives each strategy the same number of epochs to train in all, as near as whole trials allow.
+
+All runs are kept in `runs/search_benchmark`; an interrupted benchmark resumes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from common import write_results
+
+import zoo
+from zoo.training.search import Search
+
+FOLDER = Path("runs/search_benchmark")
+EPOCHS_OF_TRIALS = 60  # in all, of each strategy
+
+
+def progress(found: Search) -> None:
+    if found.trials:
+        best = f", best {found.done[0].score:.4f}" if found.done else ""
+        print(f"{found.directory.name}: {len(found.trials)} trials{best}", flush=True)
+
+
+def networks(options: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    name, data, recipe = options.model, options.data, options.recipe
+    spec = zoo.get_spec(name)
+    epochs = options.epochs or spec.recipe(recipe).epochs
+    found = zoo.tune(
+        name, data, trials=options.trials, strategy=options.strategy, max_parameters=spec.params, recipe=recipe,
+        epochs=options.trial_epochs or epochs, out=FOLDER / f"{name}-{options.strategy}", progress=progress,
+    )  # fmt: skip
+    best = dict(found.done[0].values)
+    arguments = {key: best.pop(key) for key in spec.builder_arguments if key in best}
+    candidates: dict[str, dict[str, Any]] = {"declared": {}, "found": {"arguments": arguments, **best}}
+    rows: dict[str, Any] = {}
+    for candidate, given in candidates.items():
+        runs = [
+            zoo.train(
+                name, data, recipe=recipe, epochs=epochs, seed=seed, out=FOLDER / f"{name}-{candidate}-{seed}", **given
+            )
+            for seed in range(options.seeds)
+        ]
+        metric = found.metric.name
+        rows[candidate] = {
+            "values": found.done[0].values if given else {},
+            "parameters": runs[0].task.build().count_params(),
+            **{split: [run.metrics[split][metric] for run in runs] for split in ("validation", "test")},
+        }
+        row = rows[candidate]
+        for split in ("validation", "test"):
+            each = " ".join(f"{score:.4f}" for score in row[split])
+            print(f"{candidate:9} {split} {metric} {statistics.mean(row[split]):.4f} ({each})", flush=True)
+    trials = len(found.trials)
+    return f"search_{name}", {"model": name, "data": data, "epochs": epochs, "trials": trials, "networks": rows}
+
+
+def strategies(options: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    name, longest = options.model, options.epochs or 9
+    rows: dict[str, Any] = {}
+    for seed in range(options.seeds):
+        for strategy in ("random", "bayesian", "hyperband"):
+            trials = None if strategy == "hyperband" else max(EPOCHS_OF_TRIALS // longest, 1)
+            found = zoo.tune(
+                name, options.data, trials=trials, strategy=strategy, recipe=options.recipe, epochs=longest, seed=seed,
+                max_parameters=zoo.get_spec(name).params, out=FOLDER / f"{name}-{strategy}-{seed}", progress=progress,
+            )  # fmt: skip
+            trained = sum(
+                len(zoo.load_run(folder).history["loss"]) for folder in found.directory.glob("trials/trial_*/run")
+            )
+            row = {"seed": seed, "trials": len(found.trials), "epochs": trained, "best": found.done[0].score}
+            rows.setdefault(strategy, []).append(row)
+            print(f"{strategy:9} {row}", flush=True)
+    return f"search_strategies_{name}", {"model": name, "data": options.data, "strategies": rows}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=("networks", "strategies"))
+    parser.add_argument("--model", default="network3_relu")
+    parser.add_argument("--data", default="mnist")
+    parser.add_argument("--recipe", help="of the model; its first one by default")
+    parser.add_argument("--strategy", default="bayesian", help="of networks")
+    parser.add_argument("--trials", type=int, default=20, help="of networks")
+    parser.add_argument("--trial-epochs", type=int, help="of the trials of networks; as many as --epochs by default")
+    parser.add_argument("--epochs", type=int, help="of networks: in place of the recipe's; of strategies: of a trial")
+    parser.add_argument("--seeds", type=int, default=3)
+    options = parser.parse_args()
+    name, results = {"networks": networks, "strategies": strategies}[options.what](options)
+    path = write_results(name, results)
+    print(f"written to {path.parent.name}/{path.name}")
+
+
+if __name__ == "__main__":
+    main()
