@@ -201,6 +201,10 @@ def tables(results: dict[str, Any]) -> str:
         f"Measured {results['date']} with {results['machine']['cpu_count']} cores, a load of "
         f"{results['load']:.1f} at the start: `{results['command']}`.",
     ]
+    if results["load"] > results["machine"]["cpu_count"]:
+        lines.append(
+            "The machine was busy with other work: all times are too long, those of small messages most of all."
+        )
     heads = "| examples/s | 1 device | 2 devices | 4 devices | loss, largest difference from 1 device |"
     lines += ["", heads, "|---|---|---|---|---|"] if results.get("devices") else []
     for key, found in results.get("devices", {}).items():
