@@ -259,7 +259,12 @@ def test_card_of_all_published_weights(name, run_line):
         for deviation in recipe["deviations"]:
             assert words_of(deviation) in text
     assert "weights: Apache-2.0" in text
-    license = {"mnist": "CC BY-SA 3.0", "isbi_membrane": "non-commercial", "scenes": "Apache-2.0"}
+    license = {
+        "mnist": "CC BY-SA 3.0",
+        "isbi_membrane": "non-commercial",
+        "scenes": "Apache-2.0",
+        "tinyshakespeare": "public domain",
+    }
     assert license[training["data"]["name"]] in card["data"]["license"]
     with np.load(artifact.path / GOLDEN) as golden:
         signatures = {key.split("/")[0] for key in golden.files}
@@ -285,6 +290,10 @@ def test_card_of_lenet5(run_line):
     card = json.loads(run_line("info unet_satellite.scenes --json"))
     assert card["limits"][0] == "takes 20-band images of any size"
     assert any("measured in one run" in limit for limit in card["limits"])
+
+
+def test_card_of_a_character_model_shows_the_characters_that_cannot_be_seen(run_line):
+    assert r"classes '\n', ' ', !, $, &" in words_of(run_line("info lstm_char.shakespeare"))
 
 
 def test_card_by_alias_and_by_path(run_line):

@@ -160,7 +160,7 @@ def _print_card(card: dict[str, Any]) -> None:
         ("model", card["model"]),
         ("task", card["task"].replace("_", " ")),
         ("references", "\n".join(card["references"])),
-        ("classes", ", ".join(card["classes"]) or "none"),
+        ("classes", ", ".join(name if name.strip() else ascii(name) for name in card["classes"]) or "none"),
         ("data", f"{data['name'] or 'not recorded'}{f' ({counts})' if counts else ''}"),
         ("fingerprint", data["fingerprint"] or "not recorded"),
     ]

@@ -7,6 +7,7 @@ LICENSES = {
     "digits": "CC BY 4.0 (UCI, Optical Recognition of Handwritten Digits, https://archive.ics.uci.edu/dataset/80)",
     "isbi_membrane": "for non-commercial image segmentation software; publications cite TrakEM2 and Cardona et al. "
     "2010, PLoS Biology 8(10) (ISBI 2012 segmentation challenge, http://brainiac2.mit.edu/isbi_challenge)",
+    "tinyshakespeare": "public domain (plays by William Shakespeare, https://github.com/karpathy/char-rnn)",
     "scenes": "Apache-2.0 (made by this package)",
 }
 UNKNOWN = "see the data set's own terms"
