@@ -46,6 +46,13 @@ def ratios(measured: Mapping[str, Mapping[str, Any]], ours: str, theirs: str) ->
     return {"median": statistics.median(each), "smallest": each[0], "largest": each[-1]}
 
 
+def write_between(page: Path, mark: str, text: str) -> None:
+    """Puts a text between the lines `<!-- MARK -->` and `<!-- end of MARK -->` of a page."""
+    begin, end = f"<!-- {mark} -->\n", f"<!-- end of {mark} -->"
+    before, rest = page.read_text(encoding="utf-8").split(begin)
+    page.write_text(f"{before}{begin}\n{text}\n\n{end}{rest.split(end)[1]}", encoding="utf-8")
+
+
 def write_results(name: str, results: Mapping[str, Any]) -> Path:
     """Writes `results/NAME.json`: the results, and the date, command line, processors and versions they belong to."""
     RESULTS.mkdir(exist_ok=True)

@@ -38,12 +38,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import fastapi
 import numpy as np
-from common import ratios, write_results
+from common import ratios, write_between, write_results
 
 MODEL = "network3_relu"
 KINDS = ("JSON", "PNG")
 IMAGES = 64
 TOLERANCE = 1e-5
+README = Path(__file__).parent.parent / "README.md"
 RATIO = "zoo_divided_by_it"
 
 
@@ -243,7 +244,27 @@ def main() -> None:
         results = measure(servers, requests, expected, options.clients, repeats, seconds)
     if not options.quick:
         path = write_results("load", {"seconds": seconds, "other": bool(options.other), "results": results})
-        print(f"written to {path.parent.name}/{path.name}")
+        write_between(README, "load", table(results))
+        print(f"written to {path.parent.name}/{path.name} and {README.name}")
+
+
+def table(results: dict[str, Any]) -> str:
+    """The lines of README."""
+    lines = [
+        "| requests, clients | requests a second | median | 99 % within | times ONNX Runtime behind FastAPI |",
+        "|---|---|---|---|---|",
+    ]
+    for name, servers in results.items():
+        own = servers["zoo"]
+        lines.append(
+            f"| {name} | {own['requests_a_second']:,.0f} | {own['median_milliseconds']:.1f} ms | "
+            f"{own['p99_milliseconds']:.1f} ms | {servers['onnx'][RATIO]['median']:.2f} |"
+        )
+    rows = [servers["zoo"] for servers in results.values()]
+    answers, wrong, lost = (sum(row[key] for row in rows) for key in ("requests", "wrong", "lost"))
+    memory = [row["megabytes"] for row in rows]
+    counts = f"{answers:,} answers, {wrong} wrong, {lost} lost; memory {min(memory):.0f} to {max(memory):.0f} MB."
+    return "\n".join([*lines, "", counts])
 
 
 def measure(

@@ -17,7 +17,6 @@ import io
 import json
 import multiprocessing
 import os
-import re
 import socket
 import statistics
 import sys
@@ -33,7 +32,7 @@ import keras
 import matplotlib as mpl
 import numpy as np
 import tensorflow as tf
-from common import RESULTS, write_results
+from common import RESULTS, write_between, write_results
 
 import zoo
 from zoo.data import Dataset
@@ -270,9 +269,7 @@ def draw(results: dict[str, Any]) -> None:
 
 def write_page(results: dict[str, Any]) -> None:
     """Put the tables between the marks of docs/scaling.md, and draw the plot."""
-    text = PAGE.read_text(encoding="utf-8")
-    before, after = re.split(r"(?<=<!-- measured -->\n).*(?=<!-- end -->)", text, flags=re.DOTALL)
-    PAGE.write_text(f"{before}\n{tables(results)}\n\n{after}", encoding="utf-8")
+    write_between(PAGE, "measured", tables(results))
     draw(results)
 
 

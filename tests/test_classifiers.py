@@ -226,7 +226,7 @@ FAMILIES = {
 SAVED_MODELS = Path(__file__).parent.parent / "saved_models"
 COMMAND = re.compile(
     r"zoo train (?P<name>\w+) --data (?P<data>\w+)(?: --recipe (?P<recipe>\w+))?[^#\n]*# (?P<time>\d+) "
-    r"(?P<unit>second|minute)s?(?:, (?P<score>0\.\d{4}))?(?: \(mean of (?P<runs>\d+) runs (?P<mean>0\.\d{4})\))?\n"
+    r"(?P<unit>second|minute)s?(?:, (?P<score>\d\.\d{4}))?(?: \(mean of (?P<runs>\d+) runs (?P<mean>0\.\d{4})\))?\n"
 )
 COMMANDS = [match.groupdict() for module in FAMILIES.values() for match in COMMAND.finditer(module.__doc__)]
 

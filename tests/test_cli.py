@@ -30,8 +30,8 @@ ARGUMENTS = {
     "workers worker seed deterministic input-shape out export folds strict",
     "fine-tune": "source data text-column label-column only-class epochs lr batch-size optimizer loss set devices "
     "seed deterministic input-shape stages freeze out export folds strict",
-    "tune": "name data text-column label-column trials strategy set-range max-parameters recipe epochs set devices "
-    "seed input-shape out export",
+    "tune": "name data text-column label-column trials strategy set-range max-parameters folds recipe epochs set "
+    "devices seed input-shape out export",
     "evaluate": "source data text-column label-column split tta errors json csv strict",
     "predict": "source inputs tta top json csv",
     "embed": "source inputs output layer",

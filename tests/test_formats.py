@@ -248,11 +248,12 @@ EACH_TASK = (  # with weights: of classification distances, sigmoid units and vo
     "unet_small.isbi",
     "unet_satellite.scenes",
 )
+OF_TEXTS = {"language_model", "text_classification"}  # strings, which OpenVINO reads by an extension only
 
 
 def test_each_published_task_is_opened_by_openvino():
     published = {zoo.get_spec(name).task for name in zoo.list_models(pretrained=True)}
-    assert {zoo.get_spec(name).task for name in EACH_TASK} == published
+    assert {zoo.get_spec(name).task for name in EACH_TASK} == published - OF_TEXTS
 
 
 def compare_with_openvino(path, shape):

@@ -304,7 +304,7 @@ def test_without_an_address_the_error_tells_what_to_do(server, monkeypatch):
     monkeypatch.delenv("ZOO_HUB")
     target = cache_folder() / NAME / "1"
     assert error_of("mlp_784_10") == (
-        f"{NAME} (0.1 MB) is not part of this installation: set ZOO_HUB to an address that serves {NAME}/1/, "
+        f"{NAME} (0.2 MB) is not part of this installation: set ZOO_HUB to an address that serves {NAME}/1/, "
         f"or put its folder at {target}"
     )
     shutil.copytree(server.folder / NAME / "1", target)  # as it says
@@ -320,7 +320,7 @@ def test_offline_never_opens_a_connection(server, monkeypatch):
     monkeypatch.setenv("ZOO_OFFLINE", "1")
     assert artifacts.find(NAME) == path  # what is there can be had
     shutil.rmtree(path.parent)
-    assert error_of().startswith(f"{NAME} (0.1 MB) is not part of this installation, and ZOO_OFFLINE forbids")
+    assert error_of().startswith(f"{NAME} (0.2 MB) is not part of this installation, and ZOO_OFFLINE forbids")
     assert len(server.asked) == FILES
     assert cached() == []
 

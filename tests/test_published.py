@@ -15,7 +15,7 @@ import zoo
 from zoo import artifacts, data, report, tasks
 from zoo.artifacts import index
 from zoo.artifacts import manifest as manifest_file
-from zoo.metrics import ACCURACY
+from zoo.metrics import ACCURACY, get_metric
 
 ROOT = Path(__file__).parent.parent
 with (ROOT / "saved_models" / report.CSV).open(encoding="utf-8", newline="") as file:
@@ -75,7 +75,7 @@ def test_manifest_says_how_it_came_about(name):
         assert all(0 < row["test"] <= 1 for row in training["members"])
         return
     assert len(training["history"]) >= training["best_epoch"] >= 1
-    best = max(row[f"val_{scores['metric']}"] for row in training["history"])
+    best = max((row[f"val_{scores['metric']}"] for row in training["history"]), key=get_metric(scores["metric"]).rank)
     assert training["history"][training["best_epoch"] - 1][f"val_{scores['metric']}"] == best
 
 
