@@ -201,6 +201,7 @@ def test_encoded_images_equal_decoded_ones(exported, name):
     np.testing.assert_allclose(encoded["probabilities"], served(path, images=decoded)["probabilities"], atol=1e-6)
 
 
+@pytest.mark.slow_but_one
 @pytest.mark.parametrize(
     ("name", "outputs_kind"), [("network3_shallow", "logits"), ("mlp_784_30_10", "sigmoid"), ("lenet5", "distances")]
 )
@@ -504,7 +505,7 @@ def test_a_changed_weight_does_not_verify(mlp):
         zoo.verify(mlp)
 
 
-@pytest.mark.slow_but_one
+@pytest.mark.slow
 @pytest.mark.parametrize(("change", "difference"), [(0.001, r"1\.0e-03"), (np.nan, "inf")])
 def test_other_golden_outputs_are_refused(mlp, change, difference):
     golden = dict(np.load(mlp / "1" / manifest_file.GOLDEN))
@@ -515,7 +516,7 @@ def test_other_golden_outputs_are_refused(mlp, change, difference):
         zoo.verify(mlp)
 
 
-@pytest.mark.slow_but_one
+@pytest.mark.slow
 @pytest.mark.parametrize("examples", [{}, {"serving_default/1/outputs/probabilities": np.zeros((1, 2))}])
 def test_golden_examples_must_be_there(mlp, examples):
     np.savez(mlp / "1" / manifest_file.GOLDEN, **examples)
@@ -533,6 +534,7 @@ class Touch:
         return Path.touch, (Path(WRITES).resolve(),)
 
 
+@pytest.mark.slow
 def test_pickled_golden_examples_are_not_opened(mlp):
     golden = {**np.load(mlp / "1" / manifest_file.GOLDEN), "serving_default/9/inputs/images": np.array([Touch()])}
     np.savez(mlp / "1" / manifest_file.GOLDEN, **golden)

@@ -153,7 +153,7 @@ def test_mlp_initialization_by_glorots_rule():
         registry.get_spec("mlp_784_100_10").build(initialization="gloro")
 
 
-@pytest.mark.slow_but_one
+@pytest.mark.slow
 @pytest.mark.parametrize(("arguments", "expected"), [({}, "glorot"), ({"initialization": "normal"}, "normal")])
 def test_a_recipe_sets_builder_arguments_unless_the_call_does(arguments, expected, tmp_path):
     data = testing.example_data("classification")

@@ -387,6 +387,7 @@ def test_short_flags_of_fine_tune(run_line, unverified):
     assert {row["learning_rate"] for row in record_of("tuned")["history"]} == {0.5}
 
 
+@pytest.mark.slow
 def test_builder_arguments(run_line, unverified):
     run_line(f"{TRAIN} --arg hidden=[7] --arg initialization=glorot")
     assert record_of()["model"]["arguments"] == {"hidden": [7], "initialization": "glorot"}

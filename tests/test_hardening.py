@@ -68,6 +68,7 @@ def test_an_honest_artifact_verifies_and_is_rebuilt(honest):
     np.testing.assert_allclose(outputs["probabilities"], expected["probabilities"], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_golden_examples_do_not_excuse_a_wrong_graph(tmp_path):
     path = forging.forged(tmp_path, lambda outputs, *_: {**outputs, "class_ids": outputs["class_ids"] + 1})
     with pytest.raises(ZooError, match=r"class_ids of (golden|fresh) example \d differs by 1"):
@@ -358,6 +359,7 @@ showpage
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["x.eps", "x.png"])
 def test_no_command_starts_ghostscript(name, honest, command, monkeypatch, tmp_path):
     """A Ghostscript of our own says whether it was started."""

@@ -53,6 +53,7 @@ SIZES = [
 ]
 
 
+@pytest.mark.slow_but_one
 @pytest.mark.parametrize(("shape", "size"), SIZES)
 def test_resizing_by_its_definition_and_as_tensorflow_does_it(shape, size):
     images = noise(*shape)

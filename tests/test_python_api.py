@@ -41,6 +41,7 @@ def artifact(making):
 # --- optimizer, loss, metrics, callbacks -------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_given_optimizer_and_a_given_loss_train_as_those_of_the_recipe(tmp_path):
     """The recipe's are replayed in NumPy in test_known_answers.py."""
     optimizer = keras.optimizers.SGD(0.3, momentum=0.9)
@@ -189,7 +190,7 @@ def test_a_tensorflow_data_set_trains_as_its_arrays_do(tmp_path):
     assert "given" not in same.record["data"]
 
 
-@pytest.mark.slow_but_one
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "named"),
     [

@@ -222,6 +222,7 @@ def test_logical_cpus_are_asked_for_before_tensorflow_starts(made, monkeypatch):
         zoo.reproduce(made.one, devices="cpu:2")
 
 
+@pytest.mark.slow
 def test_smoke_on_the_command_line(made, command):
     code, out, err = command(f"reproduce {made.one} --smoke --out smoke")
     assert code == 0, err

@@ -94,6 +94,7 @@ def test_with_folds_the_mean_of_the_parts_left_out_decides(trained, tmp_path):
         assert trial.score == pytest.approx(alone - (1 + 2 + 3) / 3 / 1000 - 0.1)
 
 
+@pytest.mark.slow
 def test_failed_trials_are_counted_and_not_chosen(trained, tmp_path, capfd):
     trained.fails = lambda values: zoo.ZooError("the loss is nan") if values["hidden"] == (40,) else None
     found = zoo.tune(NAME, ranges=SPACE, trials=8, out=tmp_path)

@@ -448,6 +448,7 @@ def windows(images, masks, seed=0, count=40, classes=2, **patches):
     return index, *(array.numpy() for array in cut())
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=10)
 @given(height=st.integers(3, 20), width=st.integers(3, 20), size=st.integers(1, 24), seed=st.integers(0, 99))
 def test_a_patch_is_one_window_of_image_and_mask(height, width, size, seed):

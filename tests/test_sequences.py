@@ -270,6 +270,7 @@ def test_two_devices_carry_the_state_as_one(tmp_path):
         assert second["val_loss"] == pytest.approx(first["val_loss"], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_an_adversarial_step_is_that_of_both_losses():
     """The gradient is that on the embedding as it is, plus that on the embedding one step along its own gradient."""
     spec, data = zoo.get_spec("lstm_text"), testing.example_data("text_classification")

@@ -471,6 +471,7 @@ def test_too_many_pixels_are_refused_before_they_are_decoded(exported, size, mon
         assert_one_line(response.json(), "pixels: send at most")
 
 
+@pytest.mark.slow
 def test_a_new_version_takes_over_and_a_damaged_one_does_not(exported, tmp_path, capfd):
     folder = tmp_path / "mlp_784_10.toy"
     shutil.copytree(exported / "1", folder / "1")

@@ -517,6 +517,7 @@ def test_one_line_and_nothing_written(line, made, monkeypatch, refused):
     refused(f"segment {line} {'' if '--model' in line else '--model unet_tiny.ex'}", WRONG[line])
 
 
+@pytest.mark.slow
 def test_a_tiff_that_is_damaged_inside_leaves_nothing(predictor):
     """Blocks that are complete but cannot be decoded raise only when they are read."""
     write_tiff("scene.tif", image_of(300, 300), compress="deflate", tiled=True, blockxsize=16, blockysize=16)

@@ -815,6 +815,7 @@ def test_other_classes_get_a_fresh_head_and_frozen_layers_do_not_change(artifact
     assert tuned.task.classes == ("class0", "class1", "class2")
 
 
+@pytest.mark.slow
 def test_other_classes_get_a_fresh_head_whatever_their_number(artifact, loaded, begun, tmp_path):
     data = dataclasses.replace(bars(), classes=("other", "classes"), fingerprint="")
     tuned = zoo.fine_tune(artifact, data, out=tmp_path / "tuned", epochs=1)
@@ -822,12 +823,14 @@ def test_other_classes_get_a_fresh_head_whatever_their_number(artifact, loaded, 
     assert (begun[0][0]["output/kernel"] != loaded["output/kernel"]).any()
 
 
+@pytest.mark.slow
 def test_the_same_classes_keep_their_head(artifact, loaded, begun, tmp_path):
     tuned = zoo.fine_tune(artifact, bars(train=16), out=tmp_path / "tuned", epochs=1)
     assert tuned.record["loaded"] == "8 arrays loaded"
     assert_same(begun[0][0], loaded)
 
 
+@pytest.mark.slow
 def test_a_stage_begins_with_and_a_run_ends_with_the_best_weights(artifact, begun, tmp_path, monkeypatch):
     ranks = iter([0.1, 0.9, 0.3, 0.2, 0.5])  # stage 1, then three epochs that are all worse
     by_score = {}

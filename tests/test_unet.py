@@ -26,6 +26,7 @@ def test_the_papers_network():
     assert unet.lost_by_convolutions(4) == (572 - 388) / 2
 
 
+@pytest.mark.slow_but_one
 @pytest.mark.parametrize("arguments", [{}, {"padded": True}, {"normalization": True}, {"skip": "add"}, {"depth": 1}])
 @pytest.mark.parametrize("size", [(1, 1), (5, 40), (33, 18), (64, 64)])
 def test_any_height_and_width(arguments, size):

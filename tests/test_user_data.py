@@ -869,6 +869,7 @@ def test_what_a_run_ends_with_is_told(case):
     assert remarks.class_counts(data) == "set: 140 train, 30 validation, 30 test; classes in train: 0 70, 1 70"
 
 
+@pytest.mark.slow
 def test_a_training_prints_counts_and_remarks(command):
     random = np.random.default_rng(0)
     np.savez("noise.npz", x=random.integers(0, 256, (80, 8, 8), np.uint8), y=np.arange(80) % 2)
