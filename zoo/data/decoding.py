@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import io
 import os
+import threading
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -45,6 +46,9 @@ TURNS = {
     8: (True, -1, 1),
 }
 UNREADABLE = "unreadable or truncated"
+NPY_HEADERS = (
+    threading.Lock()
+)  # NumPy parses them as Python, whose parser fails now and then in threads (CPython 106905)
 # What is changed of a file or left out of it.
 TURNED = "turned upright by their EXIF orientation"
 FIRST_FRAME = "the first of several frames"
@@ -312,7 +316,8 @@ def _has_16_bits(data: bytes) -> bool:
 
 
 def _decode_npy(data: bytes) -> Decoded:
-    raw = np.load(io.BytesIO(data), allow_pickle=False)
+    with NPY_HEADERS:
+        raw = np.load(io.BytesIO(data), allow_pickle=False)
     return Decoded(raw[..., None] if raw.ndim == 2 else raw)
 
 
