@@ -251,19 +251,20 @@ def main() -> None:
 def table(results: dict[str, Any]) -> str:
     """The lines of README."""
     lines = [
-        "| requests, clients | requests a second | median | 99 % within | times ONNX Runtime behind FastAPI |",
-        "|---|---|---|---|---|",
+        "| body | clients | requests a second | median | 99 % within | times ONNX Runtime behind FastAPI |",
+        "|---|---|---|---|---|---|",
     ]
     for name, servers in results.items():
         own = servers["zoo"]
+        body, clients = name.removesuffix(" clients").split(", ")
         lines.append(
-            f"| {name} | {own['requests_a_second']:,.0f} | {own['median_milliseconds']:.1f} ms | "
+            f"| {body} | {clients} | {own['requests_a_second']:,.0f} | {own['median_milliseconds']:.1f} ms | "
             f"{own['p99_milliseconds']:.1f} ms | {servers['onnx'][RATIO]['median']:.2f} |"
         )
     rows = [servers["zoo"] for servers in results.values()]
     answers, wrong, lost = (sum(row[key] for row in rows) for key in ("requests", "wrong", "lost"))
     memory = [row["megabytes"] for row in rows]
-    counts = f"{answers:,} answers, {wrong} wrong, {lost} lost; memory {min(memory):.0f} to {max(memory):.0f} MB."
+    counts = f"`{MODEL}`: {answers:,} answers, {wrong} wrong, {lost} lost; {min(memory):.0f} to {max(memory):.0f} MB."
     return "\n".join([*lines, "", counts])
 
 

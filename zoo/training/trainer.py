@@ -192,15 +192,8 @@ def fit(
     replicas = devices_strategy.num_replicas_in_sync
     history = callbacks.History(directory, model, task.monitor, patience=recipe.patience)
     history.restore_rows()
-    training = functools.partial(
-        training_batches,
-        task,
-        dataset.splits["train"],
-        recipe,
-        seed=seed,
-        first_epoch=len(history.rows),
-        replicas=replicas,
-    )
+    shared = {"seed": seed, "first_epoch": len(history.rows), "replicas": replicas}
+    training = functools.partial(training_batches, task, dataset.splits["train"], recipe, **shared)
     validating = functools.partial(evaluation_batches, task, dataset.splits["validation"], replicas=replicas)
     batches, steps = training()
     by_step = recipe.schedule.by_step or recipe.lookahead is not None  # callbacks that must see each step
