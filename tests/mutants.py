@@ -383,7 +383,7 @@ MUTANTS = (
     ),
     mutant(
         "a resumed run repeats the first epochs' batches", "training/trainer.py",
-        "first_epoch=len(history.rows),", "first_epoch=0,",
+        '"first_epoch": len(history.rows)', '"first_epoch": 0',
         "test_python_api.py::test_an_interrupted_run_ends_as_an_uninterrupted_one",
     ),
     mutant(
