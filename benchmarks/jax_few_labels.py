@@ -13,8 +13,7 @@ DATA is an `.npz` file with the arrays `train` and `validation`, uint8 [N, 28, 2
     tag      name of the result
     recipe   name of its recipe, its first one by default
     seed     of the initial weights and of the order of the images, 0 by default
-    set      recipe keys to change, such as {"labels_seed": 1, "optimizer_arguments": {"beta_1": 0.5, "epsilon": 1e-4}}
-    power    the moving average's momentum is 1 - (1 + step) ** -power at most, 2/3 by default
+    set      recipe keys to change, such as {"labels_seed": 1, "ema_power": 0.7}
     as_2016  which of these are as in the code of Salimans et al.: "once", a batch has each labeled image once;
              "images", the generator's step has other images than the discriminator's; "generator", its normalization
              has no factor and an epsilon of 1e-6, its last layer other initial weights; "start", 500 images normalize
@@ -251,7 +250,7 @@ def begin(job: Mapping[str, Any], data: Dataset) -> tuple[Recipe, dict, dict]:
         "step": jnp.zeros((), jnp.int32),
     }
     numbers = {"beta_1": 0.9, "epsilon": 1e-7, **recipe.optimizer_arguments, "ema": recipe.ema, "rate": 0.0}
-    numbers |= {"power": job.get("power", 2 / 3), "gamma": 1.0, "norm_epsilon": 1e-3}
+    numbers |= {"power": recipe.ema_power, "gamma": 1.0, "norm_epsilon": 1e-3}
     if "generator" in as_2016:
         numbers |= {"gamma": 0.0, "norm_epsilon": 1e-6}
     constants = {name: jnp.float32(value) for name, value in numbers.items()} | {"seed": jnp.int32(seed)}
