@@ -60,6 +60,8 @@ SPEC = ModelSpec(
                 "a batch has 100 labeled images drawn from all, not each of them once",
                 "both networks see the same images without a label in a step",
                 "the epoch is chosen on 10,000 validation images, which are not trained on",
+                "the generator's batch normalization has a factor too, and its last layer other initial weights",
+                "the first batch of 100 images normalizes the classifier's first weights, not 500 images",
             ),
         )
     },
