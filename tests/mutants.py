@@ -318,7 +318,7 @@ MUTANTS = (
     ),
     mutant(
         "the average of the weights does not rise", "training/optimizers.py",
-        "return keras.ops.minimum(self.highest, 1 - (1 + step) ** (-2 / 3))", "return self.highest",
+        "return keras.ops.minimum(self.highest, 1 - (1 + step) ** -power)", "return self.highest",
         f"{TRAINING}::test_the_averaged_weights_are_validated_and_kept",
     ),
     mutant(

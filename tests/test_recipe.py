@@ -56,6 +56,7 @@ recipes = st.builds(
     schedule=schedules,
     options=st.builds(ClassificationOptions, label_smoothing=st.floats(0, 0.99)),
     ema=st.none() | st.floats(0, 0.99),
+    ema_power=st.floats(0.1, 1),
     clip_norm=st.none() | st.floats(0.01, 10),
     augmentation=augmentations,
     patience=st.none() | st.integers(1, 9),

@@ -822,15 +822,16 @@ def test_a_short_run_with_a_moving_average_learns():
     assert not run.record["remarks"]
 
 
-def test_the_momentum_of_the_average_is_that_of_timm():
+@pytest.mark.parametrize("power", [2 / 3, 1.0])
+def test_the_momentum_of_the_average_is_that_of_timm(power):
     from zoo.training.optimizers import with_rising_average
 
-    optimizer = with_rising_average(keras.optimizers.SGD)(learning_rate=1.0, use_ema=True, ema_momentum=0.6)
+    optimizer = with_rising_average(keras.optimizers.SGD, power)(learning_rate=1.0, use_ema=True, ema_momentum=0.6)
     variable, average, values = keras.Variable([0.0]), 0.0, []
     optimizer.build([variable])
     for step in range(8):
         optimizer.apply([tf.constant([-1.0])])  # the variable is step + 1
-        momentum = min(0.6, 1 - (1 + step) ** (-2 / 3))
+        momentum = min(0.6, 1 - (1 + step) ** -power)
         average = momentum * average + (1 - momentum) * (step + 1)
         values.append((float(optimizer._model_variables_moving_average[0][0]), average))
     np.testing.assert_allclose(*zip(*values, strict=True), rtol=1e-5)

@@ -244,6 +244,8 @@ class Recipe:
             that is L2 regularization with this factor.
         ema: largest momentum of the exponential moving average of the weights that is validated and kept; None for
             none. The momentum rises with the number of steps, so that the average is useful from the first ones on.
+        ema_power: how fast it rises, as 1 - (1 + step) ** -ema_power; with 1 the average is the mean of all steps until
+            the momentum is `ema`.
         lookahead: slow weights that the weights are moved to every few steps; None for none.
         rate_factors: factors on the learning rate by the name of a weight, such as `{"beta": 64.0}` for the biases of
             batch normalization.
@@ -266,6 +268,7 @@ class Recipe:
     loss: str = "cross_entropy"
     weight_decay: float = 0.0
     ema: float | None = None
+    ema_power: float = 2 / 3
     lookahead: Lookahead | None = None
     rate_factors: Mapping[str, float] = dataclasses.field(default_factory=dict)
     clip_norm: float | None = None
@@ -287,6 +290,8 @@ class Recipe:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ZooError(f"recipe key {name} must be at least 1, not {value}")
+        if not 0 < self.ema_power <= 1:
+            raise ZooError(f"recipe key ema_power must be above 0 and at most 1, not {self.ema_power}")
         if not 0 <= self.background <= 255:
             raise ZooError(f"recipe key background must be a gray value from 0 to 255, not {self.background}")
         if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):

@@ -51,14 +51,17 @@ SPEC = ModelSpec(
             batch_size=100,
             learning_rate=3e-3,
             optimizer="adam",
-            optimizer_arguments={"beta_1": 0.5},
+            optimizer_arguments={"beta_1": 0.5, "epsilon": 1e-4},  # the code's 1e-8 is under the root
             loss="feature_matching",
             ema=0.9999,
+            ema_power=1.0,
             options=ClassificationOptions(labels_per_class=10),
             deviations=(
                 "a batch has 100 labeled images drawn from all, not each of them once",
                 "both networks see the same images without a label in a step",
                 "the epoch is chosen on 10,000 validation images, which are not trained on",
+                "the generator's batch normalization has a factor too, and its last layer other initial weights",
+                "the first batch of 100 images normalizes the classifier's first weights, not 500 images",
             ),
         )
     },

@@ -94,7 +94,7 @@ def make_optimizer(recipe: Recipe) -> keras.optimizers.Optimizer:
         kind = type(keras.optimizers.get(recipe.optimizer))
         if recipe.ema:
             config |= {"use_ema": True, "ema_momentum": recipe.ema}
-            kind = with_rising_average(kind)
+            kind = with_rising_average(kind, recipe.ema_power)
         optimizer = kind(**config)
     except (ValueError, TypeError) as error:
         raise ZooError(f"optimizer {recipe.optimizer!r} with {config}: {str(error).splitlines()[0]}") from None
@@ -117,8 +117,8 @@ def optimizers_of(trainer: keras.Model) -> list[Any]:
     return getattr(trainer, "optimizers", None) or [trainer.optimizer]
 
 
-def with_rising_average(kind: type) -> type:
-    """An optimizer class whose moving average of the weights has the momentum 1 - (1 + step) ** (-2 / 3), or its
+def with_rising_average(kind: type, power: float = 2 / 3) -> type:
+    """An optimizer class whose moving average of the weights has the momentum 1 - (1 + step) ** -power, or its
     `ema_momentum` where that is lower: with a constant one of 0.999 a short run would hardly leave its first weights.
     It is the warm-up of timm's `ModelEmaV3`, with its default power."""
 
@@ -128,7 +128,7 @@ def with_rising_average(kind: type) -> type:
             if getattr(self, "_iterations", None) is None:
                 return self.highest
             step = keras.ops.cast(self.iterations, "float32")
-            return keras.ops.minimum(self.highest, 1 - (1 + step) ** (-2 / 3))
+            return keras.ops.minimum(self.highest, 1 - (1 + step) ** -power)
 
         @ema_momentum.setter
         def ema_momentum(self, value: float) -> None:
