@@ -176,10 +176,12 @@ def jax_steps(case: Case, precision: str) -> tuple[Callable[[int], None], dict[s
 
     variables = (model.trainable_variables, model.non_trainable_variables, optimizer.variables)
     state = tuple([jnp.copy(one.value) for one in group] for group in variables)
-    compiled = jax.jit(step, donate_argnums=(0, 1, 2)).lower(*state).compile()
+    lowered = jax.jit(step, donate_argnums=(0, 1, 2)).lower(*state)
+    compiled = lowered.compile()
     parameters = sum(int(np.prod(one.shape)) for one in model.trainable_variables)
-    # Of a loop the analysis counts one pass: there, two operations a weight and token, and twice as many backward.
-    operations = 6 * parameters * case.count() if case.unit == "tokens" else compiled.cost_analysis()["flops"]
+    # Counted before compilation, which may put calls to a library in place of convolutions. Of a loop the analysis
+    # counts one pass: there, two operations a weight and token, and twice as many backward.
+    operations = 6 * parameters * case.count() if case.unit == "tokens" else lowered.cost_analysis()["flops"]
 
     def run(count: int) -> None:
         nonlocal state
@@ -254,10 +256,12 @@ def main() -> None:
             ours, facts = jax_steps(case, precision)
             theirs, parameters = torch_steps(case, precision)
             runs = {"jax": ours, "torch": theirs}
-            measured = interleaved(
-                {name: partial(speed, run, case.count(), seconds, at_once) for name, run in runs.items()},
-                1 if arguments.quick else 3,
-            )
+            speeds = {name: partial(speed, run, case.count(), seconds, at_once) for name, run in runs.items()}
+            try:
+                measured = interleaved(speeds, 1 if arguments.quick else 3)
+            except RuntimeError as error:  # PyTorch's LSTM on some CPUs has no bfloat16
+                print(f"{case.model} {precision}: {str(error).splitlines()[0]}")
+                continue
             ratio = ratios(measured, "jax", "torch")
             rates = {name: facts["operations"] * one["median"] / case.count() for name, one in measured.items()}
             shares = {name: rate / peaks[precision] for name, rate in rates.items()} if peaks else {}
@@ -271,10 +275,10 @@ def main() -> None:
                 "operations_per_second": rates,
                 "share_of_peak": shares,
             }
-            speeds = f"{measured['jax']['median']:12,.0f} {measured['torch']['median']:12,.0f}"
+            values = f"{measured['jax']['median']:12,.0f} {measured['torch']['median']:12,.0f}"
             share = f"{shares['jax']:.1%}" if shares else "-"
             name = f"{case.model} {precision}"
-            print(f"{name:29}{speeds}  {ratio['median']:5.2f}  {share:>6}  {case.unit}/s", flush=True)
+            print(f"{name:29}{values}  {ratio['median']:5.2f}  {share:>6}  {case.unit}/s", flush=True)
     if not arguments.quick:
         found = {"device": device, "peaks": peaks, "results": results}
         print(f"wrote {write_results('accelerator', found, packages=('jax', 'torch', 'keras', 'numpy'))}")
