@@ -20,9 +20,8 @@ from typing import Any
 import numpy as np
 
 from zoo import artifacts, registry, tasks
-from zoo.artifacts.manifest import MANIFEST
+from zoo.artifacts.manifest import MANIFEST, sha256
 from zoo.data import Dataset
-from zoo.files import sha256
 from zoo.recipe import Recipe
 from zoo.spec import ModelSpec
 from zoo.training.batches import load_for

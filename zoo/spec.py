@@ -58,12 +58,16 @@ class ReportedScore:
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """A stage of fine-tuning: only layers whose names match one of the wildcards `layers` are trained."""
+    """A stage of fine-tuning: only layers whose names match one of the wildcards `layers` are trained.
+
+    `batch_size` replaces the recipe's, where that is made for more examples than users have.
+    """
 
     name: str
     layers: tuple[str, ...]
     learning_rate: float
     epochs: int
+    batch_size: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -99,7 +99,7 @@ def _airbench(name: str, widths: tuple[int, int, int], *, params: int, reported:
         preprocessing=Preprocessing(size=(32, 32), mean=(125.307, 122.961, 113.8575), std=(62.985, 62.0925, 66.708)),
         recipes={"paper": PAPER_RECIPE},
         reported=(ReportedScore("cifar10", "accuracy", reported, f"{PROGRAM}, {reference}, averaged over six views"),),
-        stages=(Stage("head", ("output",), 0.1, 5), Stage("all", ("*",), 0.01, 15)),
+        stages=(Stage("head", ("output",), 0.1, 5, batch_size=64), Stage("all", ("*",), 0.01, 15, batch_size=64)),
         arguments={"widths": widths},
         prepare=whiten,
     )

@@ -84,8 +84,9 @@ class FrechetDistance(keras.metrics.Metric):
 
     def __init__(self, width: int = WIDTH, name: str = "frechet_distance") -> None:
         super().__init__(name=name, dtype="float64")
-        self.moments = [
-            [self.add_variable(shape, "zeros", name=f"{kind}_{len(shape)}") for shape in ((), (width,), (width, width))]
+        shapes = ((), (width,), (width, width))
+        self.moments = [  # Keras' default type is float32, in which the differences of products cancel out
+            [self.add_variable(shape, "zeros", dtype="float64", name=f"{kind}_{len(shape)}") for shape in shapes]
             for kind in ("real", "generated")
         ]
 

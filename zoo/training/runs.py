@@ -25,7 +25,7 @@ from zoo.data import Dataset
 from zoo.errors import ZooError
 from zoo.files import naming, read_json, write_json
 from zoo.recipe import Augmentation, Recipe, Schedule, from_dict
-from zoo.spec import Preprocessing
+from zoo.spec import Preprocessing, Stage
 from zoo.training.batches import load_for
 from zoo.training.classified import Classified
 from zoo.weights import assign, load_arrays, named_weights
@@ -156,6 +156,7 @@ def _completed(record: dict[str, Any]) -> dict[str, Any]:
     """A record with the defaults of keys that a later release added to recipes, augmentation and preprocessing."""
     recipe = record.get("recipe", {})
     parts = [(recipe, Recipe), (recipe.get("augmentation", {}), Augmentation)]
+    parts += [(stage, Stage) for stage in record.get("stages", ())]
     for part, kind in [*parts, (record.get("model", {}).get("preprocessing", {}), Preprocessing)]:
         added = [field for field in dataclasses.fields(kind) if field.name not in part]
         known = [field for field in added if isinstance(field.default, str | int | float | tuple | None)]
