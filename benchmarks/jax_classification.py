@@ -206,7 +206,7 @@ class Program:
         return state, *(one.mean() for one in measured)
 
     def _evaluate(self, images: Any, labels: Any, weights: Weights, views: bool) -> tuple:
-        """Loss and accuracy; with `views` also those accuracies that averages over mirrored, and shifted, images have."""
+        """Loss and accuracy; with `views` also the accuracies of averages over mirrored, and shifted, images."""
         preprocessing, classes = self.preprocessing, self.network.output_shape[-1]
         trained = [weights[key] for key in self.trained]
         random = self.network.non_trainable_variables

@@ -57,15 +57,19 @@ def finish(file: Path, data: str, out: Path, origin: str | None = None) -> Run:
     arrays = load_arrays(file)
     found = json.loads(str(arrays.pop("record")))
     job, fold = found["job"], found["job"].get("fold")
+    changes = {**job.get("set", {})}
+    arguments = changes.pop("arguments", {})
     spec = registry.get_spec(job["name"])
-    recipe = recipe_of(spec, job.get("recipe"), job.get("set", {}))
+    recipe = recipe_of(spec, job.get("recipe"), changes)
     shape = tuple(job["input_shape"]) if "input_shape" in job else None
     seed, name = job.get("seed", 0), job.get("recipe") or next(iter(spec.recipes))
     dataset = load_for(spec, shape, recipe, data, fold=fold)
     kind = tasks.get_task(spec.task)
-    task = kind.from_data(spec, dataset, shape, **recipe.arguments)
+    task = kind.from_data(spec, dataset, shape, **{**recipe.arguments, **arguments})
     record = describe_run(task, dataset, recipe, seed=seed, deterministic=False, devices=found["device"])
     record |= {"recipe_name": name, "backend": "jax", "trained_by": found["versions"]}
+    if arguments:
+        record["variant"] = arguments
     if fold is not None:
         record["fold"] = fold
     if origin is not None:
