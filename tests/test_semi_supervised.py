@@ -10,6 +10,7 @@ from zoo import layers, tasks, testing
 from zoo.data import Dataset, Split
 from zoo.data.dataset import UNLABELED
 from zoo.tasks import feature_matching
+from zoo.training import normalization
 from zoo.training.batches import load_for
 
 SMALL = {"hidden": [16, 16, 16, 16, 16], "latents": 4, "width": 16}
@@ -78,6 +79,16 @@ def test_a_training_begins_where_the_first_images_have_no_label(tmp_path):
         batch_size=20,
     )  # fmt: skip
     assert len(run.history) == 1
+
+
+def test_normalization_is_measured_where_few_of_many_images_have_a_label(monkeypatch):
+    monkeypatch.setattr(normalization, "EXAMPLES_TO_MEASURE", 1)  # of 200
+    dataset = data().with_labels(1, 0)
+    task = tasks.get_task("semi_supervised").from_data(zoo.get_spec("ssgan"), dataset, (4, 4, 1), **SMALL)
+    model = task.build()
+    layer = model.get_layer("generator").get_layer("norm1")
+    normalization.measure_normalization(task, model, dataset.splits["train"])
+    assert np.abs(layer.moving_mean.numpy()).max() > 0
 
 
 @pytest.mark.slow

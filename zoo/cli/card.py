@@ -63,6 +63,8 @@ def card(path: Path, source: str) -> dict[str, Any]:
             "origin": training.get("origin", {}).get("name"),
             "members": [member["name"] for member in training.get("members", [])],
             "given_in_python": training.get("given_in_python", {}),
+            "trained_by": training.get("trained_by", {}),
+            "devices": training.get("devices"),
         },
         "license": LICENSE,
         "intended_use": _intended_use(spec, data.get("name")),

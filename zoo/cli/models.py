@@ -176,6 +176,9 @@ def _print_card(card: dict[str, Any]) -> None:
     if training["recipe"]:
         rows.append((f"recipe {training['recipe_name']}", f"{_short(training['recipe'])}, seed {training['seed']}"))
         rows += [("", f"deviation from the paper: {deviation}") for deviation in training["deviations"]]
+    if by := training["trained_by"]:
+        versions = ", ".join(f"{name} {version}" for name, version in by.items())
+        rows.append(("trained by", f"Keras' JAX backend on {training['devices']} ({versions})"))
     if training["given_in_python"]:
         rows.append(("given in Python", json.dumps(training["given_in_python"])))
     if training["origin"]:

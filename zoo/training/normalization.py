@@ -21,7 +21,9 @@ def measure_normalization(task: tasks.Task, model: keras.Model, split: Split) ->
     if not layers:
         return
     momenta = [layer.momentum for layer in layers]
-    for number, (inputs, _) in enumerate(evaluation_batches(task, split.sample(EXAMPLES_TO_MEASURE)), start=1):
+    for number, (inputs, _) in enumerate(
+        evaluation_batches(task, split.labeled().sample(EXAMPLES_TO_MEASURE)), start=1
+    ):
         for layer in layers:
             layer.momentum = 1 - 1 / number  # the mean over all batches
         task.run_in_training_mode(model, inputs)

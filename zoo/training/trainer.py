@@ -135,7 +135,7 @@ def train(
             )
         model = rehearsed(task, dataset, recipe, devices_strategy, given)
         if spec.prepare is not None:
-            few = evaluation_batches(task, dataset.splits["train"].sample(EXAMPLES_TO_PREPARE))
+            few = evaluation_batches(task, dataset.splits["train"].labeled().sample(EXAMPLES_TO_PREPARE))
             spec.prepare(model, np.concatenate([inputs.numpy() for inputs, _ in few]))
         opened.enter_context(open_run(folder, record))
         if cluster is not None:
