@@ -83,7 +83,7 @@ def test_a_training_begins_where_the_first_images_have_no_label(tmp_path):
 
 def test_normalization_is_measured_where_few_of_many_images_have_a_label(monkeypatch):
     monkeypatch.setattr(normalization, "EXAMPLES_TO_MEASURE", 1)  # of 200
-    dataset = data().with_labels(1, 0)
+    dataset = data().with_labels(1, 1)
     task = tasks.get_task("semi_supervised").from_data(zoo.get_spec("ssgan"), dataset, (4, 4, 1), **SMALL)
     model = task.build()
     layer = model.get_layer("generator").get_layer("norm1")
