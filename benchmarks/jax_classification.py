@@ -5,9 +5,9 @@
     python benchmarks/jax_training.py finish trained/airbench94.npz --data cifar10 --out runs/airbench94
 
 `jobs.json` is a list of jobs: `name` and `data` (a file of the first command), and if need be `recipe`, `seed`, `set`
-(recipe keys to change), `tag` (the name of the result, by default that of the network), `from` (the tag of another job
-or of a result in the output directory: its weights are fine-tuned by the stages of the spec, or by `stages`), `keep`
-(false: scores only). The second command needs JAX and no TensorFlow; all steps of an epoch run on the device.
+(recipe keys to change), `tag` (the name of the result, by default that of the network), `views` (true: also the
+accuracies of averages over mirrored and shifted images) and `keep` (false: scores only). The second command needs JAX
+and no TensorFlow; all steps of an epoch run on the device.
 """
 
 from __future__ import annotations
@@ -33,16 +33,15 @@ import numpy as np
 import zoo
 from zoo import tasks
 from zoo.recipe import Augmentation, Recipe
-from zoo.spec import ModelSpec, Preprocessing, Stage
+from zoo.spec import ModelSpec, Preprocessing
 from zoo.tasks.losses import classification_loss
 from zoo.training.optimizers import make_optimizer
-from zoo.weights import is_within, named_weights
+from zoo.weights import named_weights
 
 STARTED = time.monotonic()
 KNOWN = ("affine", "flip_crop", "color_jitter", "warped", "fill")  # keys of augmentation
 PREPARED = 5_000  # training images by which initial weights are computed, as in `zoo.train`
 
-Arrays = dict[str, np.ndarray]
 Weights = dict[str, Any]
 
 
@@ -117,18 +116,12 @@ def augmented(images: Any, key: Any, augmentation: Augmentation, turn: Any) -> A
 
 
 class Program:
-    """The compiled training of one network by one recipe, for any initial weights, learning rates and data.
+    """The compiled training of one network by one recipe, for any initial weights, learning rates and data."""
 
-    Args:
-        layers: wildcards of the layers that are trained.
-    """
-
-    def __init__(self, spec: ModelSpec, recipe: Recipe, shape: tuple, layers: tuple[str, ...] = ("*",)) -> None:
+    def __init__(self, spec: ModelSpec, recipe: Recipe, shape: tuple) -> None:
         self.recipe = recipe
         self.preprocessing = preprocessing_for(spec, shape)
         self.network = build(spec, shape, 0, recipe)
-        for layer in self.network.layers:
-            layer.trainable = is_within(f"{layer.name}/", layers)
         self.optimizer = make_optimizer(recipe)
         self.optimizer.build(self.network.trainable_variables)
         self.rate_index = [id(one) for one in self.optimizer.variables].index(id(self.optimizer._learning_rate))
@@ -238,15 +231,14 @@ def preprocessing_for(spec: ModelSpec, shape: tuple) -> Preprocessing:
     return spec.preprocessing if shape == spec.input_shape else dataclasses.replace(spec.preprocessing, size=shape[:2])
 
 
-def build(spec: ModelSpec, shape: tuple, seed: int, recipe: Recipe, classes: int | None = None) -> keras.Model:
+def build(spec: ModelSpec, shape: tuple, seed: int, recipe: Recipe) -> keras.Model:
     keras.utils.set_random_seed(seed)
     keras.config.set_dtype_policy(recipe.precision)
-    return spec.build(shape, classes or CLASSES[0], **recipe.arguments)
+    return spec.build(shape, CLASSES[0], **recipe.arguments)
 
 
 CLASSES = [0]  # of the job that runs: networks are built for the data's
 PROGRAMS: dict[str, Program] = {}
-RESULTS: dict[str, Arrays] = {}
 
 
 def fit(
@@ -255,16 +247,15 @@ def fit(
     data: Mapping[str, Any],
     weights: Weights,
     seed: int,
-    layers: tuple,
     until: float,
-    views: bool = False,
+    views: bool,
 ) -> tuple[list[dict[str, float]], int, Weights, dict[str, float]]:
     """The history of a training, its best epoch, the weights of that and their further scores."""
     shape = input_shape(spec, data)
     varying = {"epochs": 0, "learning_rate": 0, "schedule": 0, "deviations": 0, "targets": 0}
-    signature = json.dumps([spec.name, shape, CLASSES, layers, {**dataclasses.asdict(recipe), **varying}], default=str)
+    signature = json.dumps([spec.name, shape, CLASSES, {**dataclasses.asdict(recipe), **varying}], default=str)
     if signature not in PROGRAMS:
-        PROGRAMS[signature] = Program(spec, recipe, shape, layers)
+        PROGRAMS[signature] = Program(spec, recipe, shape)
     program = PROGRAMS[signature]
     images, labels = data["train_inputs"], data["train_labels"]
     steps, epochs = len(images) // min(recipe.batch_size, len(images)), recipe.epochs
@@ -327,53 +318,26 @@ def train(job: Mapping[str, Any], data: Mapping[str, Any], out: Path, until: flo
     seed, tag = job.get("seed", 0), job.get("tag", spec.name)
     CLASSES[0] = int(data["train_labels"].max()) + 1
     network = build(spec, input_shape(spec, data), seed, recipe)
-    stages = [Stage("all", ("*",), recipe.learning_rate, recipe.epochs)]
-    if "from" in job:
-        origin = RESULTS.get(job["from"]) or dict(np.load(out / f"{job['from']}.npz"))
-        stages = [Stage(**{**one, "layers": tuple(one["layers"])}) for one in job.get("stages", ())] or [*spec.stages]
-        for key, variable in named_weights(network).items():
-            if not is_within(key, spec.head):
-                variable.assign(origin[key])
-    elif spec.prepare is not None:
+    if spec.prepare is not None:
         few = np.random.default_rng(0).permutation(len(data["train_inputs"]))[:PREPARED]
         shown = network_inputs(data["train_inputs"][few], preprocessing_for(spec, network.input_shape[1:]))
         spec.prepare(network, np.asarray(shown))
     weights = {key: variable.value for key, variable in named_weights(network).items()}
-    rows: list[dict[str, Any]] = []
-    best_epoch, best_score, further = 0, 0.0, {}
-    for number, stage in enumerate(stages, start=1):
-        own = recipe
-        if "from" in job:
-            rate = {"learning_rate": stage.learning_rate, "epochs": stage.epochs}
-            own = recipe.replace(
-                **rate, schedule={}, ema=None, **{k: v for k, v in job.get("set", {}).items() if k not in rate}
-            )
-        found, best, kept, scores = fit(
-            spec, own, data, weights, seed + number, stage.layers, until, job.get("views", False)
-        )
-        if found[best - 1]["val_accuracy"] >= best_score:
-            best_score, best_epoch, weights = found[best - 1]["val_accuracy"], len(rows) + best, kept
-            further = scores
-        extra = {"stage": stage.name} if "from" in job else {}
-        rows += [{**row, **extra, "epoch": len(rows) + row["epoch"]} for row in found]
-    say("RESULT", json.dumps(job), f"best {best_score:.4f} in epoch {best_epoch}", json.dumps(further))
-    RESULTS[tag] = {key: np.asarray(value, np.float32) for key, value in weights.items()}
+    rows, best, weights, further = fit(spec, recipe, data, weights, seed, until, job.get("views", False))
+    say("RESULT", json.dumps(job), json.dumps(rows[best - 1]), json.dumps(further))
     record = {
         "job": dict(job),
         "recipe": dataclasses.asdict(recipe),
         "rows": rows,
-        "best_epoch": best_epoch,
+        "best_epoch": best,
         "further": further,
         "device": jax.devices()[0].device_kind,
         "versions": {"keras": keras.__version__, "jax": jax.__version__, "numpy": np.__version__},
     }
-    if "from" in job:
-        record["stages"] = [dataclasses.asdict(stage) for stage in stages]
     (out / f"{tag}.json").write_text(json.dumps(record))
     if job.get("keep", True):
-        part = out / f"{tag}.part.npz"  # renamed when it is whole, for who waits for it
-        np.savez(part, record=np.array(json.dumps(record)), **RESULTS[tag])
-        part.rename(out / f"{tag}.npz")
+        arrays = {key: np.asarray(value, np.float32) for key, value in weights.items()}
+        np.savez(out / f"{tag}.npz", record=np.array(json.dumps(record)), **arrays)
 
 
 def main() -> None:

@@ -19,8 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from zoo import artifacts, registry, tasks
-from zoo.artifacts.manifest import MANIFEST, sha256
+from zoo import registry, tasks
 from zoo.data import Dataset
 from zoo.recipe import Recipe
 from zoo.spec import ModelSpec
@@ -48,7 +47,7 @@ def pack(spec: ModelSpec, recipe: Recipe, data: str, out: Path, **options: Any) 
     np.savez_compressed(out, **arrays)
 
 
-def finish(file: Path, data: str, out: Path, origin: str | None = None) -> Run:
+def finish(file: Path, data: str, out: Path) -> Run:
     """The run of a result of a training by JAX; the record says on which device and by which versions it was trained.
 
     Raises:
@@ -72,10 +71,6 @@ def finish(file: Path, data: str, out: Path, origin: str | None = None) -> Run:
         record["variant"] = arguments
     if fold is not None:
         record["fold"] = fold
-    if origin is not None:
-        artifact = artifacts.open_artifact(origin)
-        record["stages"], record["recipe_name"] = found["stages"], "fine_tune"
-        record["origin"] = {"name": artifact.name, "manifest_sha256": sha256(artifact.path / MANIFEST)}
     with seeded(seed, False), contextlib.ExitStack() as opened:
         model = task.build()
         assign(named_weights(model), {key: array.astype(np.float32) for key, array in arrays.items()})
@@ -93,7 +88,6 @@ def main() -> None:
     packing.add_argument("--input-shape", help="as in 64,64,3")
     finishing = commands.add_parser("finish")
     finishing.add_argument("file", type=Path)
-    finishing.add_argument("--origin", help="NAME.TAG of the weights that were fine-tuned")
     for command in (packing, finishing):
         command.add_argument("--data", required=True)
         command.add_argument("--out", type=Path, required=True)
@@ -104,7 +98,7 @@ def main() -> None:
         fold = tuple(map(int, given.fold.split("/"))) if given.fold else None
         pack(spec, recipe_of(spec, None, {}), given.data, given.out, shape=shape, fold=fold)
     else:
-        run = finish(given.file, given.data, given.out, given.origin)
+        run = finish(given.file, given.data, given.out)
         print({part: {key: round(value, 4) for key, value in scores.items()} for part, scores in run.metrics.items()})
 
 

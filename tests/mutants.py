@@ -377,6 +377,21 @@ MUTANTS = (
         f"{TRAINING}::test_batch_normalization_is_measured_on_images_as_they_are",
     ),
     mutant(
+        "normalization measured where no image has a label", "training/normalization.py",
+        "split.labeled().sample(EXAMPLES_TO_MEASURE)", "split.sample(EXAMPLES_TO_MEASURE)",
+        "test_semi_supervised.py::test_normalization_is_measured_where_few_of_many_images_have_a_label",
+    ),
+    mutant(
+        "a stage's batch size ignored", "training/fine_tuning.py",
+        "stage.batch_size or recipe.batch_size", "recipe.batch_size",
+        "test_color.py::test_fine_tuning_takes_smaller_batches_and_no_averages_of_a_long_training",
+    ),
+    mutant(
+        "Fréchet distances in float32", "tasks/sample_metrics.py",
+        'self.add_variable(shape, "zeros", dtype="float64",', 'self.add_variable(shape, "zeros", dtype="float32",',
+        "test_sample_metrics.py::test_the_distance_of_features_that_hardly_vary_is_not_rounded_away",
+    ),
+    mutant(
         "a resumed run counts epochs from 0", "training/trainer.py",
         '"initial_epoch": len(history.rows),', '"initial_epoch": 0,',
         "test_python_api.py::test_an_interrupted_run_ends_as_an_uninterrupted_one",

@@ -264,6 +264,9 @@ def test_card_of_all_published_weights(name, run_line):
         "isbi_membrane": "non-commercial",
         "scenes": "Apache-2.0",
         "tinyshakespeare": "public domain",
+        "cifar10": "Krizhevsky 2009",
+        "cats_dogs": "Sachan 2017",
+        "rt_polarity": "Pang and Lee 2005",
     }
     assert license[training["data"]["name"]] in card["data"]["license"]
     with np.load(artifact.path / GOLDEN) as golden:
@@ -290,6 +293,12 @@ def test_card_of_lenet5(run_line):
     card = json.loads(run_line("info unet_satellite.scenes --json"))
     assert card["limits"][0] == "takes 20-band images of any size"
     assert any("measured in one run" in limit for limit in card["limits"])
+
+
+def test_cards_say_where_weights_were_trained_and_what_they_come_from(run_line):
+    card = json.loads(run_line("info airbench94.cats_dogs --json"))
+    assert any("trained on cifar10: airplane, automobile, bird, cat, deer, dog" in limit for limit in card["limits"])
+    assert "trained by Keras' JAX backend on NVIDIA H100" in words_of(run_line("info airbench94.cifar10"))
 
 
 def test_card_of_a_character_model_shows_the_characters_that_cannot_be_seen(run_line):

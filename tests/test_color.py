@@ -20,6 +20,7 @@ from zoo.spec import Preprocessing
 from zoo.tasks.classification import class_weights
 from zoo.training import callbacks
 from zoo.training.batches import training_batches
+from zoo.training.fine_tuning import stage_recipe
 from zoo.training.optimizers import make_optimizer
 
 RANDOM = np.random.default_rng(0)
@@ -342,3 +343,13 @@ def test_adversarial_images_keep_within_epsilon_and_fool_the_classifier(classifi
     assert rows[1]["accuracy"] < 0.5
     with pytest.raises(zoo.ZooError, match="epsilon must be from 0 to 1"):
         zoo.adversarial(classifier, images, epsilon=2)
+
+
+def test_fine_tuning_takes_smaller_batches_and_no_averages_of_a_long_training():
+    spec = zoo.get_spec("airbench94")
+    paper = tasks.with_options(spec.recipe(), tasks.get_task(spec.task), spec.task)
+    own = stage_recipe(paper, spec.stages[0])
+    assert (paper.batch_size, own.batch_size) == (1024, 64)
+    assert paper.lookahead is not None
+    assert own.lookahead is None
+    assert stage_recipe(paper, spec.stages[0], batch_size=8).batch_size == 8

@@ -98,7 +98,7 @@ def test_scores_of_segmentation_are_those_measured():
 
 def test_a_network_for_photographs():
     """The line for which README has no folder: a network of that size is built."""
-    name, shape = re.search(r"zoo train (\w+) --data FOLDER --input-shape ([\d,]+)", README).groups()
+    name, shape = re.search(r"zoo fine-tune (\w+)\S* --data FOLDER --input-shape ([\d,]+)", README).groups()
     shape = tuple(map(int, shape.split(",")))
     assert zoo.create_model(name, input_shape=shape, classes=3).input_shape == (None, *shape)
     assert f"{HELD_OUT:.0%}".replace("%", " %") + " each are held out" in README

@@ -68,7 +68,7 @@ def card(path: Path, source: str) -> dict[str, Any]:
         },
         "license": LICENSE,
         "intended_use": _intended_use(spec, data.get("name")),
-        "limits": _limits(described, data.get("name"), scores),
+        "limits": _limits(described, data.get("name"), scores, training.get("origin", {})),
         "parameters": manifest["weights"]["parameters"],
         "storage": manifest["weights"]["storage"],
         "bytes": artifact.size,
@@ -85,7 +85,9 @@ def _intended_use(spec: zoo.ModelSpec, data_name: str | None) -> str:
     )
 
 
-def _limits(described: Mapping[str, Any], data_name: str | None, scores: Mapping[str, Any]) -> list[str]:
+def _limits(
+    described: Mapping[str, Any], data_name: str | None, scores: Mapping[str, Any], origin: Mapping[str, Any]
+) -> list[str]:
     """What follows from the data that the weights were trained on."""
     limits = []
     *sides, channels = described["input_shape"]
@@ -94,6 +96,9 @@ def _limits(described: Mapping[str, Any], data_name: str | None, scores: Mapping
         kind = {1: "gray", 3: "RGB"}.get(channels, f"{channels}-band")
         resized = f", resized to {size[0]} x {size[1]} pixels" if size else " of any size"
         limits.append(f"takes {kind} images{resized}")
+    if origin.get("classes"):
+        seen = ", ".join(origin["classes"])
+        limits.append(f"fine-tuned from {origin['name']}, which had been trained on {origin['data']}: {seen}")
     if data_name:
         limits.append(f"trained on {data_name} alone: on inputs of another kind its outputs mean little")
     if classes := described["classes"]:

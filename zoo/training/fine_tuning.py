@@ -139,7 +139,12 @@ def fine_tune(
         record["freeze"] = [*freeze]
     if fold is not None:
         record["fold"] = fold
-    record["origin"] = {"name": artifact.name, "manifest_sha256": sha256(artifact.path / MANIFEST)}
+    record["origin"] = {
+        "name": artifact.name,
+        "manifest_sha256": sha256(artifact.path / MANIFEST),
+        "data": (artifact.manifest["training"] or {}).get("data", {}).get("name"),
+        "classes": list(origin.classes),
+    }
     record["recipe_name"] = "fine_tune"
     if only_class is not None:
         record["only_class"] = only_class

@@ -143,6 +143,8 @@ def _content(directory: Path, record: Mapping[str, Any]) -> dict[str, Any] | Non
     found = _completed(read_json(path))
     new = {key: value for key, value in record["model"].items() if not value}  # that a later release added
     found["model"] = {**new, **found.get("model", {})}
+    if "origin" in found:
+        found["origin"] = {**record.get("origin", {}), **found["origin"]}
     if extended := _extended(found, record):
         return extended
     if changed := [key for key in record if found.get(key) != record[key]]:
