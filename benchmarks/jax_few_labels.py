@@ -6,8 +6,8 @@ It needs Keras with JAX, no TensorFlow. The networks' weights are those that the
 `zoo.tasks.feature_matching`: the same losses, optimizer and moving average; only the random numbers differ. All jobs
 train side by side in one compiled scan over an epoch. The labels are those that `labels_seed` draws in any training.
 
-DATA is an `.npz` file with the arrays `train` and `validation`, uint8 [N, 28, 28, 1], `train_labels` and
-`validation_labels`. JOBS is a JSON list of objects, which agree in their epochs, with the keys
+DATA is a file of `jax_training.py pack` for a network that takes all labels, such as `dcgan_conditional`. JOBS is a
+JSON list of objects, which agree in their epochs, with the keys
 
     name     "ssgan", the default
     tag      name of the result
@@ -288,7 +288,8 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with np.load(sys.argv[1]) as arrays:
         parts = {
-            name: Split(arrays[name], arrays[f"{name}_labels"].astype(np.int64)) for name in ("train", "validation")
+            name: Split(arrays[f"{name}_inputs"], arrays[f"{name}_labels"].astype(np.int64))
+            for name in ("train", "validation")
         }
     data = Dataset("mnist", parts, tuple(map(str, range(10))), whole=True)
     recipes, states, constants = zip(*(begin(job, data) for job in jobs), strict=True)

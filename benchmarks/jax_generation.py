@@ -6,9 +6,8 @@ It needs Keras with JAX, no TensorFlow. The step is that of `zoo.tasks.adversari
 optimizers and moving averages; only the random numbers differ. An epoch is one compiled scan over data that stay on the
 accelerator.
 
-DATA is an `.npz` file with the arrays `train` and `validation`, uint8 [N, H, W, C] of the network's size, and, for
-networks with classes, `train_labels` and `validation_labels`. Beside it lies `features.npz`, the weights of the feature
-network of `zoo.tasks.sample_metrics`. JOBS is a JSON list of objects with the keys
+DATA is a file of `jax_training.py pack`. Beside it lies `features.npz`, the weights of the feature network of
+`zoo.tasks.sample_metrics`, which `jax_training.py features` writes. JOBS is a JSON list of objects with the keys
 
     name     a network of the task "generation"
     tag      name of the result; of several jobs with one tag the best one is kept
@@ -17,10 +16,8 @@ network of `zoo.tasks.sample_metrics`. JOBS is a JSON list of objects with the k
     set      recipe keys to change, such as {"epochs": 20, "options": {"r1": 2.0}, "arguments": {"latents": 32}}
     data     another data file in the folder of DATA
     half     whether kernels are written as float16
-    keep     "weights" (default), "generator" for its weights alone, or "samples" for 64 images in place of weights
 
-TAG.npz holds the weights of the best epoch under the keys of `zoo.weights.named_weights`, and the JSON text `record`. A
-larger file than 15 MiB is written in parts: `cat TAG.npz.* > TAG.npz` joins them.
+TAG.npz holds the weights of the best epoch under the keys of `zoo.weights.named_weights`, and the JSON text `record`.
 """
 
 # ruff: noqa: E402 - the time limit counts the imports
@@ -28,7 +25,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import io
 import json
 import math
 import os
@@ -54,7 +50,6 @@ from zoo import tasks
 from zoo.training.optimizers import make_optimizer
 from zoo.weights import assign, named_weights
 
-PART = 15 * 2**20  # bytes of a file
 GOOD_ENOUGH = 0.98  # accuracy of labels or codes from which on the Fréchet distance decides between jobs
 NUMBERS = (
     "real_target",
@@ -349,7 +344,7 @@ def epochs(trainer: Trainer, recipe: Any, state: dict, data: dict, job: dict, un
     """Rows of the history, with the weights after each epoch and the features of the samples that were validated."""
     options = dataclasses.asdict(recipe.options)
     numbers = {name: jnp.float32(options[name]) for name in NUMBERS}
-    steps = len(data["train"]) // min(recipe.batch_size, len(data["train"]))
+    steps = len(data["train_inputs"]) // min(recipe.batch_size, len(data["train_inputs"]))
     rates = recipe.learning_rate * np.array([1.0, recipe.options.discriminator_rate])
     key = jax.random.key(job.get("seed", 0))
     for epoch in range(recipe.epochs):
@@ -358,10 +353,10 @@ def epochs(trainer: Trainer, recipe: Any, state: dict, data: dict, job: dict, un
         factors = np.array([recipe.schedule.factor(place, recipe.epochs) for place in places])
         own = jnp.asarray(factors[:, None] * rates, jnp.float32)
         state, losses = trainer.epoch(
-            state, data["train"], data["train_labels"], jax.random.fold_in(key, epoch), numbers, own
+            state, data["train_inputs"], data["train_labels"], jax.random.fold_in(key, epoch), numbers, own
         )
         kept = trainer.kept(state)
-        given = (data["validation"], data["validation_labels"], data["noise"], numbers)
+        given = (data["validation_inputs"], data["validation_labels"], data["noise"], numbers)
         *val_losses, features, _ = trainer.validate(kept, *given)
         row: dict[str, Any] = {"epoch": epoch + 1, "seconds": 0.0, "learning_rate": float(own[-1, 0])}
         for prefix, (first, second) in (("", losses), ("val_", val_losses)):
@@ -382,15 +377,15 @@ def loaded(path: Path, features: Callable) -> dict[str, Any]:
     """The data on the accelerator, with the features of the validation images."""
     with np.load(path) as arrays:
         data: dict[str, Any] = {name: jnp.asarray(array) for name, array in arrays.items()}
-    extract, parts = jax.jit(features), range(0, len(data["validation"]), 1_000)
-    data["features"] = np.concatenate([extract(data["validation"][at : at + 1_000])[0] for at in parts])
+    extract, parts = jax.jit(features), range(0, len(data["validation_inputs"]), 1_000)
+    data["features"] = np.concatenate([extract(data["validation_inputs"][at : at + 1_000])[0] for at in parts])
     return data
 
 
 def with_noise(data: dict[str, Any], trainer: Trainer) -> dict[str, Any]:
     """The data with the noise of the validation, and the labels or codes that the network takes."""
     for_noise, for_codes = jax.random.split(jax.random.key(1))
-    count = len(data["validation"])
+    count = len(data["validation_inputs"])
     data = {**data, "noise": jax.random.normal(for_noise, (count, trainer.latents))}
     if trainer.is_conditional:
         return data
@@ -398,35 +393,14 @@ def with_noise(data: dict[str, Any], trainer: Trainer) -> dict[str, Any]:
     return {**data, "train_labels": None, "validation_labels": codes}
 
 
-def write(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Write a compressed file, in parts where it is large; those of an earlier job are deleted."""
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, allow_pickle=False, **arrays)
-    for old in path.parent.glob(f"{path.name}*"):
-        old.unlink()
-    content = buffer.getvalue()
-    starts = range(0, len(content), PART)
-    for number, start in enumerate(starts):
-        name = path.name if len(starts) == 1 else f"{path.name}.{number}"
-        path.with_name(name).write_bytes(content[start : start + PART])
-
-
-def result(trainer: Trainer, kept: dict, data: dict, job: dict) -> dict[str, np.ndarray]:
-    """The arrays of the result by the job's `keep`."""
-    if job.get("keep") == "samples":
-        labels = jnp.arange(64) % trainer.categories if trainer.categories else None
-        noise = jax.random.normal(jax.random.key(2), (64, trainer.latents))
-        return {"samples": np.asarray(trainer.draw(kept, noise, labels)).astype(np.uint8)}
+def result(trainer: Trainer, kept: dict, half: bool) -> dict[str, np.ndarray]:
+    """The weights by their keys; kernels as float16 with `half`."""
     for network, trained, other in zip(trainer.networks, kept["trained"], kept["other"], strict=True):
         for variables, values in ((network.trainable_variables, trained), (network.non_trainable_variables, other)):
             for variable, value in zip(variables, values, strict=True):
                 variable.assign(value)
     named = {key: np.asarray(variable.value, np.float32) for key, variable in named_weights(trainer.model).items()}
-    if job.get("keep") == "generator":
-        named = {key: array for key, array in named.items() if key.startswith("generator/")}
-    return {
-        key: array.astype(np.float16) if job.get("half") and array.ndim > 1 else array for key, array in named.items()
-    }
+    return {key: array.astype(np.float16) if half and array.ndim > 1 else array for key, array in named.items()}
 
 
 class Jobs:
@@ -474,7 +448,7 @@ class Jobs:
             return
         measured, labels = trainer.measured(best, jax.random.key(3)), data["validation_labels"]
         numbers = {name: jnp.float32(0) for name in NUMBERS}
-        *_, features, digits = trainer.validate(measured, data["validation"], labels, data["noise"], numbers)
+        *_, features, digits = trainer.validate(measured, data["validation_inputs"], labels, data["noise"], numbers)
         scores = scores_of(trainer, data["features"], features, digits, labels)
         spent = sum(row["seconds"] for row in rows)
         say(job["tag"], f"seed {job.get('seed', 0)} set {json.dumps(job.get('set', {}))}: best epoch {best_epoch} of",
@@ -491,8 +465,8 @@ class Jobs:
             "device": jax.devices()[0].device_kind,
             "versions": {"keras": keras.__version__, "jax": jax.__version__, "numpy": np.__version__},
         }
-        arrays = result(trainer, best, data, job)
-        write(self.out / f"{job['tag']}.npz", {**arrays, "record": np.array(json.dumps(record))})
+        arrays = result(trainer, best, job.get("half", False))
+        np.savez_compressed(self.out / f"{job['tag']}.npz", record=np.array(json.dumps(record)), **arrays)
 
 
 def main() -> None:

@@ -1,10 +1,12 @@
 """Trainings on an accelerator that only JAX can use: the data they need, and runs made of their results.
 
     python benchmarks/jax_training.py pack airbench94 --data cifar10 --out cifar10.npz
+    python benchmarks/jax_training.py features --out features.npz
     python benchmarks/jax_training.py finish trained/airbench94.npz --data cifar10 --out runs/airbench94
     zoo export runs/airbench94
 
-`pack` writes the training and validation examples as the product reads them, without the test examples. `finish` writes
+`pack` writes the training and validation examples as the product reads them, without the test examples; `features` the
+weights of the network that measures generated images. `finish` writes
 the directory of a run, with the history of the training and where it ran; batch normalization is measured and all
 scores are computed by TensorFlow, as at the end of `zoo train`.
 """
@@ -23,12 +25,13 @@ from zoo import registry, tasks
 from zoo.data import Dataset
 from zoo.recipe import Recipe
 from zoo.spec import ModelSpec
+from zoo.tasks import sample_metrics
 from zoo.training.batches import load_for
 from zoo.training.normalization import measure_normalization
 from zoo.training.randomness import seeded
 from zoo.training.runs import Run, describe_run, open_run
 from zoo.training.trainer import finish_run
-from zoo.weights import assign, load_arrays, named_weights
+from zoo.weights import assign, load_arrays, named_weights, save_arrays
 
 
 def recipe_of(spec: ModelSpec, name: str | None, changes: dict[str, Any]) -> Recipe:
@@ -88,11 +91,15 @@ def main() -> None:
     packing.add_argument("--input-shape", help="as in 64,64,3")
     finishing = commands.add_parser("finish")
     finishing.add_argument("file", type=Path)
+    features = commands.add_parser("features")
     for command in (packing, finishing):
         command.add_argument("--data", required=True)
+    for command in (packing, finishing, features):
         command.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
-    if given.command == "pack":
+    if given.command == "features":
+        save_arrays(given.out, sample_metrics.feature_weights())
+    elif given.command == "pack":
         spec = registry.get_spec(given.name)
         shape = tuple(map(int, given.input_shape.split(","))) if given.input_shape else None
         fold = tuple(map(int, given.fold.split("/"))) if given.fold else None

@@ -104,10 +104,10 @@ def test_the_feature_network_reads_digits():
 
 def test_other_weights_measure_nothing(monkeypatch):
     monkeypatch.setattr(sample_metrics, "SHA256", SHA256[::-1])
-    sample_metrics._feature_weights.cache_clear()
+    sample_metrics.feature_weights.cache_clear()
     with pytest.raises(zoo.ZooError, match=r"lenet5\.mnist_distorted/1.*reinstall zoo"):
         sample_metrics.feature_function()
-    sample_metrics._feature_weights.cache_clear()
+    sample_metrics.feature_weights.cache_clear()
 
 
 def test_a_perfect_generator_reaches_the_floor():

@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -340,11 +341,14 @@ def test_importing_is_cheap_and_a_missing_fastapi_is_named():
 def test_requests_are_computed_together_and_a_refused_one_alone(client):
     """Those that come while the signature is busy are one call; a bad one among them fails for itself."""
 
+    together = threading.Barrier(4)
+
     def ask(numbers):
+        together.wait()
         return post(client, {"signature_name": "sizes", "inputs": numbers})
 
     with ThreadPoolExecutor(4) as pool:
-        for _ in range(20):  # until some have met
+        for _ in range(200):  # until some have met
             good = [pool.submit(ask, [float(number)] * 2) for number in range(3)]
             bad = pool.submit(ask, [-1.0])
             answers = [future.result().json()["outputs"] for future in good]

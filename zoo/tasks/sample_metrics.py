@@ -33,7 +33,7 @@ Features = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 
 
 @functools.cache
-def _feature_weights() -> dict[str, np.ndarray]:
+def feature_weights() -> dict[str, np.ndarray]:
     """The weights of the feature network; raises ZooError where they are missing or are not those published."""
     prefix = package_folder() / FEATURE_NETWORK / "variables" / "variables"
     try:
@@ -55,7 +55,7 @@ def feature_function() -> Features:
         network = spec.build()
     finally:
         keras.config.set_dtype_policy(before)
-    assign(named_weights(network), _feature_weights())
+    assign(named_weights(network), feature_weights())
     both = keras.Model(network.input, [network.get_layer(spec.features[-1]).output, network.output])
 
     def features(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
