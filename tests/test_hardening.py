@@ -201,6 +201,7 @@ def edited(**changes):
     return lambda manifest: {**manifest, **changes}
 
 
+TRAINING = {"recipe": {"optimizer": "sgd", "learning_rate": 1, "batch_size": 1, "epochs": 1, "loss": "cross_entropy"}}
 WRONG = {
     "a list for the scores": edited(scores=[]),
     "no reported score": lambda manifest: {**manifest, "scores": without(manifest["scores"], "reported")},
@@ -211,10 +212,16 @@ WRONG = {
     "data as a list": lambda manifest: {**manifest, "training": {**TRAINING, "data": []}},
     "weights as a number": edited(weights=3),
     "classes of numbers": lambda manifest: {**manifest, "model": {**manifest["model"], "classes": [1, 2, 3]}},
+    "no input shape": lambda manifest: {**manifest, "model": {**manifest["model"], "input_shape": []}},
+    "a size of one side": lambda manifest: {
+        **manifest,
+        "model": {**manifest["model"], "preprocessing": {**manifest["model"]["preprocessing"], "size": [28]}},
+    },
+    "an origin of numbers": edited(training={**TRAINING, "origin": {"name": "a.b", "classes": [1]}}),
+    "versions as a list": edited(training={**TRAINING, "trained_by": ["jax"]}),
     "a size as text": lambda manifest: {**manifest, "files": {"saved_model.pb": {"size": "1", "sha256": "0"}}},
     "a score that is no number": lambda manifest: {**manifest, "scores": {**manifest["scores"], "test": "good"}},
 }
-TRAINING = {"recipe": {"optimizer": "sgd", "learning_rate": 1, "batch_size": 1, "epochs": 1, "loss": "cross_entropy"}}
 
 
 @pytest.mark.parametrize("what", WRONG)

@@ -26,17 +26,32 @@ class File:
 
 
 @dataclasses.dataclass
+class ShownPreprocessing:
+    """The key of the preprocessing that a model card shows; the network's task checks all of them."""
+
+    size: list[int] | None = None
+
+    def __post_init__(self) -> None:
+        if self.size is not None and len(self.size) != 2:
+            raise ZooError("preprocessing.size is not a height and a width")
+
+
+@dataclasses.dataclass
 class Model:
     """What `Task.describe` writes."""
 
     spec: str
     input_shape: list[int | None]
     classes: list[str]
-    preprocessing: dict[str, Any]
+    preprocessing: ShownPreprocessing
     arguments: dict[str, Any]
     vocabulary: list[str] = dataclasses.field(default_factory=list)
     thresholds: list[float] = dataclasses.field(default_factory=list)
     views: list[str] = dataclasses.field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if not self.input_shape:
+            raise ZooError("model.input_shape is empty")
 
 
 @dataclasses.dataclass
@@ -64,9 +79,18 @@ class Scores:
 
 @dataclasses.dataclass
 class Named:
-    """An origin or a member."""
+    """A member of an ensemble."""
 
     name: str
+
+
+@dataclasses.dataclass
+class Origin:
+    """The weights that were fine-tuned, and what these were trained on."""
+
+    name: str
+    data: str | None = None
+    classes: list[str] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass
@@ -99,9 +123,11 @@ class Training:
     data: Data = dataclasses.field(default_factory=Data)
     recipe_name: str | None = None
     seed: int | None = None
-    origin: Named | dict = dataclasses.field(default_factory=dict)
+    origin: Origin = dataclasses.field(default_factory=lambda: Origin(""))
     members: list[Named] = dataclasses.field(default_factory=list)
     given_in_python: dict[str, Any] = dataclasses.field(default_factory=dict)
+    trained_by: dict[str, str] = dataclasses.field(default_factory=dict)
+    devices: str | None = None
     variant: dict[str, Any] = dataclasses.field(default_factory=dict)
     only_class: str | None = None
     history: list[dict[str, Any]] = dataclasses.field(default_factory=list)

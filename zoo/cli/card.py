@@ -92,7 +92,7 @@ def _limits(
     limits = []
     *sides, channels = described["input_shape"]
     if len(sides) == 2:
-        size = described["preprocessing"]["size"]
+        size = described["preprocessing"].get("size")
         kind = {1: "gray", 3: "RGB"}.get(channels, f"{channels}-band")
         resized = f", resized to {size[0]} x {size[1]} pixels" if size else " of any size"
         limits.append(f"takes {kind} images{resized}")
