@@ -132,7 +132,7 @@ def measured(task, split, choose):
 
 
 def test_the_distance_of_features_that_hardly_vary_is_not_rounded_away():
-    """Sums of products are large numbers: in float32, deviations of 0.01 and 0.02 from a mean of 5 are lost."""
-    one = np.random.default_rng(0).normal(5, 0.01, (2_000, 2))
-    other = 5 + 2 * (one - 5)
+    """Sums of products are large numbers: in float32, deviations of 0.01 and 0.02 from a mean of 50 are lost."""
+    one = np.random.default_rng(0).normal(50, 0.01, (2_000, 2))
+    other = 50 + 2 * (one - 50)
     assert sample_metrics.frechet_distance(one, other) == pytest.approx(2 * 0.01**2, rel=0.05)
