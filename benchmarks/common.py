@@ -8,7 +8,7 @@ import os
 import platform
 import statistics
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -53,11 +53,8 @@ def write_between(page: Path, mark: str, text: str) -> None:
     page.write_text(f"{before}{begin}\n{text}\n\n{end}{rest.split(end)[1]}", encoding="utf-8")
 
 
-def write_results(
-    name: str, results: Mapping[str, Any], packages: Sequence[str] = ("tensorflow", "keras", "numpy")
-) -> Path:
-    """Writes `results/NAME.json`: the results, and the date, command line, processors and versions of the packages that
-    they belong to."""
+def write_results(name: str, results: Mapping[str, Any]) -> Path:
+    """Writes `results/NAME.json`: the results, and the date, command line, processors and versions they belong to."""
     RESULTS.mkdir(exist_ok=True)
     record = {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
@@ -65,7 +62,7 @@ def write_results(
         "machine": {"processor": platform.machine(), "cpu_count": os.cpu_count()},
         "versions": {
             "python": platform.python_version(),
-            **{package: metadata.version(package) for package in packages},
+            **{package: metadata.version(package) for package in ("tensorflow", "keras", "numpy")},
         },
         **results,
     }

@@ -118,10 +118,10 @@ def augmented(images: Any, key: Any, augmentation: Augmentation, turn: Any) -> A
 class Program:
     """The compiled training of one network by one recipe, for any initial weights, learning rates and data."""
 
-    def __init__(self, spec: ModelSpec, recipe: Recipe, shape: tuple) -> None:
+    def __init__(self, spec: ModelSpec, recipe: Recipe, shape: tuple, classes: int) -> None:
         self.recipe = recipe
         self.preprocessing = preprocessing_for(spec, shape)
-        self.network = build(spec, shape, 0, recipe)
+        self.network = build(spec, shape, classes, 0, recipe)
         self.optimizer = make_optimizer(recipe)
         self.optimizer.build(self.network.trainable_variables)
         self.rate_index = [id(one) for one in self.optimizer.variables].index(id(self.optimizer._learning_rate))
@@ -231,13 +231,12 @@ def preprocessing_for(spec: ModelSpec, shape: tuple) -> Preprocessing:
     return spec.preprocessing if shape == spec.input_shape else dataclasses.replace(spec.preprocessing, size=shape[:2])
 
 
-def build(spec: ModelSpec, shape: tuple, seed: int, recipe: Recipe) -> keras.Model:
+def build(spec: ModelSpec, shape: tuple, classes: int, seed: int, recipe: Recipe) -> keras.Model:
     keras.utils.set_random_seed(seed)
     keras.config.set_dtype_policy(recipe.precision)
-    return spec.build(shape, CLASSES[0], **recipe.arguments)
+    return spec.build(shape, classes, **recipe.arguments)
 
 
-CLASSES = [0]  # of the job that runs: networks are built for the data's
 PROGRAMS: dict[str, Program] = {}
 
 
@@ -251,11 +250,11 @@ def fit(
     views: bool,
 ) -> tuple[list[dict[str, float]], int, Weights, dict[str, float]]:
     """The history of a training, its best epoch, the weights of that and their further scores."""
-    shape = input_shape(spec, data)
+    shape, classes = input_shape(spec, data), classes_of(data)
     varying = {"epochs": 0, "learning_rate": 0, "schedule": 0, "deviations": 0, "targets": 0}
-    signature = json.dumps([spec.name, shape, CLASSES, {**dataclasses.asdict(recipe), **varying}], default=str)
+    signature = json.dumps([spec.name, shape, classes, {**dataclasses.asdict(recipe), **varying}], default=str)
     if signature not in PROGRAMS:
-        PROGRAMS[signature] = Program(spec, recipe, shape)
+        PROGRAMS[signature] = Program(spec, recipe, shape, classes)
     program = PROGRAMS[signature]
     images, labels = data["train_inputs"], data["train_labels"]
     steps, epochs = len(images) // min(recipe.batch_size, len(images)), recipe.epochs
@@ -292,17 +291,19 @@ def fit(
             say("no time for more epochs")
             break
     further = {}
-    if "test_inputs" in data:
-        further["test_accuracy"] = float(program.evaluate(data["test_inputs"], data["test_labels"], kept)[1])
     if views:
         _, *scores = program.average(data["validation_inputs"], data["validation_labels"], kept)
-        further |= dict(zip(("plain", "mirrored", "shifted"), map(float, scores), strict=True))
+        further = dict(zip(("plain", "mirrored", "shifted"), map(float, scores), strict=True))
     return rows, best, kept, further
 
 
 def input_shape(spec: ModelSpec, data: Mapping[str, Any]) -> tuple:
     """The network's input for the images of a file."""
     return spec.input_shape if spec.preprocessing.crop_to else tuple(data["train_inputs"].shape[1:])
+
+
+def classes_of(data: Mapping[str, Any]) -> int:
+    return int(data["train_labels"].max()) + 1
 
 
 def train(job: Mapping[str, Any], data: Mapping[str, Any], out: Path, until: float) -> None:
@@ -316,8 +317,7 @@ def train(job: Mapping[str, Any], data: Mapping[str, Any], out: Path, until: flo
     ]:
         raise SystemExit(f"{spec.name}: augmentation by {', '.join(unknown)} is not written for JAX")
     seed, tag = job.get("seed", 0), job.get("tag", spec.name)
-    CLASSES[0] = int(data["train_labels"].max()) + 1
-    network = build(spec, input_shape(spec, data), seed, recipe)
+    network = build(spec, input_shape(spec, data), classes_of(data), seed, recipe)
     if spec.prepare is not None:
         few = np.random.default_rng(0).permutation(len(data["train_inputs"]))[:PREPARED]
         shown = network_inputs(data["train_inputs"][few], preprocessing_for(spec, network.input_shape[1:]))

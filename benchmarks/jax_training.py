@@ -6,9 +6,9 @@
     zoo export runs/airbench94
 
 `pack` writes the training and validation examples as the product reads them, without the test examples; `features` the
-weights of the network that measures generated images. `finish` writes
-the directory of a run, with the history of the training and where it ran; batch normalization is measured and all
-scores are computed by TensorFlow, as at the end of `zoo train`.
+weights of the network that measures generated images. `finish` writes the directory of a run, with the history of the
+training and where it ran; batch normalization is measured and all scores are computed by TensorFlow, as at the end of
+`zoo train`.
 """
 
 from __future__ import annotations

@@ -46,9 +46,8 @@ TURNS = {
     8: (True, -1, 1),
 }
 UNREADABLE = "unreadable or truncated"
-NPY_HEADERS = (
-    threading.Lock()
-)  # NumPy parses them as Python, whose parser fails now and then in threads (CPython 106905)
+# NumPy parses headers of .npy files as Python, whose parser fails now and then in threads (CPython issue 106905).
+NPY_HEADERS = threading.Lock()
 # What is changed of a file or left out of it.
 TURNED = "turned upright by their EXIF orientation"
 FIRST_FRAME = "the first of several frames"

@@ -117,10 +117,10 @@ def optimizers_of(trainer: keras.Model) -> list[Any]:
     return getattr(trainer, "optimizers", None) or [trainer.optimizer]
 
 
-def with_rising_average(kind: type, power: float = 2 / 3) -> type:
+def with_rising_average(kind: type, power: float) -> type:
     """An optimizer class whose moving average of the weights has the momentum 1 - (1 + step) ** -power, or its
     `ema_momentum` where that is lower: with a constant one of 0.999 a short run would hardly leave its first weights.
-    It is the warm-up of timm's `ModelEmaV3`, with its default power."""
+    It is the warm-up of timm's `ModelEmaV3`, whose default power is 2 / 3."""
 
     class RisingAverage(kind):
         @property
