@@ -14,16 +14,10 @@ JSON list of objects, which agree in their epochs, with the keys
     recipe   name of its recipe, its first one by default
     seed     of the initial weights and of the order of the images, 0 by default
     set      recipe keys to change, such as {"labels_seed": 1, "ema_power": 0.7}
-    as_2016  which of these are as in the code of Salimans et al.: "once", a batch has each labeled image once;
-             "images", the generator's step has other images than the discriminator's; "generator", its normalization
-             has no factor and an epsilon of 1e-6, its last layer other initial weights; "start", 500 images normalize
-             the first weights
-    keep     whether the weights are written, and not the record alone; true by default
     half     whether kernels are written as float16; true by default
-    file     name of the file, where several results share one; the tag by default
 
-TAG.npz holds the weights of the best epoch under the keys of `zoo.weights.named_weights` and the JSON text `record`; in
-a file that is shared, each key begins with the tag and `|`. Training stops before SECONDS are over, counted from the
+TAG.npz holds the weights of the best epoch under the keys of `zoo.weights.named_weights` and the JSON text `record`.
+Training stops before SECONDS are over, counted from the
 start of the program; what is written every tenth of the epochs is then as good as it got.
 """
 # ruff: noqa: E402 - the time limit counts the imports
@@ -36,7 +30,6 @@ import json
 import os
 import sys
 import time
-from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -57,7 +50,8 @@ from zoo.recipe import Recipe
 from zoo.weights import named_weights
 
 Weights = dict[str, jax.Array]
-DECAY, MOMENTUM = 0.999, 0.99  # Keras' beta_2 of Adam, and momentum of batch normalization
+DECAY = 0.999  # Keras' beta_2 of Adam
+MOMENTUM, EPSILON = 0.99, 1e-3  # Keras' of batch normalization
 PARTS = ("labeled", "unlabeled", "generated", "matched", "wanted")  # batches that the discriminator sees in a step
 
 
@@ -83,7 +77,7 @@ def judged(weights: Weights, images: jax.Array, noise: list[jax.Array] | None) -
     return x, features
 
 
-def generated(weights: Weights, latents: jax.Array, epsilon: jax.Array) -> tuple[jax.Array, Weights]:
+def generated(weights: Weights, latents: jax.Array) -> tuple[jax.Array, Weights]:
     """Images [B, D] of standard normal latents [B, Z], and the moving moments after them."""
     x, moments = (jax.lax.erf(latents / np.sqrt(2)) + 1) / 2, {}
     for number in (1, 2):
@@ -91,7 +85,7 @@ def generated(weights: Weights, latents: jax.Array, epsilon: jax.Array) -> tuple
         x = x @ weights[f"generator/dense{number}/kernel"]
         for key, value in (("mean", x.mean(0)), ("variance", x.var(0))):
             moments[f"{norm}/moving_{key}"] = MOMENTUM * weights[f"{norm}/moving_{key}"] + (1 - MOMENTUM) * value
-        x = (x - x.mean(0)) * jax.lax.rsqrt(x.var(0) + epsilon)
+        x = (x - x.mean(0)) * jax.lax.rsqrt(x.var(0) + EPSILON)
         x = jax.nn.softplus(x * weights[f"{norm}/gamma"] + weights[f"{norm}/beta"])
     return jax.nn.sigmoid(dense(weights, "generator/pixels", x)), jax.lax.stop_gradient(moments)
 
@@ -127,11 +121,11 @@ def train_step(state: dict, batch: dict, noise: dict, job: Mapping[str, jax.Arra
     """One step of one network, and its measures.
 
     Args:
-        batch: `unlabeled`, `wanted` and `labeled` images [B, D], and the classes `targets` [B] of the last.
+        batch: `unlabeled` and `labeled` images [B, D], and the classes `targets` [B] of the last.
         noise: two `latents` [B, Z]; by the names of `PARTS`, what is added before each layer.
     """
     state = dict(state)
-    fake, moments = generated(state["weights"], noise["latents"][0], job["norm_epsilon"])
+    fake, moments = generated(state["weights"], noise["latents"][0])
     state["weights"] = state["weights"] | moments
     trained = state["average"].keys()  # of the discriminator
     own, others = ({k: state["weights"][k] for k in keys} for keys in (trained, state["first"].keys() - trained))
@@ -151,13 +145,12 @@ def train_step(state: dict, batch: dict, noise: dict, job: Mapping[str, jax.Arra
     average = {k: momentum * value + (1 - momentum) * state["weights"][k] for k, value in state["average"].items()}
 
     def generator_loss(others: Weights) -> tuple[jax.Array, Weights]:
-        fake, moments = generated(state["weights"] | others, noise["latents"][1], job["norm_epsilon"])
+        fake, moments = generated(state["weights"] | others, noise["latents"][1])
         matched = judged(state["weights"], fake, noise["matched"])[1]
-        wanted = judged(state["weights"], batch["wanted"], noise["wanted"])[1]
+        wanted = judged(state["weights"], batch["unlabeled"], noise["wanted"])[1]
         return jnp.mean((matched.mean(0) - wanted.mean(0)) ** 2), moments
 
     (matching, moments), gradients = jax.value_and_grad(generator_loss, has_aux=True)(others)
-    gradients = {k: value * jnp.where(k.endswith("gamma"), job["gamma"], 1) for k, value in gradients.items()}
     state |= adam(state, gradients, job)
     state |= {"weights": state["weights"] | moments, "average": average, "step": state["step"] + 1}
     return state, {"loss": loss, "generator_loss": matching, "accuracy": accuracy}
@@ -178,19 +171,18 @@ def draw(key: jax.Array, count: int, latents: int, widths: list[int]) -> dict:
 @functools.partial(jax.jit, donate_argnums=0)
 def train_epoch(states: dict, key: jax.Array, jobs: dict, images: jax.Array) -> tuple[dict, dict]:
     """An epoch of all networks [J, ...] on images uint8 [N, D] without a label; returns the means of the measures."""
-    keys = jax.vmap(lambda seed: jax.random.split(jax.random.fold_in(key, seed)))(jobs["seed"])
+    keys = jax.vmap(lambda seed: jax.random.fold_in(key, seed))(jobs["seed"])
     steps, count = len(images) // 100, len(jobs["seed"])
-    orders = jax.vmap(jax.vmap(lambda one: jax.random.permutation(one, len(images))[: steps * 100]))(keys)
-    orders = orders.reshape(count, 2, steps, 100).transpose(2, 0, 1, 3)
+    orders = jax.vmap(lambda one: jax.random.permutation(one, len(images))[: steps * 100])(keys)
+    orders = orders.reshape(count, steps, 100).transpose(1, 0, 2)
     latents = states["weights"]["generator/dense1/kernel"].shape[1]
     widths = [states["weights"][f"{name}/kernel"].shape[1] for name in layer_names(states["weights"])]
     noisy = jax.random.wrap_key_data(jnp.resize(jax.random.key_data(key), 4), impl="rbg")  # the fastest to draw
 
     def batch_of(rows: jax.Array, job: dict) -> dict:
-        own = jnp.where(job["once"], jnp.arange(100), rows[0] % 100)
-        second = jnp.where(job["images"], rows[1], rows[0])
-        batch = {"unlabeled": images[rows[0]], "wanted": images[second], "labeled": job["labeled"][own]}
-        return {name: one / 255.0 for name, one in batch.items()} | {"targets": job["targets"][own]}
+        own = rows % 100
+        labeled = {"labeled": job["labeled"][own] / 255.0, "targets": job["targets"][own]}
+        return {"unlabeled": images[rows] / 255.0, **labeled}
 
     def step(states: dict, inputs: tuple) -> tuple[dict, dict]:
         number, rows = inputs
@@ -218,7 +210,7 @@ def validate(states: dict, best: dict, images: jax.Array, labels: jax.Array) -> 
 
 def begin(job: Mapping[str, Any], data: Dataset) -> tuple[Recipe, dict, dict]:
     """The recipe of a job, its first state, and what its step needs."""
-    spec, as_2016 = zoo.get_spec(job.get("name", "ssgan")), set(job.get("as_2016", ()))
+    spec = zoo.get_spec(job["name"])
     task = tasks.get_task(spec.task)
     recipe = tasks.with_options(spec.recipe(job.get("recipe")), task, spec.task).replace(**job.get("set", {}))
     adam_only = recipe.optimizer == "adam" and recipe.ema and set(recipe.optimizer_arguments) <= {"beta_1", "epsilon"}
@@ -229,14 +221,9 @@ def begin(job: Mapping[str, Any], data: Dataset) -> tuple[Recipe, dict, dict]:
     model = spec.build()
     weights = {key: jnp.array(variable.value) for key, variable in named_weights(model).items()}
     trained = {key: weights[key] for key, variable in named_weights(model).items() if variable.trainable}
-    if "generator" in as_2016:  # Lasagne's: uniform, with this variance, and scales of 1
-        kernel = weights["generator/pixels/kernel"]
-        limit = np.sqrt(6 / sum(kernel.shape))
-        drawn = jax.random.uniform(jax.random.key(seed), kernel.shape, minval=-limit, maxval=limit)
-        weights |= {"generator/pixels/kernel": drawn, "generator/pixels/scale": jnp.ones(kernel.shape[1])}
     train = data.with_labels(10, recipe.options.labels_seed).splits["train"]
     few = train.labeled()
-    start = train.inputs[np.random.default_rng(seed).permutation(len(train))[: 500 if "start" in as_2016 else 100]]
+    start = train.inputs[np.random.default_rng(seed).permutation(len(train))[:100]]
     widths = [weights[f"{name}/kernel"].shape[0] for name in layer_names(weights)]
     noise = [
         (0.5 if number else 0.3) * jax.random.normal(jax.random.key(seed * 10 + number), (len(start), width))
@@ -250,18 +237,14 @@ def begin(job: Mapping[str, Any], data: Dataset) -> tuple[Recipe, dict, dict]:
         "step": jnp.zeros((), jnp.int32),
     }
     numbers = {"beta_1": 0.9, "epsilon": 1e-7, **recipe.optimizer_arguments, "ema": recipe.ema, "rate": 0.0}
-    numbers |= {"power": recipe.ema_power, "gamma": 1.0, "norm_epsilon": 1e-3}
-    if "generator" in as_2016:
-        numbers |= {"gamma": 0.0, "norm_epsilon": 1e-6}
+    numbers |= {"power": recipe.ema_power}
     constants = {name: jnp.float32(value) for name, value in numbers.items()} | {"seed": jnp.int32(seed)}
-    constants |= {name: jnp.array(name in as_2016) for name in ("once", "images")}
     constants |= {"labeled": jnp.array(few.inputs.reshape(100, -1)), "targets": jnp.array(few.targets, jnp.int32)}
     return recipe, state, constants
 
 
 def write(folder: Path, jobs: list[dict], recipes: list[Recipe], rows: list[list[dict]], weights: dict) -> None:
-    """The weights, and how each network was trained, in the files that the jobs name."""
-    files: dict[str, dict] = defaultdict(dict)
+    """The weights, and how each network was trained."""
     for number, (job, recipe) in enumerate(zip(jobs, recipes, strict=True)):
         scores = [row["val_accuracy"] for row in rows[number]]
         record = {
@@ -272,19 +255,16 @@ def write(folder: Path, jobs: list[dict], recipes: list[Recipe], rows: list[list
             "device": jax.devices()[0].device_kind,
             "versions": {module.__name__: module.__version__ for module in (keras, jax, np)},
         }
-        arrays = {key: np.asarray(one[number]) for key, one in weights.items()} if job.get("keep", True) else {}
+        arrays = {key: np.asarray(one[number]) for key, one in weights.items()}
         if job.get("half", True):
             arrays = {key: one.astype(np.float16) if one.ndim == 2 else one for key, one in arrays.items()}
-        prefix = f"{job['tag']}|" if "file" in job else ""
-        arrays["record"] = np.array(json.dumps(record))
-        files[job.get("file", job["tag"])] |= {prefix + key: one for key, one in arrays.items()}
-    for name, arrays in files.items():
-        np.savez(folder / f"{name}.partial.npz", **arrays)
-        (folder / f"{name}.partial.npz").replace(folder / f"{name}.npz")
+        np.savez(folder / "partial.npz", record=np.array(json.dumps(record)), **arrays)
+        (folder / "partial.npz").replace(folder / f"{job['tag']}.npz")
 
 
 def main() -> None:
-    folder, seconds, jobs = Path(sys.argv[2]), float(sys.argv[3]), json.loads(sys.argv[4])
+    folder, seconds = Path(sys.argv[2]), float(sys.argv[3])
+    jobs = [{"name": "ssgan", **job} for job in json.loads(sys.argv[4])]
     folder.mkdir(parents=True, exist_ok=True)
     with np.load(sys.argv[1]) as arrays:
         parts = {
