@@ -180,13 +180,15 @@ def torch_training(torch: Any, images: np.ndarray) -> Callable[[], None]:
     """The same networks and steps in eager PyTorch, as a function that trains an epoch."""
     nn = torch.nn
     generator = nn.Sequential(
-        nn.Linear(100, 6272, bias=False), nn.Unflatten(1, (128, 7, 7)), nn.BatchNorm2d(128), nn.ReLU(),
-        nn.ConvTranspose2d(128, 64, 4, 2, 1, bias=False), nn.BatchNorm2d(64), nn.ReLU(),
-        nn.ConvTranspose2d(64, 1, 4, 2, 1), nn.Tanh(),
+        nn.Linear(100, 176, bias=False), nn.BatchNorm1d(176), nn.ReLU(), nn.Linear(176, 4704, bias=False),
+        nn.Unflatten(1, (96, 7, 7)), nn.BatchNorm2d(96), nn.ReLU(),
+        nn.ConvTranspose2d(96, 48, 4, 2, 1, bias=False), nn.BatchNorm2d(48), nn.ReLU(),
+        nn.ConvTranspose2d(48, 1, 4, 2, 1), nn.Tanh(),
     )  # fmt: skip
     discriminator = nn.Sequential(
-        nn.Conv2d(1, 64, 4, 2, 1), nn.LeakyReLU(0.2), nn.Conv2d(64, 128, 4, 2, 1), nn.LeakyReLU(0.2),
-        nn.Flatten(), nn.Linear(6272, 1),
+        nn.Conv2d(1, 48, 4, 2, 1), nn.LeakyReLU(0.2),
+        nn.Conv2d(48, 96, 4, 2, 1, bias=False), nn.BatchNorm2d(96), nn.LeakyReLU(0.2),
+        nn.Flatten(), nn.Linear(4704, 176, bias=False), nn.BatchNorm1d(176), nn.LeakyReLU(0.2), nn.Linear(176, 1),
     )  # fmt: skip
     g_optimizer, d_optimizer = (
         torch.optim.Adam(network.parameters(), rate, (0.5, 0.999), fused=True)

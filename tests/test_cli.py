@@ -293,6 +293,12 @@ def test_card_of_lenet5(run_line):
     card = json.loads(run_line("info unet_satellite.scenes --json"))
     assert card["limits"][0] == "takes 20-band images of any size"
     assert any("measured in one run" in limit for limit in card["limits"])
+    limits = json.loads(run_line("info dcgan_conditional.mnist --json"))["limits"]
+    assert limits[:2] == [
+        "makes gray images of 28 x 28 pixels",
+        "trained on mnist alone: it makes images of no other kind",
+    ]
+    assert not any("has no output for an input" in limit for limit in limits)
 
 
 def test_cards_say_where_weights_were_trained_and_what_they_come_from(run_line):

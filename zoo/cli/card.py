@@ -40,6 +40,8 @@ def card(path: Path, source: str) -> dict[str, Any]:
     metric = scores["metric"]
     runs = [run["metrics"]["test"][metric] for run in manifest["runs"] if metric in run["metrics"]["test"]]
     trained = {} if spec.ensemble else recipe
+    signatures = _signatures(path)
+    makes_images = "images" in signatures.get("serving_default", {}).get("outputs", {})
     return {
         "name": artifact.name,
         "version": path.name,
@@ -68,11 +70,11 @@ def card(path: Path, source: str) -> dict[str, Any]:
         },
         "license": LICENSE,
         "intended_use": _intended_use(spec, data.get("name")),
-        "limits": _limits(described, data.get("name"), scores, training.get("origin", {})),
+        "limits": _limits(described, data.get("name"), scores, training.get("origin", {}), makes_images=makes_images),
         "parameters": manifest["weights"]["parameters"],
         "storage": manifest["weights"]["storage"],
         "bytes": artifact.size,
-        "signatures": _signatures(path),
+        "signatures": signatures,
         "usage": _usage(source, path, spec),
     }
 
@@ -86,7 +88,12 @@ def _intended_use(spec: zoo.ModelSpec, data_name: str | None) -> str:
 
 
 def _limits(
-    described: Mapping[str, Any], data_name: str | None, scores: Mapping[str, Any], origin: Mapping[str, Any]
+    described: Mapping[str, Any],
+    data_name: str | None,
+    scores: Mapping[str, Any],
+    origin: Mapping[str, Any],
+    *,
+    makes_images: bool,
 ) -> list[str]:
     """What follows from the data that the weights were trained on."""
     limits = []
@@ -94,14 +101,20 @@ def _limits(
     if len(sides) == 2:
         size = described["preprocessing"].get("size")
         kind = {1: "gray", 3: "RGB"}.get(channels, f"{channels}-band")
-        resized = f", resized to {size[0]} x {size[1]} pixels" if size else " of any size"
-        limits.append(f"takes {kind} images{resized}")
+        if makes_images:
+            limits.append(f"makes {kind} images of {sides[0]} x {sides[1]} pixels")
+        else:
+            limits.append(
+                f"takes {kind} images{f', resized to {size[0]} x {size[1]} pixels' if size else ' of any size'}"
+            )
     if origin.get("classes"):
         seen = ", ".join(origin["classes"])
         limits.append(f"fine-tuned from {origin['name']}, which had been trained on {origin['data']}: {seen}")
-    if data_name:
+    if data_name and makes_images:
+        limits.append(f"trained on {data_name} alone: it makes images of no other kind")
+    elif data_name:
         limits.append(f"trained on {data_name} alone: on inputs of another kind its outputs mean little")
-    if classes := described["classes"]:
+    if (classes := described["classes"]) and not makes_images:
         limits.append(f"knows {len(classes)} classes and has no output for an input that belongs to none of them")
     if scores["runs"] == 1:
         limits.append("measured in one run: how much the score varies from run to run is unknown")

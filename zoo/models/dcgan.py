@@ -61,15 +61,18 @@ DCGAN_SMALL = ModelSpec(
     task="generation",
     summary="a small DCGAN for images of 28 x 28",
     year=2016,
-    references=(f"{RADFORD}, section 3: the kind of architecture",),
+    references=(
+        f"{RADFORD}, section 3: the kind of architecture",
+        "Chen et al. 2016, appendix C.1: a dense layer between the convolutions and the ends",
+    ),
     input_shape=(28, 28, 1),
     classes=0,
-    # generator 100*6272 + 2*128 + 16*128*64 + 2*64 + 16*64+1 = 759,681
-    # discriminator 16*64+64 + 16*64*128 + 2*128 + 6272+1 = 138,689
-    params=898_370,
+    # generator 100*176 + 2*176 + 176*4704 + 2*96 + 16*96*48 + 2*48 + 16*48+1 = 920,641
+    # discriminator 16*48+48 + 16*48*96 + 2*96 + 4704*176 + 2*176 + 176+1 = 903,169
+    params=1_823_810,
     features=("generator", "discriminator"),
     preprocessing=CENTERED,
-    arguments={"latents": 100, "widths": (128, 64), "kernel": 4, "normalized": True},
+    arguments={"latents": 100, "widths": (96, 48), "kernel": 4, "normalized": True, "dense": 176},
     recipes={"stable": SMALL},
     stages=(Stage("all", ("*",), 1e-4, 10),),
     notes=(NOT_THE_PAPERS,),
@@ -143,6 +146,12 @@ def convolved(
     return layers.Flatten(name="flatten")(x)
 
 
+def densely(features: Any, units: int) -> Any:
+    """A dense layer of a discriminator, with batch normalization and leaky ReLU (Chen et al. 2016, appendix C.1)."""
+    x = layers.Dense(units, use_bias=False, name="dense")(features)
+    return layers.LeakyReLU(0.2, name="dense_relu")(layers.BatchNormalization(name="dense_norm")(x))
+
+
 @register(
     DCGAN_SMALL,
     dataclasses.replace(
@@ -167,6 +176,7 @@ def dcgan(
     latents: int,
     widths: tuple[int, ...],
     kernel: int,
+    dense: int = 0,
     spectral: bool = False,
     normalized: bool = False,
 ) -> keras.Model:
@@ -179,12 +189,14 @@ def dcgan(
         latents: Z.
         widths: channels of the generator's feature maps, from the first; the discriminator has the reverse.
         kernel: height and width of all kernels.
+        dense: units of the dense layer that the generator begins with and the discriminator ends with; 0 for none.
         spectral: whether the discriminator has spectral normalization.
         normalized: whether it has batch normalization.
     """
-    generator = deconvolved(input_shape, latents, 0, widths, kernel)
+    generator = deconvolved(input_shape, latents, 0, widths, kernel, dense=dense)
     images = keras.Input(input_shape, name="images")
     x = convolved(images, widths[::-1], kernel, spectral=spectral, normalized=normalized)
+    x = densely(x, dense) if dense else x
     discriminator = keras.Model(images, scored(x, spectral), name="discriminator")
     return joined(generator, discriminator, "dcgan")
 
@@ -207,8 +219,9 @@ def scored(features: Any, spectral: bool) -> Any:
         ),
         year=2018,
         classes=10,
-        # dcgan_small's, with 128 biases in place of batch normalization, and 10 * 6272 for each network
-        params=898_370 - 2 * 128 + 128 + 2 * 62_720,
+        # generator (100+10)*6272 + 2*128 + 16*128*64 + 2*64 + 16*64+1 = 822,401
+        # discriminator 16*64+64 + 16*64*128 + 128 + 6272+1 + 10*6272 = 201,281
+        params=1_023_682,
         head=("class_dense", "class_features"),
         arguments={"latents": 100, "widths": (128, 64), "kernel": 4, "spectral": False},
         recipes={"stable": CONDITIONAL},

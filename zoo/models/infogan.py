@@ -11,7 +11,7 @@ import dataclasses
 
 from etils import epy
 
-from zoo.models.dcgan import CENTERED, PAPER, convolved, deconvolved
+from zoo.models.dcgan import CENTERED, PAPER, convolved, deconvolved, densely
 from zoo.models.gan import joined
 from zoo.options import GenerationOptions
 from zoo.registry import register
@@ -85,8 +85,7 @@ def infogan(
     """
     generator = deconvolved(input_shape, latents, categories, widths, kernel, dense=dense, first=values)
     images = keras.Input(input_shape, name="images")
-    x = layers.Dense(dense, use_bias=False, name="dense")(convolved(images, widths[::-1], kernel, normalized=True))
-    x = layers.LeakyReLU(0.2, name="dense_relu")(layers.BatchNormalization(name="dense_norm")(x))
+    x = densely(convolved(images, widths[::-1], kernel, normalized=True), dense)
     q = layers.BatchNormalization(name="code_norm")(layers.Dense(128, use_bias=False, name="code_dense")(x))
     q = layers.LeakyReLU(0.2, name="code_relu")(q)
     outputs = [

@@ -220,8 +220,15 @@ def arrays_of_class(arrays: Mapping[str, np.ndarray], head: Iterable[str], numbe
 
 def stage_recipe(recipe: Recipe, stage: Stage, **changes: Any) -> Recipe:
     """The spec's recipe at the stage's learning rate and epochs, without what is made for a long training: its
-    schedule, and averages of the weights, which would still hold the head's initial weights after a few steps."""
-    own = {"learning_rate": stage.learning_rate, "epochs": stage.epochs, "schedule": {}, "targets": {}}
+    schedule, and averages of the weights, which would still hold the head's initial weights after a few steps. How the
+    recipe differs from the paper's does not matter here."""
+    own = {
+        "learning_rate": stage.learning_rate,
+        "epochs": stage.epochs,
+        "schedule": {},
+        "targets": {},
+        "deviations": (),
+    }
     own |= {"ema": None, "lookahead": None, "batch_size": stage.batch_size or recipe.batch_size}
     if isinstance(recipe.options, ClassificationOptions):
         own["labels_per_class"] = None  # the user's data have the labels that they have
