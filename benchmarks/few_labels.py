@@ -2,7 +2,8 @@
 
     python benchmarks/few_labels.py --draws 0 1 2 --epochs 300    (MNIST in ZOO_DATA_DIR, or it is downloaded)
 
-Each draw of the labels is a run of its own in `runs/few_labels`, and an interrupted benchmark resumes. Every draw is
+Each draw of the labels is a run of its own in `runs/few_labels`, and an interrupted benchmark resumes. `--runs` takes
+finished runs of `ssgan`, such as those of `jax_few_labels.py`, in place of new ones, and their draws. Every draw is
 printed and written, the epoch is chosen on the 10,000 validation images. The ensemble is the mean of the
 probabilities of all draws' networks.
 
@@ -49,13 +50,15 @@ def pseudo_labeled(teacher: zoo.Run, data: Dataset) -> Dataset:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--draws", type=int, nargs="+", default=[0, 1, 2], help="seeds of the draws of labels")
+    parser.add_argument("--runs", nargs="+", type=zoo.load_run, help="finished runs of ssgan, one a draw")
     parser.add_argument("--epochs", type=int, default=300, help="of ssgan")
     parser.add_argument("--baseline-epochs", type=int, help="of the classifiers, in place of their recipes'")
     options = parser.parse_args()
     mnist, folder = zoo.data.load("mnist"), Path("runs/few_labels")
     test, rows, ensemble = mnist.splits["test"], [], 0.0
     fewer: dict[str, Any] = {"epochs": options.baseline_epochs} if options.baseline_epochs else {}
-    for draw in options.draws:
+    finished = {run.record["recipe"]["options"]["labels_seed"]: run for run in options.runs or ()}
+    for draw in finished or options.draws:
         few = {"labels_per_class": 10, "labels_seed": draw}
         alone, augmented = (
             zoo.train("ssgan_classifier", "mnist", recipe=recipe, out=folder / f"{recipe}-{draw}", **few, **fewer)
@@ -63,7 +66,9 @@ def main() -> None:
         )
         guesses = pseudo_labeled(augmented, mnist.with_labels(10, draw))
         pseudo = zoo.train("ssgan_classifier", guesses, out=folder / f"pseudo-{draw}", epochs=10, batch_size=100)
-        run = zoo.train("ssgan", "mnist", out=folder / f"ssgan-{draw}-{options.epochs}", epochs=options.epochs, **few)
+        run = finished.get(draw) or zoo.train(
+            "ssgan", "mnist", out=folder / f"ssgan-{draw}-{options.epochs}", epochs=options.epochs, **few
+        )
         runs = {"labels alone": alone, "augmented": augmented, "pseudo-labels": pseudo, "ssgan": run}
         rows.append({"draw": draw, **{name: one.metrics["test"]["accuracy"] for name, one in runs.items()}})
         ensemble = ensemble + probabilities(run, test.inputs)
