@@ -1,6 +1,7 @@
 """The command line: lists, model cards, flags and recipes, and the way from training to serving."""
 
 import base64
+import itertools
 import json
 import os
 import re
@@ -19,7 +20,7 @@ import tensorflow as tf
 import typer
 
 import zoo
-from zoo import artifacts, cli, tasks
+from zoo import artifacts, cli, progress, tasks
 from zoo.artifacts import verification
 from zoo.artifacts.manifest import GOLDEN
 
@@ -565,3 +566,17 @@ def test_an_artifact_is_exported_in_another_format(run_line, unverified):
     zoo.export(zoo.create_model("mlp_784_10"), "mlp_784_10.ex", spec=spec, classes=tuple("0123456789"))
     assert run_line("export mlp_784_10.ex m.onnx --format onnx").split() == ["m.onnx"]
     assert Path("m.onnx").stat().st_size > 30_000
+
+
+@pytest.mark.parametrize(("is_terminal", "fewest", "most"), [(False, 2, 10), (True, 50, 1_000)])
+def test_progress_is_redrawn_in_a_terminal_and_takes_few_lines_in_a_log(is_terminal, fewest, most, capsys, monkeypatch):
+    monkeypatch.setattr("tqdm.std.time", itertools.count(step=0.01).__next__)  # a clock: the loop takes a minute
+    monkeypatch.setattr(progress, "is_interactive", lambda stream: is_terminal)
+    for _ in progress.bar(5_000, "files", over=range(5_000), title="photos"):
+        pass
+    lines = capsys.readouterr().err.replace("\r", "\n").split()
+    assert fewest <= lines.count("photos:") <= most
+    assert "5000/5000" in lines
+    for _ in progress.bar(10, "files", over=range(10), least=10):
+        pass
+    assert not capsys.readouterr().err

@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from etils import epy
 
-from zoo import artifacts, registry, tasks
+from zoo import artifacts, progress, registry, tasks
 from zoo import preprocessing as pre
 from zoo.artifacts.rebuilding import rebuild, rebuild_network
 from zoo.data import brightness
@@ -25,7 +25,6 @@ from zoo.weights import LoadReport, assign, load_arrays, named_weights
 with epy.lazy_imports():
     import keras
     import tensorflow as tf
-    import tqdm
 
 
 class Trained(Protocol):
@@ -307,7 +306,7 @@ def _read_batches(predictor: Predictor, items: list[tasks.Item]) -> Iterator[Bat
     faults: dict[str, str] = {}
     changes: dict[str, list[str]] = {}
     levels: list[float] = []
-    bar = tqdm.tqdm(total=len(items), unit=" inputs", disable=len(items) <= PROGRESS_FROM)
+    bar = progress.bar(len(items), "inputs", least=PROGRESS_FROM)
     with bar, ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, len(items), BATCH):
             part = items[start : start + BATCH]

@@ -18,13 +18,12 @@ from typing import BinaryIO, TypeVar
 import numpy as np
 from etils import epy
 
-from zoo import preprocessing
+from zoo import preprocessing, progress
 from zoo.data.trees import Read
 from zoo.errors import ZooError, note
 
 with epy.lazy_imports():
     import tensorflow as tf
-    import tqdm
     from PIL import Image, ImageOps, TiffImagePlugin
 
 # All of Pillow's would be too many: for EPS it starts Ghostscript, and some formats are hardly ever tested. A JPEG file
@@ -97,7 +96,7 @@ def decode_all(
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         results = pool.map(decode_one, files.values())
-        bar = tqdm.tqdm(results, title, len(files), unit=" files", disable=len(files) <= PROGRESS_FROM)
+        bar = progress.bar(len(files), "files", over=results, title=title, least=PROGRESS_FROM)
         decoded, faults = {}, {}
         for name, result in zip(files, bar, strict=True):
             if isinstance(result, Unusable):

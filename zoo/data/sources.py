@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from etils import epy
 
+from zoo import progress
 from zoo.data import lookup, scenes, texts
 from zoo.data.arrays import read_npz
 from zoo.data.dataset import SPLITS, Dataset, Parts, Split, complete
@@ -23,7 +24,6 @@ from zoo.errors import ZooError, listed, note
 with epy.lazy_imports():
     import tensorflow as tf
     import tensorflow_datasets as tfds
-    import tqdm
     from sklearn import datasets as sklearn_datasets
 
 
@@ -219,7 +219,7 @@ def _tfds(name: str, image_size: Size, crop: bool) -> Parts:
         total = builder.info.splits[split].num_examples if split in builder.info.splits else 0
         if total:
             examples = tfds.as_numpy(builder.as_dataset(split=split))
-            bar = tqdm.tqdm(examples, f"{name} {split}", total, unit=" examples", disable=total <= PROGRESS_FROM)
+            bar = progress.bar(total, "examples", over=examples, title=f"{name} {split}", least=PROGRESS_FROM)
             if image is not None and label is not None:
                 pairs = [(resized(example[image], image_size, crop=crop), example[label]) for example in bar]
                 inputs = stack((pair[0] for pair in pairs), name)

@@ -8,18 +8,15 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-from etils import epy
 
 from zoo import preprocessing as pre
+from zoo import progress
 from zoo.data import rasters
 from zoo.errors import ZooError, unknown
 from zoo.files import written
 from zoo.loading import Predictor, Source
 from zoo.tasks import ImageTask
 from zoo.tiling.receptive_field import receptive_field
-
-with epy.lazy_imports():
-    import tqdm
 
 TTA = ("dihedral",)
 
@@ -130,7 +127,7 @@ def predicted_tiles(
         return predictor(image[None])["probabilities"][0]
 
     def run() -> Iterator[Tile]:
-        with tqdm.tqdm(total=len(rows) * len(columns), unit=" tiles", disable=len(rows) * len(columns) == 1) as bar:
+        with progress.bar(len(rows) * len(columns), "tiles") as bar:
             for row in rows:
                 for column in columns:
                     image = scene.read(row.pixels, column.pixels)

@@ -20,6 +20,7 @@ from zoo import registry, tasks
 from zoo.data import Dataset, brightness
 from zoo.errors import ZooError, note, say
 from zoo.files import read_json, write_json
+from zoo.progress import is_interactive
 from zoo.recipe import Recipe, plain
 from zoo.spec import check_keras
 from zoo.training import workers as several
@@ -229,7 +230,7 @@ def fit(
             options: dict[str, Any] = {
                 "epochs": recipe.epochs,
                 "initial_epoch": len(history.rows),
-                "verbose": "auto" if _is_interactive() else 2,
+                "verbose": "auto" if is_interactive(sys.stdout) else 2,
                 "callbacks": steered,
             }
             if isinstance(devices_strategy, tf.distribute.MultiWorkerMirroredStrategy):
@@ -245,11 +246,6 @@ def fit(
                 trainer.fit(batches, steps_per_epoch=steps, shuffle=False, validation_data=validating(), **options)
     history.load_best()
     return history
-
-
-def _is_interactive() -> bool:
-    """Whether a progress bar can be redrawn: in a terminal, and in a notebook."""
-    return sys.stdout.isatty() or "ipykernel" in sys.modules
 
 
 def plain_copy(task: tasks.Task, model: keras.Model) -> keras.Model:
