@@ -4,6 +4,7 @@ import io
 import struct
 import zlib
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -55,6 +56,22 @@ def test_images_and_their_pixels(classifier, monkeypatch):
     assert call(tf.zeros([3, 3, 11, 1], tf.uint8))["class_ids"].shape == 3
     refused(lambda: call(tf.zeros([4, 1, 1, 1], tf.uint8)), "at most 3 images")
     refused(lambda: call(tf.zeros([2, 3, 17, 1], tf.uint8)), "together 100 pixels")
+
+
+def test_inner_layers_are_computed_for_as_many_images(monkeypatch):
+    spec = zoo.get_spec("mlp_784_10")
+    task = tasks.get_task(spec.task)(spec, spec.input_shape, tuple("0123456789"), (), spec.preprocessing, {})
+    call = task.with_features(["output"]).signatures(task.build())["features"]
+    monkeypatch.setattr(image_task, "MOST_NUMBERS", 3 * 784)
+    assert call(tf.zeros([3, 28, 28, 1], tf.uint8))["output"].shape == (3, 10)
+    refused(lambda: call(tf.zeros([4, 28, 28, 1], tf.uint8)), "at most 3 images")
+
+
+def test_the_widest_output_is_that_of_any_call_of_a_layer():
+    inputs = keras.Input((4, 4, 1))
+    shared = keras.layers.UpSampling2D(2)
+    assert image_task.widest(keras.Model(inputs, shared(shared(inputs)))) == 16 * 16
+    assert image_task.widest(keras.Model(inputs, keras.ops.one_hot(keras.ops.cast(inputs, "int32"), 50))) == 16 * 50
 
 
 def test_a_network_of_any_size_takes_fewer_pixels(monkeypatch):

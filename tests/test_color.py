@@ -205,10 +205,10 @@ def test_alternating_flips_show_both_sides_in_two_epochs():
 
 
 def test_balanced_classes_weigh_the_same():
-    weights = class_weights(np.array([0, 0, 0, 1]), 3)
+    options = ClassificationOptions(class_weight="balanced")
+    (weights,) = class_weights(np.array([0, 0, 0, 1]), 3, options)
     np.testing.assert_allclose(weights, [2 / 3, 2 / 3, 2 / 3, 2])
     data = color_data()
-    options = ClassificationOptions(class_weight="balanced")
     recipe = dataclasses.replace(SMALL, options=options)
     batches, _ = training_batches(task_for("catdog_cnn", data), data.splits["train"], recipe, seed=0)
     assert next(iter(batches))[2].numpy().tolist() == [1, 1, 1, 1]
@@ -341,6 +341,8 @@ def test_adversarial_images_keep_within_epsilon_and_fool_the_classifier(classifi
     assert [row["epsilon"] for row in rows] == [0.0, 0.5]
     assert rows[0]["accuracy"] == 1.0
     assert rows[1]["accuracy"] < 0.5
+    few = data.with_labels(4, 0)
+    assert zoo.adversarial_accuracy(classifier, few, [0.0], split="train", steps=steps)[0]["accuracy"] == 1.0
     with pytest.raises(zoo.ZooError, match="epsilon must be from 0 to 1"):
         zoo.adversarial(classifier, images, epsilon=2)
 

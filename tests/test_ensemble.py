@@ -1,5 +1,6 @@
 """Ensembles: predictions as NumPy computes them from the members, scores, and exports."""
 
+import dataclasses
 import itertools
 import json
 import shutil
@@ -114,6 +115,24 @@ def test_members_with_another_range_shape_and_arguments(unverified):
     predictor = zoo.load(zoo.create_ensemble(paths))
     assert predictor.task.input_shape == (14, 14, 1)
     np.testing.assert_allclose(predictor(images)["probabilities"], expected(paths, images, "mean"), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["airbench93", "alexnet_small"])
+def test_members_whose_images_are_normalized_and_cropped(name, unverified):
+    """airbench93 takes images of mean 0 and deviation 1, alexnet_small the middle of them."""
+    spec, images = zoo.get_spec(name), images_of(5, 40, 36, 3)
+    paths = [f"{name}.{number}" for number in range(2)]
+    for path in paths:
+        zoo.export(zoo.create_model(name), path, spec=spec, classes=DIGITS)
+    whole = zoo.create_ensemble(paths)
+    np.testing.assert_allclose(zoo.load(whole)(images)["probabilities"], expected(paths, images, "mean"), atol=1e-5)
+    stretched = zoo.create_model(name)
+    zoo.export(
+        stretched, f"{name}.stretched", spec=spec, classes=DIGITS,
+        preprocessing=dataclasses.replace(spec.preprocessing, fit="crop"),
+    )  # fmt: skip
+    with pytest.raises(zoo.ZooError, match="resized and cropped alike"):
+        zoo.create_ensemble([paths[0], f"{name}.stretched"])
 
 
 def constant(path, tops):

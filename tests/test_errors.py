@@ -41,6 +41,7 @@ def made(making):
         Path("text.txt").write_text("a text\n" * 100)
         Path("file").write_text("a file")
         Path("list.json").write_text("[1, 2]")
+        Path("search.json").write_text('{"model": "lenet5", "recipe": 3}')
         Path("short.json").write_text('{"epochs": 1}')
         Path("typo.json").write_text('{"epochs": 1, "bach_size": 8, "learning_rate": 1.0}')
     return folder
@@ -101,6 +102,10 @@ WRONG = {
     f"{TRAIN} --config image.png": "image.png is damaged",
     f"{TRAIN} --config list.json": "list.json is damaged: it holds no JSON object",
     f"{TRAIN} --config typo.json": "typo.json: unknown recipe key 'bach_size': did you mean batch_size",
+    f"{TRAIN} --config search.json": "search.json: recipe: a mapping of keys is needed, not 3",
+    f"{TRAIN} --set options=3": "recipe key options must be a mapping of keys, not 3",
+    f'{TRAIN} --set \'deviations={{"x":1}}\'': "recipe: ",
+    f"{TRAIN} --set learning_rate=1{'0' * 309}": "recipe: ",
     f"{TRAIN} --config short.json": 'short.json: recipe: missing value for field "batch_size"',
     f"{TRAIN} --config run/run.json --recipe paper": "--config and --recipe both give a recipe: give one",
     # devices

@@ -61,6 +61,19 @@ def test_a_given_optimizer_and_a_given_loss_train_as_those_of_the_recipe(tmp_pat
     assert float(optimizer.learning_rate) == pytest.approx(0.3)
 
 
+def test_an_optimizer_that_scales_the_loss_has_the_learning_rate_of_its_own(tmp_path):
+    optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.25))
+    run = zoo.train("mlp_784_10", DATA, out=tmp_path / "run", epochs=1, batch_size=8, optimizer=optimizer)
+    assert run.recipe.learning_rate == 0.25
+
+
+def test_a_loaded_run_keeps_no_record(tmp_path):
+    run = zoo.train("mlp_784_10", DATA, out=tmp_path / "run", epochs=1, batch_size=8)
+    with pytest.raises(zoo.ZooError, match="a loaded run has no training record: export the run itself"):
+        zoo.export(zoo.load(run), tmp_path / "mlp_784_10.again")
+    assert not (tmp_path / "mlp_784_10.again").exists()
+
+
 def test_names_of_optimizers_and_losses_are_recipe_keys(tmp_path):
     run = train(tmp_path, optimizer="adam", loss="cross_entropy")
     assert (run.recipe.optimizer, run.recipe.loss) == ("adam", "cross_entropy")
@@ -154,6 +167,11 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(tmp_path):
             "mlp_784_10",
             {"optimizer": keras.optimizers.SGD(keras.optimizers.schedules.CosineDecay(0.1, 9))},
             "a schedule of its own",
+        ),
+        (  # of lenet5_modern, which smooths labels
+            "lenet5_modern",
+            {"loss": "crossentropy"},
+            "unknown loss of classification 'crossentropy': did you mean cross_entropy",
         ),
         ("gan_mlp", {"loss": keras.losses.MeanSquaredError()}, "takes no Keras loss or metrics"),
     ],

@@ -1,5 +1,6 @@
 """Segmentation: losses and metrics of masks, border weights, thresholds, bands of any type."""
 
+import dataclasses
 import functools
 import json
 
@@ -274,6 +275,17 @@ def test_the_threshold_has_the_best_validation_score(tmp_path, unverified):
     np.testing.assert_array_equal(ids, p >= np.float32(run.task.thresholds[0]))
     _, resumed = trained(tmp_path, threshold_by="iou")
     assert resumed.metrics == run.metrics
+
+
+def test_a_class_without_a_validation_pixel_keeps_the_threshold_of_one_half():
+    data = scenes()
+    spec = zoo.get_spec("unet_satellite")
+    task = tasks.get_task(spec.task).from_data(spec, data, width=2, depth=1)
+    split = data.splits["validation"]
+    masks = np.zeros_like(split.targets)
+    batches = functools.partial(evaluation_batches, task, dataclasses.replace(split, targets=masks))
+    calibrated = task.calibrated(task.build(), batches, zoo.MultilabelOptions(threshold_by="iou"))
+    assert calibrated.thresholds == (0.5, 0.5)
 
 
 @pytest.mark.slow

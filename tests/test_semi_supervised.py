@@ -11,7 +11,7 @@ from zoo.data import Dataset, Split
 from zoo.data.dataset import UNLABELED
 from zoo.tasks import feature_matching
 from zoo.training import normalization
-from zoo.training.batches import load_for
+from zoo.training.batches import load_for, training_batches
 
 SMALL = {"hidden": [16, 16, 16, 16, 16], "latents": 4, "width": 16}
 RANDOM = np.random.default_rng(0)
@@ -68,6 +68,21 @@ def test_images_without_a_label_are_trained_on_beside_those_with_one():
 
 
 @pytest.mark.slow
+def test_augmentation_varies_both_images_of_a_row():
+    split = data().with_labels(3, 0).splits["train"]
+    spec = zoo.get_spec("ssgan")
+    task = tasks.get_task(spec.task).from_data(spec, data(), (4, 4, 1), **SMALL)
+    rows = []
+    for augmentation in (zoo.Augmentation(), zoo.Augmentation(affine=zoo.Affine(rotation=30.0))):
+        recipe = task.with_options(spec.recipe()).replace(batch_size=8, augmentation=augmentation)
+        batches, _ = training_batches(task, split, recipe, seed=0)
+        rows.append(next(iter(batches)))
+    (plain, labels), (varied, same) = rows
+    np.testing.assert_array_equal(labels, same)
+    for before, after in zip(plain, varied, strict=True):
+        assert not np.array_equal(before, after)
+
+
 def test_a_training_begins_where_the_first_images_have_no_label(tmp_path):
     """More of them than a batch has."""
     dataset = data()
@@ -161,7 +176,10 @@ def test_a_network_learns_from_few_labels_by_the_command_line(command):
     ("changes", "message"),
     [
         ({"labels_per_class": 0}, "labels_per_class must be at least 1, not 0"),
-        ({"label_smoothing": 0.1}, "the loss feature_matching has no label smoothing"),
+        ({"label_smoothing": 0.1}, "the loss feature_matching has no label_smoothing: leave it out"),
+        ({"class_weight": "balanced"}, "the loss feature_matching has no class_weight: leave it out"),
+        ({"perturbation": 0.1}, "the loss feature_matching has no perturbation: leave it out"),
+        ({"loss_weights": (1.0, 0.3)}, "ssgan has one output: leave loss_weights out"),
         ({"loss": "cross_entropy"}, "unknown loss of semi_supervised"),
         ({"precision": "mixed_float16"}, "use mixed_bfloat16"),
     ],

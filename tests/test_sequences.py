@@ -18,6 +18,7 @@ from zoo.cli import app
 from zoo.data import Dataset, Split
 from zoo.tasks import characters
 from zoo.training.batches import training_batches
+from zoo.training.randomness import dtype_policy
 from zoo.weights import named_weights
 
 SMALL = {"embedding": 4, "width": 8, "layers": 1}
@@ -299,6 +300,35 @@ def test_an_adversarial_step_is_that_of_both_losses():
     assert logs["loss"] == pytest.approx(loss, rel=1e-5)
     for variable, before, one, other in zip(model.trainable_variables, start, first, second, strict=True):
         np.testing.assert_allclose(variable, before - 0.1 * (one + other), atol=1e-6)
+
+
+def test_balanced_classes_of_texts_weigh_the_same():
+    texts = Split(np.array(["good"] * 3 + ["bad"], object), np.array([1, 1, 1, 0]))
+    data = Dataset("texts", dict.fromkeys(("train", "validation", "test"), texts), ("bad", "good"))
+    spec = zoo.get_spec("lstm_text")
+    task = tasks.get_task(spec.task).from_data(spec, data)
+    recipe = task.with_options(spec.recipe()).replace(class_weight="balanced", batch_size=4)
+    batches, _ = training_batches(task, texts, recipe, seed=0)
+    _, labels, weights = next(iter(batches))
+    np.testing.assert_allclose(weights, np.where(labels[:, 0] == 1, 2, 2 / 3), rtol=1e-6)
+
+
+def test_an_adversarial_step_in_float16_is_as_long_as_in_float32():
+    """Keras multiplies losses in float16 by a large number, and divides the gradients by it."""
+    spec, data = zoo.get_spec("lstm_text"), testing.example_data("text_classification")
+    task = tasks.get_task(spec.task).from_data(spec, data, vocabulary_size=20, embedding=3, width=2)
+    changes = []
+    for precision in ("float32", "mixed_float16"):
+        keras.utils.set_random_seed(2)
+        with dtype_policy(precision):
+            model = task.build()
+            recipe = task.with_options(spec.recipe()).replace(perturbation=0.7)
+            trainer = task.compile(model, recipe, lambda: keras.optimizers.SGD(0.1))
+        before = model.get_layer("output").kernel.numpy()
+        trainer.train_on_batch(np.array([[2, 3, 4], [5, 2, 0]]), np.eye(2))
+        changes.append(model.get_layer("output").kernel.numpy() - before)
+    assert np.abs(changes[0]).max() > 1e-3
+    np.testing.assert_allclose(changes[1], changes[0], atol=1e-3)
 
 
 def test_a_frozen_embedding_is_not_perturbed():

@@ -139,6 +139,7 @@ class Predictor:
                 self.recipe = self.task.with_options(self.task.spec.recipe())
         else:
             self.task, self.model, self.recipe = source.task, source.model, source.recipe
+            self.artifact = getattr(source, "artifact", None)
             self.signatures = self.task.signatures(self.model)
         if tta := tuple(tta):
             self.task = self.task.with_views(tta)

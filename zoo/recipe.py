@@ -309,7 +309,10 @@ class Recipe:
         for key in changes:
             if key not in own | nested:
                 raise unknown("recipe key", key, own | nested)
-        options = {**_plain(self.options), **_plain(changes.pop("options", {}))}
+        given = changes.pop("options", {})
+        if not isinstance(given, TaskOptions | Mapping):
+            raise ZooError(f"recipe key options must be a mapping of keys, not {given!r}")
+        options = {**_plain(self.options), **_plain(given)}
         options |= {key: changes.pop(key) for key in [*changes] if key not in own}
         return recipe_from_dict({**dataclasses.asdict(self), **changes, "options": options}, type(self.options))
 
@@ -320,6 +323,8 @@ def recipe_from_dict(data: Mapping[str, Any], options: type[TaskOptions]) -> Rec
     Raises:
         ZooError: for unknown keys (with the nearest known one), missing keys and values of another type.
     """
+    if not isinstance(data, Mapping):
+        raise ZooError(f"recipe: a mapping of keys is needed, not {data!r}")
     plain = {key: value for key, value in data.items() if key != "options"}
     recipe = from_dict(Recipe, plain)
     return dataclasses.replace(recipe, options=from_dict(options, data.get("options", {})))
@@ -345,7 +350,9 @@ def from_dict(cls: type[T], data: Mapping[str, Any]) -> T:
         return dacite.from_dict(
             cls, data, config=dacite.Config(cast=[tuple], type_hooks={float: _as_float, int: _as_int})
         )
-    except (dacite.DaciteError, TypeError) as error:  # the latter for a number in place of a list
+    except ZooError:
+        raise
+    except (dacite.DaciteError, TypeError, ValueError, OverflowError) as error:  # for a number in place of a list
         raise ZooError(f"{cls.__name__.lower()}: {error}") from None
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import keras
     import numpy as np
 
-MOST_PIXELS = 4096  # of a side of a network's input
+LARGEST_SIDE = 4096  # of a network's input, in pixels of a network's input
 
 
 def check_keras() -> None:
@@ -96,8 +96,8 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         sides = [side for size in (self.size, self.crop_to, self.pad_to) for side in size or ()]
-        if not all(1 <= side <= MOST_PIXELS for side in sides):
-            raise ZooError(f"preprocessing needs sides from 1 to {MOST_PIXELS} pixels, not {sides}")
+        if not all(1 <= side <= LARGEST_SIDE for side in sides):
+            raise ZooError(f"preprocessing needs sides from 1 to {LARGEST_SIDE} pixels, not {sides}")
         if not all(map(math.isfinite, (self.low, self.high, self.full_scale, *self.mean, *self.std))):
             raise ZooError("preprocessing needs finite numbers")
 

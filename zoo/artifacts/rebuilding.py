@@ -12,10 +12,10 @@ from etils import epy
 from zoo import tasks
 from zoo.artifacts.manifest import Artifact
 from zoo.errors import ZooError
+from zoo.tasks.image_task import widest
 from zoo.weights import assign, named_weights
 
 with epy.lazy_imports():
-    import keras as keras_package
     import tensorflow as tf
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def rebuild_network(artifact: Artifact) -> tuple[tasks.Task, keras.Model]:
         )
     with _refusing(artifact, "its network cannot be built"), _limited(len(stored) + SPARE_ARRAYS, numbers + SPARE):
         model = task.build()
-    if (largest := _largest_activation(model)) > MOST_ACTIVATIONS:
+    if (largest := widest(model)) > MOST_ACTIVATIONS:
         raise ZooError(
             f"{artifact.path} is refused: a layer of its network returns {largest:,} numbers for one example, more "
             f"than {MOST_ACTIVATIONS:,}"
@@ -116,15 +116,3 @@ def _limited(arrays: int, numbers: int) -> Iterator[None]:
 
     with tf.variable_creator_scope(create):
         yield
-
-
-def _largest_activation(model: keras.Model) -> int:
-    """The numbers in the largest output of a layer for one example; axes of any size count once."""
-    largest = 0
-    for layer in model.layers:
-        if isinstance(layer, keras_package.Model):
-            largest = max(largest, _largest_activation(layer))
-        for node in layer._inbound_nodes:
-            for tensor in node.output_tensors:
-                largest = max(largest, math.prod(side or 1 for side in tensor.shape))
-    return largest

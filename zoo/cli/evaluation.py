@@ -74,13 +74,13 @@ def print_classified(found: classified.Classified) -> None:
     options.console(at_least=WIDE).print(table)
     if not shown:
         pairs = [
-            (count, true, said)
+            (count, true, predicted)
             for true, counts in zip(found.classes, found.confusion.tolist(), strict=True)
-            for said, count in zip(found.classes, counts, strict=True)
-            if count and said != true
+            for predicted, count in zip(found.classes, counts, strict=True)
+            if count and predicted != true
         ]
-        for count, true, said in sorted(pairs, reverse=True)[:MOST_COLUMNS]:
-            say(f"{count} of {true} predicted as {said}")
+        for count, true, predicted in sorted(pairs, reverse=True)[:MOST_COLUMNS]:
+            say(f"{count} of {true} predicted as {predicted}")
 
 
 def attack(

@@ -199,8 +199,8 @@ def read_config(file: Path, spec: zoo.ModelSpec) -> tuple[zoo.Recipe, dict[str, 
         ZooError: for a file that is missing or damaged, and a recipe that the model's task cannot have.
     """
     content = read_json(file)
-    model = content.get("model", {})
-    arguments = model.get("arguments", {}) if model.get("spec") == spec.name else {}
+    model = content.get("model")
+    arguments = model.get("arguments", {}) if isinstance(model, dict) and model.get("spec") == spec.name else {}
     try:
         return tasks.read_recipe(content.get("recipe", content), spec.task), arguments
     except ZooError as error:

@@ -112,25 +112,29 @@ def join_classifiers(spec: ModelSpec, members: Named, method: str | None) -> Tas
     for label, other in members:
         if other.spec.task != spec.task or not isinstance(other, ImageTask) or not other.preprocessing.size:
             raise ZooError(f"{label} is not a classifier of images of one size: an ensemble joins such networks")
-        read = (other.preprocessing.size, other.input_shape[-1])
-        if (other.classes, read) != (task.classes, (task.preprocessing.size, task.input_shape[-1])):
+        if (other.classes, _read(other)) != (task.classes, _read(task)):
             height, width = task.preprocessing.size or (None, None)
             raise ZooError(
                 f"{label} and {first} do not fit: both must have the same {len(task.classes)} classes and take images "
-                f"of {height} x {width} x {task.input_shape[-1]}"
+                f"of {height} x {width} x {task.input_shape[-1]}, resized and cropped alike"
             )
-    size = task.preprocessing.size
-    assert size is not None
+    size, fit, crop_to, channels = _read(task)
     return get_task(spec.task)(
         spec,
-        (*size, task.input_shape[-1]),
+        (*(crop_to or size), channels),
         task.classes,
-        preprocessing=dataclasses.replace(spec.preprocessing, size=size),
+        preprocessing=dataclasses.replace(spec.preprocessing, size=size, fit=fit, crop_to=crop_to),
         arguments={
             "members": [other.describe() for _, other in members],
             "method": method or spec.arguments["method"],
         },
     )
+
+
+def _read(task: Task) -> tuple:
+    """How a task's images are read: their size, how they are fitted into it, the part that is kept, the channels."""
+    preprocessing = task.preprocessing
+    return preprocessing.size, preprocessing.fit, preprocessing.crop_to, task.input_shape[-1]
 
 
 def join_masks(spec: ModelSpec, members: Named, method: str | None) -> Task:

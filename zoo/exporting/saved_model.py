@@ -104,6 +104,8 @@ def export(
             formats.write(task, model, temporary, format)
         return path
     check_name(path, task.spec.name)
+    if isinstance(one, Predictor) and one.artifact is None:
+        raise ZooError("a loaded run has no training record: export the run itself")
     run = one if isinstance(one, Run) else None
     if isinstance(one, Predictor) and one.artifact:
         content = _content_again(one)
@@ -226,7 +228,7 @@ def _write_saved_model(task: tasks.Task, model: keras.Model, directory: Path, st
     tf.saved_model.save(module, str(directory), signatures=dict(signatures))
     golden = directory / GOLDEN
     golden.parent.mkdir(exist_ok=True)
-    np.savez(golden, allow_pickle=False, **golden_examples(task, model, values))
+    np.savez(golden, allow_pickle=False, **golden_examples(task, values))
     return values
 
 
@@ -242,7 +244,7 @@ def full_precision() -> Iterator[None]:
         tf.config.experimental.enable_tensor_float_32_execution(before)
 
 
-def golden_examples(task: tasks.Task, model: keras.Model, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def golden_examples(task: tasks.Task, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Inputs and outputs of each signature, computed by the Keras network that holds the stored weights."""
     reference = task.build()
     assign(named_weights(reference), {key: value.astype(np.float32) for key, value in values.items()})

@@ -90,9 +90,9 @@ class WeightNormalizedDense(keras.layers.Layer):
         self.scale.assign(ops.ones_like(self.scale))
         self.bias.assign(ops.zeros_like(self.bias))
         outputs = self(inputs)
-        deviation = ops.std(outputs, axis=0) + 1e-8
-        self.scale.assign(1 / deviation)
-        self.bias.assign(-ops.mean(outputs, axis=0) / deviation)
+        stddev = ops.std(outputs, axis=0) + 1e-8
+        self.scale.assign(1 / stddev)
+        self.bias.assign(-ops.mean(outputs, axis=0) / stddev)
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
         return *input_shape[:-1], self.units

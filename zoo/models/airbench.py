@@ -124,7 +124,7 @@ def _airbench(name: str, widths: tuple[int, int, int], *, params: int, reported:
     ),
 )
 def airbench(input_shape: tuple, classes: int, widths: tuple[int, int, int]) -> keras.Model:
-    """Images [B, H, W, C], normalized, to logits [B, classes]; H and W are at least 29 pixels."""
+    """Images [B, H, W, C], normalized, to logits [B, classes]; H and W are at least 25 pixels."""
     inputs = keras.Input(input_shape, name="images")
     x = zoo_layers.FixedKernelConv2D(2 * 4 * input_shape[-1], 2, name="whiten")(inputs)
     x = zoo_layers.Gelu(name="whiten_gelu")(x)

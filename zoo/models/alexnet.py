@@ -113,8 +113,8 @@ def alexnet_small(input_shape: tuple, classes: int) -> keras.Model:
     return keras.Model(inputs, outputs, name="alexnet_small")
 
 
-def _normal(deviation: float) -> Any:
-    return keras.initializers.RandomNormal(stddev=deviation)
+def _normal(stddev: float) -> Any:
+    return keras.initializers.RandomNormal(stddev=stddev)
 
 
 def _response_normalization(name: str) -> keras.layers.Layer:
@@ -206,21 +206,21 @@ def alexnet_one_tower(input_shape: tuple, classes: int, width: int = 4096) -> ke
     x = _convolution(192, 5, "conv2", bias=1.0)(x)
     x = zoo_layers.LocalResponseNormalization(name="rnorm2")(x)
     x = layers.MaxPooling2D(3, 2, name="pool2")(x)
-    x = _convolution(384, 3, "conv3", deviation=0.03)(x)
-    x = _convolution(256, 3, "conv4", bias=1.0, deviation=0.03)(x)
-    x = _convolution(256, 3, "conv5", bias=1.0, deviation=0.03)(x)
+    x = _convolution(384, 3, "conv3", stddev=0.03)(x)
+    x = _convolution(256, 3, "conv4", bias=1.0, stddev=0.03)(x)
+    x = _convolution(256, 3, "conv5", bias=1.0, stddev=0.03)(x)
     x = layers.MaxPooling2D(3, 2, name="pool5")(x)
     return _classifier(inputs, x, width, classes, "alexnet_one_tower", bias=-7.0)
 
 
-def _convolution(filters: int, size: int, name: str, bias: float = 0.0, deviation: float = 0.01) -> keras.layers.Layer:
+def _convolution(filters: int, size: int, name: str, bias: float = 0.0, stddev: float = 0.01) -> keras.layers.Layer:
     """Section 5: weights from N(0, 0.01^2), biases of 1 in layers 2, 4 and 5 and in the hidden layers."""
     return layers.Conv2D(
         filters,
         size,
         padding="same",
         activation="relu",
-        kernel_initializer=_normal(deviation),
+        kernel_initializer=_normal(stddev),
         bias_initializer=keras.initializers.Constant(bias),
         name=name,
     )

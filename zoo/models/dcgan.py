@@ -211,7 +211,7 @@ def scored(features: Any, spectral: bool) -> Any:
     dataclasses.replace(
         DCGAN_SMALL,
         name="dcgan_conditional",
-        summary="a small DCGAN that is told the class",
+        summary="a small DCGAN that is given the class",
         references=(
             "Mirza and Osindero 2014: labels for both networks",
             "Miyato and Koyama 2018, section 3: the discriminator's projection",

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from etils import epy
 
 from zoo import registry
@@ -150,9 +151,12 @@ def _network(
 
 
 def _own_range(images: keras.KerasTensor, preprocessing: Preprocessing) -> keras.KerasTensor:
-    """Images in 0..1, of the size that all members read, with a member's own margin and range."""
+    """Images in 0..1, of the size that all members read, with a member's own margin, and its range or normalization."""
     if preprocessing.pad_to is not None and preprocessing.size is not None:
         margins = [whole - inner for whole, inner in zip(preprocessing.pad_to, preprocessing.size, strict=True)]
         images = layers.ZeroPadding2D([(margin // 2, margin - margin // 2) for margin in margins])(images)
+    if preprocessing.mean:
+        stddevs = np.array(preprocessing.std)
+        return layers.Rescaling(COMMON.full_scale / stddevs, -np.array(preprocessing.mean) / stddevs)(images)
     scale = (preprocessing.high - preprocessing.low) * COMMON.full_scale / preprocessing.full_scale
     return images if (scale, preprocessing.low) == (1.0, 0.0) else layers.Rescaling(scale, preprocessing.low)(images)

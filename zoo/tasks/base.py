@@ -142,7 +142,7 @@ class Task(abc.ABC):
 
     @abc.abstractmethod
     def signatures(self, model: keras.Model, network: Network | None = None) -> Signatures:
-        """The serving signatures; DESIGN of names, inputs and outputs: docs/artifacts.md.
+        """The serving signatures; docs/artifacts.md lists their names, inputs and outputs.
 
         Args:
             network: what they call in place of `served(model)`, such as the same network on stored weights.

@@ -88,10 +88,13 @@ def compile_classifier(
     return model
 
 
-def class_weights(labels: np.ndarray, classes: int) -> np.ndarray:
-    """The weight of each example, float32 [N], of mean 1: every class that occurs weighs the same in all."""
+def class_weights(labels: np.ndarray, classes: int, options: TaskOptions | None) -> tuple[np.ndarray, ...]:
+    """With `class_weight: balanced` among the options the weight of each example, float32 [N], of mean 1: every class
+    that occurs weighs the same in all. Otherwise nothing."""
+    if not isinstance(options, ClassificationOptions) or options.class_weight is None:
+        return ()
     counts = np.bincount(labels, minlength=classes)
-    return (len(labels) / np.count_nonzero(counts) / counts[labels]).astype(np.float32)
+    return ((len(labels) / np.count_nonzero(counts) / counts[labels]).astype(np.float32),)
 
 
 def class_summary(task: Task, outputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
@@ -132,9 +135,7 @@ class Classification(ImageTask):
     def examples(self, split: Split, options: TaskOptions | None = None) -> tuple[np.ndarray, ...]:
         split = split.labeled()
         labels = require_labels(split, "a label for each image")
-        if isinstance(options, ClassificationOptions) and options.class_weight == "balanced":
-            return split.inputs, labels, class_weights(labels, len(self.classes))
-        return split.inputs, labels
+        return split.inputs, labels, *class_weights(labels, len(self.classes), options)
 
     def network_batch(self, *batch: tf.Tensor) -> tuple[Any, ...]:
         """The third array of a batch, if there is one, weighs its examples."""
@@ -190,7 +191,7 @@ class Classification(ImageTask):
         if self.features:
 
             def layers(images: tf.Tensor) -> dict[str, tf.Tensor]:
-                found = network(pre.apply(images, self.preprocessing, self.channels))[1:]
+                found = network(pre.apply(self.bounded(images, model), self.preprocessing, self.channels))[1:]
                 return dict(zip(self.features, found, strict=True))
 
             functions[FEATURES] = graph_function(layers, images)

@@ -54,7 +54,7 @@ class FeatureMatchingTrainer(TwoNetworks):
 
     def test_step(self, data: tuple) -> dict[str, tf.Tensor]:
         images, targets = data[0], data[1]
-        logits = self.discriminator(images, training=False)
+        logits = tf.cast(self.discriminator(images, training=False), tf.float32)
         loss = tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(targets, logits))
         scores = self.track(tf.shape(images)[0], loss, 0.0, accuracy(targets, logits))
         return {name: scores[name] for name in ("loss", "accuracy")}

@@ -30,6 +30,7 @@ with epy.lazy_imports():
     from PIL import Image
 
     from zoo.data import augmentation as augmentation_ops
+    from zoo.tasks import pictures
 
 MOST_NUMBERS = 2**27  # in the outputs of a layer for one call: 0.5 GB
 MOST_PIXELS_OF_ANY_SIZE = 2**21  # of the images of one call, where the network takes them as they are
@@ -145,7 +146,7 @@ class ImageTask(Task):
         if image.dtype != np.uint8 or image.shape[-1] not in (1, 3):
             return ""
         path = directory / "example.png"
-        Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(path)
+        pictures.as_image(image).save(path)
         return str(path)
 
     def golden_images(self, count: int, seed: int = 0) -> np.ndarray:
@@ -162,9 +163,10 @@ class ImageTask(Task):
 
 
 def widest(model: keras.Model) -> int:
-    """The largest number of outputs that a layer has for one image; axes without a fixed length count once."""
+    """The largest number of outputs that a layer has for one example; axes without a fixed length count once."""
     parts = [layer for layer in model.layers if isinstance(layer, keras.Model)]
-    shapes = [output.shape for operation in model.operations for output in keras.tree.flatten(operation.output)]
+    nodes = [node for operation in model.operations for node in operation._inbound_nodes]  # a shared layer has several
+    shapes = [tensor.shape for node in nodes for tensor in node.output_tensors]
     return max([*map(widest, parts), *(math.prod(axis or 1 for axis in shape[1:]) for shape in shapes)])
 
 

@@ -52,11 +52,12 @@ def classification_loss(name: str, label_smoothing: float) -> keras.losses.Loss:
     Raises:
         ZooError: for an unknown loss, and label smoothing for a loss without it.
     """
+    loss = named({**SMOOTHED, **PLAIN}, name, "classification")
     if name in SMOOTHED:
-        return SMOOTHED[name](label_smoothing)
+        return loss(label_smoothing)
     if label_smoothing:
         raise ZooError(f"label_smoothing is for the losses {' and '.join(SMOOTHED)}, not for {name}")
-    return named(PLAIN, name, "classification", also=SMOOTHED)()
+    return loss()
 
 
 class SeveralOutputs(keras.losses.Loss):
@@ -70,10 +71,10 @@ class SeveralOutputs(keras.losses.Loss):
         return sum(weight * self.loss.call(y_true, y_pred[:, i]) for i, weight in enumerate(self.weights))
 
 
-def named(losses: dict, name: str, task: str, also: dict | None = None) -> Callable:
+def named(losses: dict, name: str, task: str) -> Callable:
     """The loss of that name; raises ZooError for one that the task does not know."""
     if name not in losses:
-        raise unknown(f"loss of {task}", name, {**losses, **(also or {})})
+        raise unknown(f"loss of {task}", name, losses)
     return losses[name]
 
 

@@ -49,9 +49,10 @@ class PerturbedEmbedding(keras.Model):
                 tape.watch(values)
                 outputs, states = self.network.stateless_call(values, [one.value for one in others], x, training=True)
                 loss = self.compute_loss(x, y, outputs, weights, training=True)
+                scaled = self.optimizer.scale_loss(loss)  # by 1 but for float16
             for variable, state in zip(others, states, strict=True):
                 variable.assign(state)
-            return outputs, loss, [tf.convert_to_tensor(one) for one in tape.gradient(loss, values)]
+            return outputs, loss, [tf.convert_to_tensor(one) for one in tape.gradient(scaled, values)]
 
         values = [tf.convert_to_tensor(variable.value) for variable in variables]
         outputs, loss, given = gradients(values)

@@ -13,7 +13,7 @@ from zoo import preprocessing as pre
 from zoo.data import Split
 from zoo.errors import ZooError
 from zoo.options import ClassificationOptions, TaskOptions
-from zoo.recipe import Recipe
+from zoo.recipe import Augmentation, Recipe
 from zoo.tasks.classification import Classification, require_labels
 
 with epy.lazy_imports():
@@ -48,6 +48,14 @@ class SemiSupervisedClassification(Classification):
         repeated = np.arange(len(split)) % len(labeled)
         return split.inputs, labeled.inputs[repeated], require_labels(labeled, "a label for some images")[repeated]
 
+    def augment(
+        self, batch: tuple, seed: tf.Tensor, augmentation: Augmentation, copy: tf.Tensor, turn: tf.Tensor
+    ) -> tuple:
+        images, labeled, labels = batch
+        (images,) = super().augment((images,), seed, augmentation, copy, turn)
+        (labeled,) = super().augment((labeled,), tf.random.fold_in(seed, 4), augmentation, copy, turn)
+        return images, labeled, labels
+
     def network_batch(self, *batch: tf.Tensor) -> tuple[Any, Any]:
         *images, labels = batch
         inputs = tuple(pre.apply(one, self.preprocessing, self.channels) for one in images)
@@ -66,8 +74,11 @@ class SemiSupervisedClassification(Classification):
         adversarial.check_own_step(self.spec.name, recipe, loss, metrics)
         kind = losses.named(LOSSES, recipe.loss, self.spec.task)()
         assert isinstance(recipe.options, ClassificationOptions)
-        if recipe.options.label_smoothing:
-            raise ZooError(f"the loss {recipe.loss} has no label smoothing: leave label_smoothing out")
+        for key in ("label_smoothing", "class_weight", "perturbation"):
+            if getattr(recipe.options, key):
+                raise ZooError(f"the loss {recipe.loss} has no {key}: leave it out")
+        if recipe.options.loss_weights != (1.0,):
+            raise ZooError(f"{self.spec.name} has one output: leave loss_weights out")
         trainer = kind(model.get_layer("generator"), model.get_layer("discriminator"), self.spec.features[-1])
         of_generator, of_discriminator = make_optimizer(), make_optimizer()
         of_generator.use_ema = False  # the average is for the network that is kept

@@ -15,7 +15,14 @@ from zoo.options import ClassificationOptions, TaskOptions
 from zoo.recipe import Recipe
 from zoo.spec import ModelSpec
 from zoo.tasks.base import Network, Signatures, checked, graph_function
-from zoo.tasks.classification import class_outputs, class_summary, compile_classifier, require_classes, require_labels
+from zoo.tasks.classification import (
+    class_outputs,
+    class_summary,
+    class_weights,
+    compile_classifier,
+    require_classes,
+    require_labels,
+)
 from zoo.tasks.text_task import TextTask
 
 with epy.lazy_imports():
@@ -69,12 +76,13 @@ class TextClassification(TextTask):
     def examples(self, split: Split, options: TaskOptions | None = None) -> tuple[np.ndarray, ...]:
         split = split.labeled()
         labels = require_labels(split, "a label for each text")
-        return self.tokens(self.tokenizer(), tf.constant(split.inputs.astype(str))).numpy(), labels
+        tokens = self.tokens(self.tokenizer(), tf.constant(split.inputs.astype(str))).numpy()
+        return tokens, labels, *class_weights(labels, len(self.classes), options)
 
-    def network_batch(self, *batch: tf.Tensor) -> tuple[Any, Any]:
-        tokens, labels = batch
+    def network_batch(self, *batch: tf.Tensor) -> tuple[Any, ...]:
+        tokens, labels, *weights = batch
         longest = tf.reduce_max(tf.math.count_nonzero(tokens, axis=1, dtype=tf.int32))
-        return tokens[:, :longest], tf.one_hot(labels, len(self.classes))
+        return tokens[:, :longest], tf.one_hot(labels, len(self.classes)), *weights
 
     def compile(
         self,

@@ -114,7 +114,7 @@ def adversarial_accuracy(
     dataset = task.select(load_for(task.spec, task.input_shape, predictor.recipe, data))
     if split not in dataset.splits:
         raise unknown("split", split, dataset.splits)
-    examples = dataset.splits[split].sample(count)
+    examples = dataset.splits[split].labeled().sample(count)
     images = np.asarray(examples.inputs)
     rows, gradient = [], _gradient_of(predictor)
     for epsilon in epsilons:

@@ -19,8 +19,9 @@ from zoo.errors import ZooError
 from zoo.files import written
 
 with epy.lazy_imports():
-    from PIL import Image
     from sklearn import metrics
+
+    from zoo.tasks import pictures
 
 MOST_IMAGES = 50  # of the errors in a run's report
 BINS = 15  # of the calibration error: Guo et al. 2017, On Calibration of Modern Neural Networks, section 5
@@ -140,8 +141,7 @@ def _write_errors(directory: Path, split: Split, classified: Classified, most_im
             if are_images and rank <= (most_images or rank):
                 place = f"{_plain(true)}_as_{_plain(wrong)}/{rank:04d}_{_plain(Path(str(name)).stem)}.png"
                 (directory / place).parent.mkdir(exist_ok=True)
-                image = split.inputs[number]
-                Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(directory / place)
+                pictures.as_image(split.inputs[number]).save(directory / place)
             probability = float(classified.probabilities[number].max())
             table.writerow([name, place, true, wrong, f"{probability:.4f}"])
 

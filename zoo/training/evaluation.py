@@ -77,7 +77,7 @@ def examine(
         dataset = load()
         note(f"{dataset.name} has no {part} split of its own: {part} is what training holds out of it")
     elif name == "all":
-        _tell_if_trained_on(predictor, dataset)
+        _note_if_trained_on(predictor, dataset)
     dataset = task.select(dataset)
     chosen = dataset.splits[part].labeled()
     scores = evaluate_splits(task, predictor.model, {part: chosen}, predictor.recipe)[part]
@@ -111,7 +111,7 @@ def _part(dataset: Dataset, split: str | None) -> tuple[str, str]:
     return only, "all"
 
 
-def _tell_if_trained_on(predictor: Predictor, dataset: Dataset) -> None:
+def _note_if_trained_on(predictor: Predictor, dataset: Dataset) -> None:
     """A note where the examples are those that the network was trained on, most of them."""
     training = (predictor.artifact.manifest["training"] or {}) if predictor.artifact else {}
     recorded = training.get("data", {})

@@ -205,6 +205,8 @@ def fine_tune(
 
 def _chosen_stages(spec: ModelSpec, names: Sequence[str]) -> tuple[Stage, ...]:
     """The spec's stages of these names in their order; all of them without names."""
+    if not spec.stages:
+        raise ZooError(f"{spec.name} declares no stages of fine-tuning: its spec needs `stages`")
     known = {stage.name: stage for stage in spec.stages}
     for name in names:
         if name not in known:

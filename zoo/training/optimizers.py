@@ -62,7 +62,7 @@ def split_given(
     if optimizer is not None and "optimizer" not in keys:
         if not isinstance(optimizer, keras.optimizers.Optimizer):
             raise ZooError(f"the optimizer must be a Keras optimizer or the name of one, not {_name_of(optimizer)}")
-        rate = optimizer.get_config()["learning_rate"]
+        rate = getattr(optimizer, "inner_optimizer", optimizer).get_config()["learning_rate"]  # of loss scaling
         if not isinstance(rate, float):
             raise ZooError("the optimizer has a schedule of its own: give it a number, and the recipe a schedule")
         keys["learning_rate"] = rate

@@ -48,7 +48,7 @@ def of_run(task: Task, dataset: Dataset, rows: Sequence[Mapping[str, Any]], best
     if task.monitor is None or not best_epoch:
         return []
     found, name, row = [], task.monitor.name, rows[best_epoch - 1]
-    score, labels = row[f"val_{name}"], dataset.splits["validation"].targets
+    score, labels = row[f"val_{name}"], dataset.splits["validation"].labeled().targets
     if task.monitor.is_share and labels is not None and labels.ndim == 1:
         chance = float(np.bincount(labels).max()) / len(labels)
         spread = task.monitor.standard_deviation(chance, len(labels)) or 0.0

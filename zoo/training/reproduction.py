@@ -18,7 +18,7 @@ from zoo.training.runs import Run, data_of
 from zoo.training.trainer import train
 
 SPREAD = 0.01  # chosen: the assumed standard deviation of a score that is no share of examples and has one run
-DEVIATIONS = 3  # how many standard deviations a score may lie from the recorded mean
+STANDARD_DEVIATIONS = 3  # how many standard deviations a score may lie from the recorded mean
 SAME = 1.5e-4  # how far the stored weights' score may lie from the manifest's: one image of 10,000, not two
 SMOKE_EXAMPLES = 10_000
 SMOKE_EPOCHS = 2
@@ -107,8 +107,8 @@ def recorded_range(scores: Mapping[str, Any], examples: int) -> tuple[float, flo
     takes the place of the latter for scores that are no such share."""
     center = scores["test"] if scores["mean"] is None else scores["mean"]
     least = get_metric(scores["metric"]).standard_deviation(center, examples)
-    deviation = max(scores["standard_deviation"] or 0.0, SPREAD if least is None else least)
-    return center - DEVIATIONS * deviation, center + DEVIATIONS * deviation
+    spread = STANDARD_DEVIATIONS * max(scores["standard_deviation"] or 0.0, SPREAD if least is None else least)
+    return center - spread, center + spread
 
 
 def _slice(dataset: Dataset) -> Dataset:

@@ -126,7 +126,7 @@ def connect(cluster: Cluster, devices: str = "auto") -> tf.distribute.Strategy:
 
 
 def _meet(cluster: Cluster) -> None:
-    """Wait until all workers have started: TensorFlow alone would wait for ever. They meet at the chief's address,
+    """Wait until all workers have started: TensorFlow alone would wait forever. They meet at the chief's address,
     which TensorFlow uses afterwards."""
     deadline = time.monotonic() + MEETING_SECONDS
     host, _, port = cluster.addresses[0].rpartition(":")
