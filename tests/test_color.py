@@ -340,7 +340,7 @@ def test_adversarial_images_keep_within_epsilon_and_fool_the_classifier(classifi
     rows = zoo.adversarial_accuracy(classifier, data, [0.0, 0.5], steps=steps)
     assert [row["epsilon"] for row in rows] == [0.0, 0.5]
     assert rows[0]["accuracy"] == 1.0
-    assert rows[1]["accuracy"] < 0.5
+    assert rows[1]["accuracy"] <= 0.5
     few = data.with_labels(4, 0)
     assert zoo.adversarial_accuracy(classifier, few, [0.0], split="train", steps=steps)[0]["accuracy"] == 1.0
     with pytest.raises(zoo.ZooError, match="epsilon must be from 0 to 1"):

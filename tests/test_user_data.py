@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import io
 import json
+import shutil
 import tarfile
 import zipfile
 from pathlib import Path
@@ -19,6 +20,7 @@ from PIL import Image
 
 import zoo
 from zoo import preprocessing
+from zoo.artifacts import index
 from zoo.data import load, rasters
 from zoo.data.decoding import decode_bands, decode_image
 from zoo.serving.limits import Limits
@@ -917,6 +919,27 @@ def test_another_backend_is_refused(line, refused, monkeypatch):
 
 
 # --- names of exports ----------------------------------------------------------------------------------------------
+
+
+def test_an_export_into_the_packages_folder_publishes_nothing(unverified, monkeypatch, capfd):
+    """In a checkout the folder of exports is that of the published weights; `mnist` is an alias of `mnist_modern`."""
+    package = Path("saved_models").resolve()
+    source = zoo.load("mlp_784_30_10.mnist").artifact.path.parent
+    shutil.copytree(source, package / source.name)
+    index.write_index(package)
+    before = (package / "published.json").read_bytes()
+    monkeypatch.setattr(index, "package_folder", lambda: package)
+    spec, classes = zoo.get_spec("mlp_784_30_10"), tuple("0123456789")
+    local = zoo.export(
+        zoo.create_model("mlp_784_30_10"), "saved_models/mlp_784_30_10.mnist", spec=spec, classes=classes
+    )
+    assert (package / "published.json").read_bytes() == before
+    capfd.readouterr()
+    assert zoo.load("mlp_784_30_10.mnist").artifact.path.parent == package / source.name
+    assert "mlp_784_30_10.mnist is published; the one in saved_models is used where" in capfd.readouterr().err
+    assert zoo.load(local).artifact.path == local.resolve()
+    index.write_index(package)  # as `zoo report --write` does
+    assert zoo.load("mlp_784_30_10.mnist").artifact.path == local.resolve()
 
 
 @pytest.mark.slow

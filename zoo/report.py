@@ -13,7 +13,7 @@ from etils import epy
 
 from zoo import registry
 from zoo.artifacts import published_index
-from zoo.artifacts.index import INDEX, index_of, roots
+from zoo.artifacts.index import INDEX, index_of, roots, write_index
 from zoo.errors import ZooError, shown
 from zoo.listing import list_models
 
@@ -92,7 +92,8 @@ def write(page: Path) -> None:
     """Write the table of all models, or that of the eight first ones, between the marks of a Markdown file.
 
     The weights are those in the `saved_models` beside the file, or beside its folder. With the table of all models they
-    are verified, the latency of one example is measured, and the rows are written to `results.csv` there.
+    are entered in the index there and verified, the latency of one example is measured, and the rows are written to
+    `results.csv`: this is how weights are published.
 
     Raises:
         ZooError: for a file without the marks or without weights nearby, and for weights that do not verify.
@@ -117,7 +118,9 @@ def write(page: Path) -> None:
 
 
 def _measure(folder: Path) -> None:
-    """Verify all weights of a folder, measure the latency of one example, and write the rows to its `results.csv`."""
+    """Write the index of a folder anew, verify all weights in it, measure the latency of one example, and write the
+    rows to its `results.csv`."""
+    write_index(folder)
     measured = [f"{row['name']}.{row['tag']}" for row in rows(folder) if row["tag"]]
     results = verification.verify(*(folder / name for name in measured))
     times = {name: result["milliseconds"] for name, result in zip(measured, results, strict=True)}

@@ -65,6 +65,13 @@ def published_index() -> dict[str, dict[str, Any]]:
     return merged
 
 
+def update_index(root: Path) -> None:
+    """Enter a new export in the index of its folder, but for the package's own, which `zoo report --write` writes: an
+    export does not change what is published."""
+    if root.resolve() != package_folder():
+        write_index(root)
+
+
 def write_index(root: Path) -> None:
     """Write `published.json` anew from the newest manifest of each artifact in the folder. Of a damaged one the index
     keeps what it listed."""

@@ -60,11 +60,12 @@ def _find_named(name: str) -> Path | None:
         full = f"{plain}.{actual}"
         if found is None and (root / full).is_dir() and (listed is None or _is_listed(root, *listed)):
             found = root / full
+            if actual != tag and (root / name).is_dir():
+                _note_hidden(name, root, name)
         elif (found or listed) and root != cache_folder():  # which other releases of zoo share
             for one in dict.fromkeys((full, name)):
                 if (root / one).is_dir():
-                    note(f"{name} is published; the one in {root.name} is used where its path is given: "
-                         f"{root.name}/{one}")  # fmt: skip
+                    _note_hidden(name, root, one)
         if found:
             continue
         version = entry.get("tags", {}).get(actual, {}).get("version")
@@ -75,6 +76,10 @@ def _find_named(name: str) -> Path | None:
         tag = tag or next(iter(spec.pretrained))
         return conversion.converted(plain, tag) if tag in spec.pretrained else None
     return found or (hub.fetch(*listed) if listed else None)
+
+
+def _note_hidden(name: str, root: Path, one: str) -> None:
+    note(f"{name} is published; the one in {root.name} is used where its path is given: {root.name}/{one}")
 
 
 def _is_listed(root: Path, name_tag: str, version: str, manifest_sha256: str) -> bool:

@@ -110,8 +110,8 @@ def report(
     write: Annotated[
         Path | None,
         typer.Option(
-            help="Put the table into this Markdown file, between its marks, and results.csv into the saved_models "
-            "beside it or beside its folder, after all weights there are verified."
+            help="Put the table into this Markdown file, between its marks, and published.json and results.csv into "
+            "the saved_models beside it or beside its folder, after all weights there are verified."
         ),
     ] = None,
 ) -> None:

@@ -16,7 +16,7 @@ from etils import epy
 
 from zoo import tasks
 from zoo.artifacts.examples import examples
-from zoo.artifacts.index import INDEX, write_index
+from zoo.artifacts.index import INDEX, update_index
 from zoo.artifacts.manifest import FORMAT, GOLDEN, MANIFEST, check_name, file_entries, newest_version, parse_manifest
 from zoo.artifacts.verification import verify
 from zoo.errors import ZooError, unknown
@@ -139,7 +139,7 @@ def export(
         write_json(temporary / MANIFEST, manifest)
         verify(temporary)
     with naming(path.parent / INDEX):
-        write_index(path.parent)
+        update_index(path.parent)
     return version
 
 
