@@ -4,8 +4,8 @@
 
 Each draw of the labels is a run of its own in `runs/few_labels`, and an interrupted benchmark resumes. `--runs` takes
 finished runs of `ssgan`, such as those of `jax_few_labels.py`, in place of new ones, and their draws. Every draw is
-printed and written, the epoch is chosen on the 10,000 validation images. The ensemble is the mean of the
-probabilities of all draws' networks.
+printed and written, and stands in docs/generation.md; the epoch is chosen on the 10,000 validation images. The ensemble
+is the mean of the probabilities of all draws' networks.
 
 Pseudo-labels (Lee 2013) are the classes that the classifier with augmentation predicts with a probability above 0.95; a
 classifier is trained on them and on the ten labels as if all were labels.
@@ -22,13 +22,14 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
-from common import write_results
+from common import write_between, write_results
 
 import zoo
 from zoo.data import Dataset, Split
 from zoo.data.dataset import UNLABELED
 
 CONFIDENT = 0.95
+PAGE = Path(__file__).parent.parent / "docs" / "generation.md"
 
 
 def probabilities(run: zoo.Run, images: np.ndarray) -> np.ndarray:
@@ -78,7 +79,14 @@ def main() -> None:
     joined = float((np.argmax(ensemble, 1) == test.targets).mean())
     print("mean  ", "  ".join(f"{name} {value:.4f}" for name, value in means.items()), f" ensemble {joined:.4f}")
     results = {"epochs": options.epochs, "test_accuracy": rows, "mean": means, "ensemble": joined}
-    path = write_results(f"few_labels_{options.epochs}", results)
+    path = write_results("few_labels", results)
+    rows_of_table = [[str(row["draw"]), *(f"{row[name]:.4f}" for name in names)] for row in rows]
+    rows_of_table += [
+        ["mean", *(f"{means[name]:.4f}" for name in names)],
+        ["ensemble", *[""] * (len(names) - 1), f"{joined:.4f}"],
+    ]
+    lines = [f"| draw of the labels | {' | '.join(names)} |", f"|---|{'---|' * len(names)}"]
+    write_between(PAGE, "few labels", "\n".join([*lines, *(f"| {' | '.join(cells)} |" for cells in rows_of_table)]))
     print(f"written to {path.parent.name}/{path.name}")
 
 

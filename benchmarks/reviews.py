@@ -1,7 +1,8 @@
 """Ten-fold accuracy of `lstm_text` on the review sentences, of TF-IDF bigrams with logistic regression, and of the mean
 of both.
 
-    python benchmarks/reviews.py     (rt_polarity.tsv in ZOO_DATA_DIR; an hour on an idle core)
+    python benchmarks/reviews.py            (rt_polarity.tsv in ZOO_DATA_DIR; an hour on an idle core)
+    python benchmarks/reviews.py --draw     writes the table in docs/text.md from the results again
 
 Of each fold's training sentences a tenth is for validation: it chooses the epoch, and nothing else does.
 An interrupted benchmark resumes when the command is repeated.
@@ -10,13 +11,14 @@ An interrupted benchmark resumes when the command is repeated.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
-from common import write_results
+from common import RESULTS, write_between, write_results
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
@@ -24,6 +26,13 @@ from sklearn.pipeline import make_pipeline
 
 import zoo
 from zoo.data import Dataset, Split, load
+
+PAGE = Path(__file__).parent.parent / "docs" / "text.md"
+NAMES = {
+    "lstm_text": "`lstm_text`",
+    "tfidf_bigrams": "TF-IDF bigrams with logistic regression",
+    "mean_of_both": "the mean of both probabilities",
+}
 
 
 def baseline(train: Split, texts: np.ndarray) -> np.ndarray:
@@ -36,11 +45,24 @@ def baseline(train: Split, texts: np.ndarray) -> np.ndarray:
     )
 
 
+def draw() -> None:
+    """Writes the means and standard deviations of the results into the page on texts."""
+    accuracies = json.loads((RESULTS / "reviews.json").read_text(encoding="utf-8"))["accuracy"]
+    rows = ["| classifier | accuracy, mean and standard deviation of ten folds |", "|---|---|"]
+    rows += [
+        f"| {NAMES[key]} | {np.mean(values):.4f} ± {np.std(values, ddof=1):.4f} |" for key, values in accuracies.items()
+    ]
+    write_between(PAGE, "reviews", "\n".join(rows))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folds", type=int, default=10, help="how many of the ten folds are measured")
     parser.add_argument("--out", type=Path, default=Path("runs/reviews"), help="the folder of the runs")
+    parser.add_argument("--draw", action="store_true", help="only write the table from the results")
     arguments = parser.parse_args()
+    if arguments.draw:
+        return draw()
     data = load("rt_polarity")
     parts = data.splits.values()
     whole = Split(*(np.concatenate([getattr(part, key) for part in parts]) for key in ("inputs", "targets")))
@@ -61,6 +83,7 @@ def main() -> None:
         print(f"{name:14} {np.mean(values):.4f} +- {np.std(values):.4f}")
     if arguments.folds == 10:
         print(f"wrote {write_results('reviews', {'accuracy': accuracies})}")
+        draw()
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ GAP = 2  # spaces between two columns
 
 
 def list_models(
-    pattern: Annotated[str, typer.Argument(help="Wildcards for the name or a reference, such as '*nielsen*'.")] = "*",
+    pattern: Annotated[str, typer.Argument(help="Wildcards for the name or a reference, such as `*nielsen*`.")] = "*",
     task: Annotated[str | None, typer.Option(help="Only models of this task.")] = None,
     dataset: Annotated[str | None, typer.Option(help="Only models with a score on this data set.")] = None,
     pretrained: Annotated[bool, typer.Option("--pretrained", help="Trained weights, as NAME.TAG.")] = False,
