@@ -16,7 +16,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from etils import epy
 
 from zoo import registry
@@ -26,6 +25,7 @@ from zoo.spec import ModelSpec, Preprocessing, ReportedScore
 
 with epy.lazy_imports():
     import keras
+    import numpy as np
     from keras import layers, ops
 
     from zoo import layers as zoo_layers
