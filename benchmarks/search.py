@@ -81,9 +81,7 @@ def strategies(options: argparse.Namespace) -> tuple[str, dict[str, Any]]:
                 name, options.data, trials=trials, strategy=strategy, recipe=options.recipe, epochs=longest, seed=seed,
                 max_parameters=zoo.get_spec(name).params, out=FOLDER / f"{name}-{strategy}-{seed}", progress=progress,
             )  # fmt: skip
-            trained = sum(
-                len(zoo.load_run(folder).history) for folder in found.directory.glob("trials/trial_*/run")
-            )
+            trained = sum(len(zoo.load_run(folder).history) for folder in found.directory.glob("trials/trial_*/run"))
             row = {"seed": seed, "trials": len(found.trials), "epochs": trained, "best": found.done[0].score}
             rows.setdefault(strategy, []).append(row)
             print(f"{strategy:9} {row}", flush=True)
