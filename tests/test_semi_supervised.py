@@ -9,6 +9,7 @@ import zoo
 from zoo import layers, tasks, testing
 from zoo.data import Dataset, Split
 from zoo.data.dataset import UNLABELED
+from zoo.recipe import Affine
 from zoo.tasks import feature_matching
 from zoo.training import normalization
 from zoo.training.batches import load_for, training_batches
@@ -73,7 +74,7 @@ def test_augmentation_varies_both_images_of_a_row():
     spec = zoo.get_spec("ssgan")
     task = tasks.get_task(spec.task).from_data(spec, data(), (4, 4, 1), **SMALL)
     rows = []
-    for augmentation in (zoo.Augmentation(), zoo.Augmentation(affine=zoo.Affine(rotation=30.0))):
+    for augmentation in (zoo.Augmentation(), zoo.Augmentation(affine=Affine(rotation=30.0))):
         recipe = task.with_options(spec.recipe()).replace(batch_size=8, augmentation=augmentation)
         batches, _ = training_batches(task, split, recipe, seed=0)
         rows.append(next(iter(batches)))
