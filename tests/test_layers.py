@@ -248,7 +248,7 @@ def test_a_discriminator_with_spectral_normalization_keeps_its_singular_values_n
     for _ in range(8):
         trainer.train_on_batch(*task.network_batch(data.splits["train"].inputs))
     kernels = [layer.layer.kernel for layer in trainer.discriminator.layers if hasattr(layer, "layer")]
-    assert len(kernels) == 3
+    assert len(kernels) == 4
     for kernel in kernels:
         norm = np.linalg.norm(kernel.numpy().reshape(-1, kernel.shape[-1]), 2)
         assert norm == pytest.approx(1, abs=0.25)

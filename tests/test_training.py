@@ -505,6 +505,20 @@ def test_batch_normalization_inside_a_sub_model_is_measured_too():
     np.testing.assert_allclose(part.get_layer("norm").moving_variance, inputs.var((0, 1, 2)), rtol=1e-2)
 
 
+def test_batch_normalization_of_a_generator_is_measured_on_other_noise_in_each_batch():
+    """The variance of a linear function of standard normal latents is the square of its norm. Of 2,048 latents the
+    measured ones are off by 3 %, of the 256 of one batch by 9 %."""
+    images = Split(np.zeros((2_048, 4, 4, 1), np.uint8))
+    data = Dataset("black", dict.fromkeys(("train", "validation", "test"), images))
+    task = get_task("generation").from_data(zoo.get_spec("dcgan_small"), data, (4, 4, 1), widths=(2, 2))
+    model = task.build()
+    normalization.measure_normalization(task, model, images)
+    generator = model.get_layer("generator")
+    expected = (generator.get_layer("dense").kernel.numpy() ** 2).sum(0)
+    errors = generator.get_layer("dense_norm").moving_variance.numpy() / expected - 1
+    assert np.sqrt((errors**2).mean()) < 0.05
+
+
 # --- the best epoch ----------------------------------------------------------------------------------------------
 
 # two good epochs, then steps so large that all units are saturated

@@ -146,9 +146,10 @@ def convolved(
     return layers.Flatten(name="flatten")(x)
 
 
-def densely(features: Any, units: int) -> Any:
+def densely(features: Any, units: int, *, spectral: bool = False) -> Any:
     """A dense layer of a discriminator, with batch normalization and leaky ReLU (Chen et al. 2016, appendix C.1)."""
-    x = layers.Dense(units, use_bias=False, name="dense")(features)
+    layer = layers.Dense(units, use_bias=False, name="dense")
+    x = layers.SpectralNormalization(layer, name="dense_spectral")(features) if spectral else layer(features)
     return layers.LeakyReLU(0.2, name="dense_relu")(layers.BatchNormalization(name="dense_norm")(x))
 
 
@@ -196,7 +197,7 @@ def dcgan(
     generator = deconvolved(input_shape, latents, 0, widths, kernel, dense=dense)
     images = keras.Input(input_shape, name="images")
     x = convolved(images, widths[::-1], kernel, spectral=spectral, normalized=normalized)
-    x = densely(x, dense) if dense else x
+    x = densely(x, dense, spectral=spectral) if dense else x
     discriminator = keras.Model(images, scored(x, spectral), name="discriminator")
     return joined(generator, discriminator, "dcgan")
 

@@ -218,9 +218,13 @@ class Task(abc.ABC):
         """The part of the model that prediction runs."""
         return model
 
-    def run_in_training_mode(self, model: keras.Model, inputs: Any) -> None:
-        """Run every part of the model in training mode on one batch of network inputs, so that batch normalization
-        sees it."""
+    def run_in_training_mode(self, model: keras.Model, inputs: Any, number: int) -> None:
+        """Run every part of the model in training mode on a batch of network inputs, so that batch normalization sees
+        it.
+
+        Args:
+            number: of the batch; noise is drawn by it.
+        """
         model(inputs, training=True)
 
     def dataset_metrics(self, model: keras.Model, batches: Batches, options: Any) -> dict[str, float]:

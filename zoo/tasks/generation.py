@@ -119,12 +119,12 @@ class Generation(ImageTask):
     def served(self, model: keras.Model) -> keras.Model:
         return model.get_layer("generator")
 
-    def run_in_training_mode(self, model: keras.Model, inputs: Any) -> None:
+    def run_in_training_mode(self, model: keras.Model, inputs: Any, number: int) -> None:
         images, labels = inputs if self.classes else (inputs, None)
         count = tf.shape(images)[0]
         if self.categories and labels is None:
             labels = tf.one_hot(tf.range(count) % self.categories, self.categories)
-        noise = tf.random.stateless_normal([count, self.latents], (0, 0))
+        noise = tf.random.stateless_normal([count, self.latents], (number, 0))
         model(noise if labels is None else [noise, labels], training=True)
         model.get_layer("discriminator")([images, labels] if self.classes else images, training=True)
 

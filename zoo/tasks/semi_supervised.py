@@ -92,6 +92,6 @@ class SemiSupervisedClassification(Classification):
     def served(self, model: keras.Model) -> keras.Model:
         return model.get_layer("discriminator")
 
-    def run_in_training_mode(self, model: keras.Model, inputs: Any) -> None:
+    def run_in_training_mode(self, model: keras.Model, inputs: Any, number: int) -> None:
         width = model.get_layer("generator").inputs[0].shape[-1]
-        model(tf.random.stateless_normal([tf.shape(inputs)[0], width], (0, 0)), training=True)
+        model(tf.random.stateless_normal([tf.shape(inputs)[0], width], (number, 0)), training=True)
