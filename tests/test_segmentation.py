@@ -235,6 +235,12 @@ def test_overlapping_classes_have_their_own_masks_and_thresholds(tmp_path, unver
     )
     assert outputs.keys() == {"probabilities", "masks"}
     np.testing.assert_array_equal(outputs["masks"], outputs["probabilities"] >= np.float32(run.task.thresholds))
+    probabilities = outputs["probabilities"]
+    thresholds = np.quantile(probabilities[..., 0], 0.9), np.quantile(probabilities[..., 1], 0.1)
+    task = dataclasses.replace(run.task, thresholds=tuple(map(float, thresholds)))
+    masks = task.signatures(run.model)["serving_default"](tf.constant(data.splits["test"].inputs, tf.float32))["masks"]
+    np.testing.assert_array_equal(masks, probabilities >= np.float32(task.thresholds))
+    np.testing.assert_allclose(masks.numpy().mean((0, 1, 2)), [0.1, 0.9], atol=0.05)
     both = outputs["masks"].sum(-1)
     assert (both == 2).any()
     assert (both == 0).any()
