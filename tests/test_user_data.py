@@ -538,6 +538,12 @@ OUTCOMES = {  # what is given, the class names, the sizes of the splits if they 
         for place in ("set.tar.gz", "set.tgz", "set.tar.bz2", "set.tar.xz")
     },
     "tar of splits": (lambda: tarred(splits("train", "val", "test"), prefix=""), ("cat", "dog"), THREE, ""),
+    "classes whose names begin as those of splits": (
+        lambda: write(classes(names=("trains", "valves"))),
+        ("trains", "valves"),
+        None,
+        "",
+    ),
     "a rare class": (
         lambda: write(classes() | {"owl/0.png": picture(9)}),
         ("cat", "dog", "owl"),
