@@ -10,12 +10,14 @@ search has seen it for one seed. Test scores stand beside it and choose nothing.
 
 `strategies` gives each strategy the same number of epochs to train in all, as near as whole trials allow.
 
-All runs are kept in `runs/search_benchmark`; an interrupted benchmark resumes.
+The results of `networks` stand in README. All runs are kept in `runs/search_benchmark`; an interrupted benchmark
+resumes.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import statistics
 from pathlib import Path
@@ -23,12 +25,13 @@ from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from common import write_results
+from common import RESULTS, write_between, write_results
 
 import zoo
 from zoo.training.search import Search
 
 FOLDER = Path("runs/search_benchmark")
+README = Path(__file__).parent.parent / "README.md"
 EPOCHS_OF_TRIALS = 60  # in all, of each strategy
 
 
@@ -88,6 +91,21 @@ def strategies(options: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     return f"search_strategies_{name}", {"model": name, "data": options.data, "strategies": rows}
 
 
+def draw() -> None:
+    """Writes a table of all results of `networks` into README."""
+    lines = ["| network, data | parameters | validation, mean (each seed) | test, mean |", "|---|---|---|---|"]
+    for file in sorted(RESULTS.glob("search_*.json")):
+        found = json.loads(file.read_text(encoding="utf-8"))
+        for candidate, row in found.get("networks", {}).items():
+            values = ", ".join(f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
+                               for key, value in row["values"].items())  # fmt: skip
+            name = f"`{found['model']}`, {found['data']}, {candidate}{f': {values}' if values else ''}"
+            each = " ".join(f"{score:.4f}" for score in row["validation"])
+            means = [f"{statistics.mean(row[split]):.4f}" for split in ("validation", "test")]
+            lines.append(f"| {name} | {row['parameters']:,} | {means[0]} ({each}) | {means[1]} |")
+    write_between(README, "search", "\n".join(lines))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=("networks", "strategies"))
@@ -102,6 +120,8 @@ def main() -> None:
     options = parser.parse_args()
     name, results = {"networks": networks, "strategies": strategies}[options.what](options)
     path = write_results(name, results)
+    if options.what == "networks":
+        draw()
     print(f"written to {path.parent.name}/{path.name}")
 
 
