@@ -144,7 +144,12 @@ FORMATS = {
     "PPM": (encoded(UPRIGHT, "PPM"), UPRIGHT, "", False),
     "PGM": (encoded(GRAY, "PPM"), GRAY, "", False),
 }
-SEEN = {name: decode_image(data).pixels for name, (data, *_) in FORMATS.items()}
+
+
+@functools.cache
+def seen(name):
+    """The pixels of an image of `FORMATS`."""
+    return decode_image(FORMATS[name][0]).pixels
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -163,8 +168,8 @@ def test_an_image_is_what_everybody_sees(name):
 
 
 def test_cmyk_has_the_colors_of_the_original():
-    assert np.abs(SEEN["CMYK JPEG"].astype(int) - UPRIGHT).mean() < 12  # by JPEG; inverted it would be 100
-    assert np.array_equal(SEEN["CMYK TIFF"], UPRIGHT)
+    assert np.abs(seen("CMYK JPEG").astype(int) - UPRIGHT).mean() < 12  # by JPEG; inverted it would be 100
+    assert np.array_equal(seen("CMYK TIFF"), UPRIGHT)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -173,7 +178,7 @@ def test_the_graph_of_an_encoded_signature_sees_the_same(channels):
     plain = Preprocessing(size=(6, 8), high=255.0)
     found = preprocessing.decode(tf.constant([FORMATS[name][0] for name in names]), plain, channels)
     for name, image in zip(names, found, strict=True):
-        expected = preprocessing.apply(SEEN[name][None], plain, channels)[0]
+        expected = preprocessing.apply(seen(name)[None], plain, channels)[0]
         assert np.abs(image - expected).max() <= (16 if "CMYK" in name else 0), name  # decoders of JPEG differ
 
 
@@ -208,7 +213,7 @@ def test_what_is_no_image_is_told(name):
 def test_the_reader_of_bands_turns_and_composites_too():
     """Images with masks, and scenes."""
     for name in ("orientation 6", "alpha", "turned TIFF", "animated GIF", "palette"):
-        assert np.array_equal(decode_bands(FORMATS[name][0]).pixels, SEEN[name]), name
+        assert np.array_equal(decode_bands(FORMATS[name][0]).pixels, seen(name)), name
     Path("turned.tif").write_bytes(FORMATS["turned TIFF"][0])
     Path("turned.png").write_bytes(FORMATS["orientation 8"][0])
     for path in ("turned.tif", "turned.png"):
@@ -238,7 +243,8 @@ def trained(making):
         yield folder, zoo.load(path), folder / path
 
 
-IN_COLOR = [name for name in FORMATS if np.array_equal(SEEN[name], UPRIGHT) or "CMYK" in name]
+def in_color():
+    return [name for name in FORMATS if np.array_equal(seen(name), UPRIGHT) or "CMYK" in name]
 
 
 def serving(path):
@@ -256,13 +262,13 @@ def test_every_format_is_read_alike_in_training_prediction_and_serving(trained, 
     data = load("all", hold_out=False, image_size=(6, 8)).splits["train"]
     for image, file in zip(data.inputs, data.names, strict=True):
         name = next((name for name, place in names.items() if place == f"all/{file}"), "PNG")
-        assert np.array_equal(image, np.broadcast_to(SEEN[name], image.shape)), name
+        assert np.array_equal(image, np.broadcast_to(seen(name), image.shape)), name
     told = capsys.readouterr().err
     assert told.count(NOTE) == 4  # turned, composited, upper bits, first frames: one line each
     predicted = zoo.predict(predictor, list(names.values()))
     assert capsys.readouterr().err.count(NOTE) >= 4
     in_memory = zoo.predict(predictor, [FORMATS[name][0] for name in names])
-    expected = [predictor(np.broadcast_to(SEEN[name], (1, 6, 8, 3)))["probabilities"][0] for name in names]
+    expected = [predictor(np.broadcast_to(seen(name), (1, 6, 8, 3)))["probabilities"][0] for name in names]
     request = [{"b64": base64.b64encode(FORMATS[name][0]).decode()} for name in names]
     with serving(path) as client:
         body = {"signature_name": "encoded_images", "instances": request}
@@ -270,7 +276,7 @@ def test_every_format_is_read_alike_in_training_prediction_and_serving(trained, 
     for number, name in enumerate(names):
         for found in (predicted[number], in_memory[number], answer.json()["predictions"][number]):
             np.testing.assert_allclose(found["probabilities"], expected[number], atol=1e-5, err_msg=name)
-    for name in IN_COLOR:
+    for name in in_color():
         assert predicted[[*names].index(name)]["class"] == "blue", name
 
 
