@@ -97,9 +97,11 @@ def draw() -> None:
     for file in sorted(RESULTS.glob("search_*.json")):
         found = json.loads(file.read_text(encoding="utf-8"))
         for candidate, row in found.get("networks", {}).items():
-            values = ", ".join(f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
-                               for key, value in row["values"].items())  # fmt: skip
-            name = f"`{found['model']}`, {found['data']}, {candidate}{f': {values}' if values else ''}"
+            values = [
+                f"{key} {f'{value:.4g}' if isinstance(value, float) else value}" for key, value in row["values"].items()
+            ]
+            name = f"`{found['model']}`, {found['data']}, {candidate}"
+            name += f" in {found['trials']} trials: {', '.join(values)}" if values else ""
             each = " ".join(f"{score:.4f}" for score in row["validation"])
             means = [f"{statistics.mean(row[split]):.4f}" for split in ("validation", "test")]
             lines.append(f"| {name} | {row['parameters']:,} | {means[0]} ({each}) | {means[1]} |")
