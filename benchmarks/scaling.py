@@ -40,17 +40,23 @@ from zoo.training import workers
 
 COUNTS = (1, 2, 4)
 PAGE = Path(__file__).parent.parent / "docs" / "scaling.md"
-STEADY = {"dropout": 0.0, "embedding_dropout": 0.0}  # masks differ from replica to replica
+STEADY = {"dropout": 0.0, "embedding_dropout": 0.0}  # masks differ from replica to replica, as does a weight drop
 # by what it shows: model, data, builder arguments, batch size, and whether several devices equal one
 TRAINED: dict[str, tuple[str, str, dict, int, bool]] = {
     "classification": ("network3_relu", "mnist", {}, 64, True),
     "classification, LSTM": ("lstm_mnist", "mnist", {"width": 32, "dropout": 0.0}, 64, True),
-    "segmentation": ("unet_satellite", "scenes", {"width": 4, "depth": 2, "normalization": False}, 8, True),
+    "segmentation": ("unet_satellite", "scenes", {"width": 4, "depth": 2, "normalization": False}, 8, False),
     "segmentation, batch normalization": ("unet_satellite", "scenes", {"width": 4, "depth": 2}, 8, False),
-    "texts, LSTM": ("lstm_text", "rt_polarity.tsv", {"width": 16, "word_dropout": 0.0, **STEADY}, 64, True),
-    "language model, LSTM": ("lstm_char", "tinyshakespeare.txt", {"width": 64, "layers": 1, **STEADY}, 16, True),
+    "texts, LSTM": ("lstm_text", "rt_polarity.tsv", {"width": 16, "word_dropout": 0.0, **STEADY}, 64, False),
+    "language model, LSTM": (
+        "lstm_char",
+        "tinyshakespeare.txt",
+        {"width": 64, "layers": 1, "weight_drop": 0.0, **STEADY},
+        16,
+        True,
+    ),
     "generation": ("gan_mlp", "mnist", {"width": 64}, 64, False),
-    "few labels, batch normalization": ("ssgan", "mnist", {"hidden": (50, 50), "width": 50}, 64, False),
+    "few labels, batch normalization": ("ssgan", "mnist", {"hidden": (50,) * 5, "width": 50}, 64, False),
 }
 IN_PROCESSES = ("classification", "segmentation", "language model, LSTM")
 # of the model: input shape of a worker's batch
@@ -275,24 +281,27 @@ def write_page(results: dict[str, Any]) -> None:
 
 def measure(examples: int, quick: bool, keep: Callable[[dict[str, Any]], None]) -> None:
     """Measure everything; `keep` is called with the results so far after each part."""
-    several = [str(count) for count in COUNTS[1:]]
     repeats = 3 if quick else 15
-    results: dict[str, Any] = {"load": os.getloadavg()[0], "examples": examples}
+    results: dict[str, Any] = {"load": os.getloadavg()[0], "examples": examples, "processes": {}, "devices": {}}
     results["all_reduce_ms"] = {
-        count: in_processes(all_reduce, repeats, count=int(count), joined=True) for count in several
+        str(count): in_processes(all_reduce, repeats, count=count, joined=True) for count in COUNTS[1:]
     }
     keep(results)
     results["networks"] = {name: in_processes(step, name, 1 if quick else 5) for name in MODELED}
     keep(results)
-    results["processes"] = {}
-    for key in IN_PROCESSES:
+    measure_trainings(results, "", keep)
+
+
+def measure_trainings(results: dict[str, Any], word: str, keep: Callable[[dict[str, Any]], None]) -> None:
+    """Measure those trainings again whose names contain the word."""
+    several, examples = [str(count) for count in COUNTS[1:]], results["examples"]
+    for key in (key for key in IN_PROCESSES if word in key):
         found = {"1": in_processes(train, key, examples, "auto", (), None)}
         for count in several:
             found[count] = in_processes(train, key, examples, "auto", count=int(count), joined=True)
         results["processes"][key] = found
         keep(results)
-    results["devices"] = {}
-    for key in TRAINED:
+    for key in (key for key in TRAINED if word in key):
         found = {"1": in_processes(train, key, examples, "cpu", (), None)}
         for count in several:
             found[count] = in_processes(train, key, examples, f"cpu:{count}", (), None)
@@ -305,12 +314,16 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a smoke run: few examples, nothing written")
     parser.add_argument("--draw", action="store_true", help="write the plot and the tables from the results again")
     parser.add_argument("--short", action="store_true", help="repeat less, on a machine that is busy anyway")
+    parser.add_argument("--again", metavar="WORD", help="measure only the trainings whose names contain it again")
     parser.add_argument("--examples", type=int, default=1_024, help="an epoch")
     options = parser.parse_args()
     if options.quick:
         measure(128, True, lambda results: print(json.dumps(results), flush=True))
         return
-    if not options.draw:
+    if options.again:
+        known = json.loads((RESULTS / "scaling.json").read_text(encoding="utf-8"))
+        measure_trainings(known, options.again, lambda results: write_results("scaling", results))
+    elif not options.draw:
         measure(options.examples, options.short, lambda results: write_results("scaling", results))
     write_page(json.loads((RESULTS / "scaling.json").read_text(encoding="utf-8")))
 

@@ -283,6 +283,24 @@ def test_the_threshold_has_the_best_validation_score(tmp_path, unverified):
     assert resumed.metrics == run.metrics
 
 
+@pytest.mark.parametrize(("loss", "atol"), [("cross_entropy", 2e-3), ("cross_entropy+jaccard", 0.1)])
+def test_a_loss_of_masks_on_two_devices_is_that_on_one(loss, atol, tmp_path):
+    """Of the whole batch; that of regions is the mean over the devices' parts, which differs a little."""
+    settings = {
+        "epochs": 1,
+        "batch_size": 4,
+        "arguments": {**SHALLOW, "normalization": False},
+        "augmentation": {},
+        "precision": "float32",
+    }
+    one, two = (
+        zoo.train("unet_satellite", scenes(), out=tmp_path / name, devices=devices, loss=loss, **settings)
+        for name, devices in (("one", "cpu"), ("two", "cpu:2"))
+    )
+    for key in ("loss", "val_loss"):
+        assert two.history[0][key] == pytest.approx(one.history[0][key], abs=atol)
+
+
 def test_a_class_without_a_validation_pixel_keeps_the_threshold_of_one_half():
     data = scenes()
     spec = zoo.get_spec("unet_satellite")

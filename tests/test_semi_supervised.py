@@ -182,10 +182,13 @@ def test_a_network_learns_from_few_labels_by_the_command_line(command):
         ({"perturbation": 0.1}, "the loss feature_matching has no perturbation: leave it out"),
         ({"loss_weights": (1.0, 0.3)}, "ssgan has one output: leave loss_weights out"),
         ({"loss": "cross_entropy"}, "unknown loss of semi_supervised"),
+        ({"arguments": {**SMALL, "hidden": [16, 16]}}, "hidden needs the units of 5 layers"),
         ({"precision": "mixed_float16"}, "use mixed_bfloat16"),
     ],
 )
 def test_what_cannot_be_trained_so(changes, message, tmp_path):
     with pytest.raises(zoo.ZooError, match=message):
-        zoo.train("ssgan", testing.example_data("semi_supervised"), out=tmp_path / "run", arguments=SMALL, **changes)
+        zoo.train(
+            "ssgan", testing.example_data("semi_supervised"), out=tmp_path / "run", **{"arguments": SMALL, **changes}
+        )
     assert not (tmp_path / "run").exists()

@@ -14,6 +14,7 @@ import math
 
 from etils import epy
 
+from zoo.errors import ZooError
 from zoo.models.recipes import MODERN_IMAGES
 from zoo.options import ClassificationOptions
 from zoo.recipe import Augmentation, Recipe
@@ -90,6 +91,10 @@ def ssgan(input_shape: tuple, classes: int, *, hidden: tuple[int, ...], latents:
     x = zoo_layers.WeightNormalizedDense(math.prod(input_shape), name="pixels")(x)
     x = layers.Activation("sigmoid", name="sigmoid")(x)
     generator = keras.Model(noise, layers.Reshape(input_shape, name="images")(x), name="generator")
+    if len(hidden) != len(HIDDEN):
+        raise ZooError(
+            f"hidden needs the units of {len(HIDDEN)} layers, the last of which is matched, not {len(hidden)}"
+        )
     discriminator = classifier(input_shape, classes, hidden, "discriminator")
     noise = keras.Input((latents,), name="latents")
     return keras.Model(noise, discriminator(generator(noise)), name="ssgan")

@@ -72,7 +72,8 @@ def mask_loss(names: str, overlapping: bool) -> Callable[[tf.Tensor, tf.Tensor],
                 total += tf.reduce_mean(weights * part[overlapping](masks, logits))
             else:
                 total += tf.reduce_mean(part(masks * known, probabilities(logits, overlapping) * known))
-        return total
+        # Keras divides means over examples so, whose gradients are added up over the replicas, but no scalars
+        return total / tf.distribute.get_strategy().num_replicas_in_sync
 
     return loss
 
