@@ -68,7 +68,6 @@ def test_images_without_a_label_are_trained_on_beside_those_with_one():
     assert len(task.examples(train)[0]) == 4  # those that can be evaluated
 
 
-@pytest.mark.slow
 def test_augmentation_varies_both_images_of_a_row():
     split = data().with_labels(3, 0).splits["train"]
     spec = zoo.get_spec("ssgan")
@@ -84,6 +83,7 @@ def test_augmentation_varies_both_images_of_a_row():
         assert not np.array_equal(before, after)
 
 
+@pytest.mark.slow
 def test_a_training_begins_where_the_first_images_have_no_label(tmp_path):
     """More of them than a batch has."""
     dataset = data()

@@ -18,6 +18,7 @@ from zoo.errors import ZooError
 from zoo.options import GenerationOptions
 from zoo.recipe import Recipe
 from zoo.tasks import pictures
+from zoo.tasks.losses import shared
 from zoo.tasks.sample_metrics import FrechetDistance, feature_function
 
 
@@ -115,11 +116,6 @@ class TwoNetworks(keras.Model):
         for tracker, value in zip(self.trackers, values, strict=True):
             tracker.update_state(value, sample_weight=count)
         return {tracker.name: tracker.result() for tracker in self.trackers}
-
-
-def shared(loss: tf.Tensor) -> tf.Tensor:
-    """A replica's share of a loss: the gradients of all replicas are added."""
-    return loss / tf.distribute.get_strategy().num_replicas_in_sync
 
 
 class AdversarialTrainer(TwoNetworks):

@@ -6,7 +6,8 @@ import keras
 import tensorflow as tf
 
 from zoo import layers as zoo_layers
-from zoo.tasks.adversarial import TwoNetworks, shared
+from zoo.tasks.adversarial import TwoNetworks
+from zoo.tasks.losses import shared
 
 
 class FeatureMatchingTrainer(TwoNetworks):

@@ -1,10 +1,11 @@
-"""Losses and metrics of classifiers. Each loss divides by the number of replicas, as Keras' own do."""
+"""Losses and metrics of classifiers, and what the losses of other tasks share. Each divides by the number of replicas."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
 import keras
+import tensorflow as tf
 from keras import ops
 
 from zoo import layers as zoo_layers
@@ -76,6 +77,11 @@ def named(losses: dict, name: str, task: str) -> Callable:
     if name not in losses:
         raise unknown(f"loss of {task}", name, losses)
     return losses[name]
+
+
+def shared(loss: tf.Tensor) -> tf.Tensor:
+    """A replica's share of a loss: the gradients of all replicas are added."""
+    return loss / tf.distribute.get_strategy().num_replicas_in_sync
 
 
 def accuracy(outputs: str, several: bool = False) -> keras.metrics.Metric:

@@ -17,7 +17,7 @@ from skimage import metrics
 
 from zoo.data.dataset import IGNORED
 from zoo.options import Border
-from zoo.tasks.losses import named
+from zoo.tasks.losses import named, shared
 
 # From masks [B, H, W, K] and logits to a loss a pixel [B, H, W]: for exclusive classes (False) and for overlapping ones
 # (True). Focal: gamma of Lin et al. 2017, Focal Loss for Dense Object Detection, section 4.1; all classes weigh alike.
@@ -72,8 +72,7 @@ def mask_loss(names: str, overlapping: bool) -> Callable[[tf.Tensor, tf.Tensor],
                 total += tf.reduce_mean(weights * part[overlapping](masks, logits))
             else:
                 total += tf.reduce_mean(part(masks * known, probabilities(logits, overlapping) * known))
-        # Keras divides means over examples so, whose gradients are added up over the replicas, but no scalars
-        return total / tf.distribute.get_strategy().num_replicas_in_sync
+        return shared(total)  # as Keras does with losses of examples, not with scalars
 
     return loss
 
