@@ -101,12 +101,9 @@ def _limits(
     if len(sides) == 2:
         size = described["preprocessing"].get("size")
         kind = {1: "gray", 3: "RGB"}.get(channels, f"{channels}-band")
-        if makes_images:
-            limits.append(f"makes {kind} images of {sides[0]} x {sides[1]} pixels")
-        else:
-            limits.append(
-                f"takes {kind} images{f', resized to {size[0]} x {size[1]} pixels' if size else ' of any size'}"
-            )
+        resized = f", resized to {size[0]} x {size[1]} pixels" if size else " of any size"
+        made = f"makes {kind} images of {sides[0]} x {sides[1]} pixels"
+        limits.append(made if makes_images else f"takes {kind} images{resized}")
     if origin.get("classes"):
         seen = ", ".join(origin["classes"])
         limits.append(f"fine-tuned from {origin['name']}, which had been trained on {origin['data']}: {seen}")

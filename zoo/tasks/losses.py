@@ -1,4 +1,4 @@
-"""Losses and metrics of classifiers, and what the losses of other tasks share. Each divides by the number of replicas."""
+"""Losses and metrics of classifiers, and what other tasks' losses use. All are divided by the number of replicas."""
 
 from __future__ import annotations
 
