@@ -9,6 +9,7 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")  # there is a process of pytest-xdist on each core
 
+import keras
 import pytest
 import tensorflow as tf
 
@@ -17,6 +18,11 @@ from zoo.artifacts import index, verification
 
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+
+
+def pytest_runtest_setup():
+    """Each test, and what its fixtures make, starts from the same random numbers, whatever ran before it."""
+    keras.utils.set_random_seed(0)
 
 
 @pytest.fixture(autouse=True)
