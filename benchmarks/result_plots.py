@@ -72,6 +72,6 @@ def draw_mistakes(row: dict) -> None:
 
 
 if __name__ == "__main__":
-    rows = [row for row in report.rows() if row["tag"] and row["dataset"] == "mnist"]
+    rows = [row for row in report.rows() if (row["dataset"], row["metric"]) == ("mnist", "accuracy") and row["tag"]]
     draw_errors(rows)
     draw_mistakes(max(rows, key=lambda row: row["validation"]))

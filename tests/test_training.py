@@ -163,7 +163,8 @@ def assert_close(one, two):
 @pytest.mark.slow
 @pytest.mark.parametrize("network", [DENSE, CONVOLUTIONAL, RECURRENT], ids=["dense", "convolutional", "recurrent"])
 def test_two_devices_train_as_one(network, tmp_path):
-    changes = {"optimizer_arguments": {"momentum": 0.5}, "weight_decay": 0.01, "ema": 0.5, "epochs": 2}
+    changes = {"optimizer": "sgd", "optimizer_arguments": {"momentum": 0.5}, "weight_decay": 0.01}
+    changes |= {"ema": 0.5, "epochs": 2}
     one, two = on_one_and_on_two(network, digits(64, 38, 33), tmp_path, **changes)
     assert_close(one, two)
     assert one.history[0]["loss"] != one.history[1]["loss"]
