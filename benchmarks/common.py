@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import statistics
+import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from importlib import metadata
@@ -44,6 +45,26 @@ def ratios(measured: Mapping[str, Mapping[str, Any]], ours: str, theirs: str) ->
     pairs = zip(measured[ours]["values"], measured[theirs]["values"], strict=True)
     each = sorted(our / their for our, their in pairs)
     return {"median": statistics.median(each), "smallest": each[0], "largest": each[-1]}
+
+
+def in_new_process(*arguments: str, **environment: str) -> dict[str, Any]:
+    """Runs the script again with other arguments, and gives what the JSON in its last line says.
+
+    Raises:
+        SystemExit: with what it wrote to standard error, where it fails.
+    """
+    command, given = [sys.executable, sys.argv[0], *arguments], {**os.environ, **environment}
+    done = subprocess.run(command, env=given, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def peak_bytes() -> int:
+    """What this process held at most, mapped pages among them. Linux alone tells it of the program itself: `getrusage`
+    counts what the process held before it became this program."""
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024
 
 
 def write_between(page: Path, mark: str, text: str) -> None:

@@ -1,5 +1,5 @@
 """Photographs: images a second of training against plain Keras and plain PyTorch, and of the input pipeline against
-`keras.utils.image_dataset_from_directory`.
+`keras.utils.image_dataset_from_directory`; images a second and memory of the networks for ImageNet.
 
     pip install torch                        (left out where it is not installed)
     python benchmarks/photographs.py
@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import functools
 import importlib.util
+import json
 import os
 import sys
 import tempfile
@@ -28,12 +29,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 import tensorflow as tf
-from common import interleaved, ratios, write_results
+from common import in_new_process, interleaved, peak_bytes, ratios, write_results
 from streaming import make
 
 import zoo
 from zoo import tasks
 from zoo.data import Dataset, Split
+from zoo.recipe import Recipe
 from zoo.tasks.losses import classification_loss
 from zoo.training import optimizers
 from zoo.training.batches import load_for, training_batches
@@ -41,6 +43,7 @@ from zoo.training.batches import load_for, training_batches
 HAS_TORCH = importlib.util.find_spec("torch") is not None
 STEPS = {"alexnet_small": 20, "airbench93": 3, "catdog_cnn": 20, "alexnet": 2}  # that are timed, after one
 BATCH = {"alexnet": 16, "airbench93": 256}  # fewer than the recipe's where an epoch would take too long
+FULL_SIZE = 16  # images a batch of the networks for ImageNet, each in a process of its own, for its memory
 AFFINE = {"affine": {"rotation": 15.0, "translation": 0.1}, "flip_crop": {"pad": 0}}
 
 
@@ -53,26 +56,38 @@ def timed(step: Callable[[], Any], steps: int, images: int) -> float:
     return steps * images / (time.perf_counter() - start)
 
 
-def training(name: str, repeats: int, steps: int) -> dict[str, Any]:
-    """Images a second of each contender for one network, and the ratios within each round."""
+def noise(name: str, count: int) -> Split:
+    """Images of noise in the size of the network, before its crop, and as many classes."""
     spec = zoo.get_spec(name)
     height, width = (spec.preprocessing.size or spec.input_shape[:2]) or (32, 32)
-    batch = BATCH.get(name, spec.recipe().batch_size)
     generator = np.random.default_rng(0)
-    images = generator.integers(0, 256, (2 * batch, height, width, spec.input_shape[-1]), dtype=np.uint8)
-    split = Split(images, np.arange(2 * batch) % spec.classes)
+    images = generator.integers(0, 256, (count, height, width, spec.input_shape[-1]), dtype=np.uint8)
+    return Split(images, np.arange(count) % spec.classes)
+
+
+def our_training(name: str, split: Split, batch: int) -> tuple[tasks.Task, Recipe, Callable[[], Any]]:
+    """The task, its recipe without augmentation, and a function that trains one step on the images."""
+    spec = zoo.get_spec(name)
     data = Dataset("noise", dict.fromkeys(("train", "validation", "test"), split), tuple(map(str, range(spec.classes))))
     task = tasks.get_task(spec.task).from_data(spec, data)
     recipe = task.with_options(spec.recipe()).replace(batch_size=batch, augmentation={}, epochs=10_000, lookahead=None)
     ours = task.compile(task.build(), recipe, lambda: optimizers.make_optimizer(recipe))
     batches = iter(training_batches(task, split, recipe, seed=0)[0])
+    return task, recipe, lambda: ours.train_on_batch(*next(batches))
+
+
+def training(name: str, repeats: int, steps: int) -> dict[str, Any]:
+    """Images a second of each contender for one network, and the ratios within each round."""
+    batch = BATCH.get(name, zoo.get_spec(name).recipe().batch_size)
+    split = noise(name, 2 * batch)
+    task, recipe, our_step = our_training(name, split, batch)
     inputs, targets = (part.numpy() for part in task.network_batch(*(tf.constant(a) for a in task.examples(split))))
     theirs = task.build()
     theirs.compile(optimizers.make_optimizer(recipe), classification_loss(recipe.loss, 0.0), metrics=["accuracy"])
     plain = tf.data.Dataset.from_tensor_slices((inputs, targets)).shuffle(len(inputs)).repeat().batch(batch)
     plain_batches = iter(plain.prefetch(tf.data.AUTOTUNE))
     contenders = {
-        "zoo": lambda: timed(lambda: ours.train_on_batch(*next(batches)), steps, batch),
+        "zoo": lambda: timed(our_step, steps, batch),
         "keras": lambda: timed(lambda: theirs.train_on_batch(*next(plain_batches)), steps, batch),
     }
     if HAS_TORCH and name in TORCH:
@@ -166,6 +181,12 @@ def pipeline(count: int, repeats: int, name: str = "catdog_cnn") -> dict[str, An
     return {"images_per_second": measured, "ratios": {"zoo / keras": ratios(measured, "zoo", "keras")}}
 
 
+def full_size(name: str, steps: int) -> dict[str, float]:
+    """Images a second of training, and the largest resident memory of this process, in bytes."""
+    rate = timed(our_training(name, noise(name, FULL_SIZE), FULL_SIZE)[2], steps, FULL_SIZE)
+    return {"images_per_second": rate, "peak_bytes": peak_bytes()}
+
+
 def print_medians(title: str, row: dict[str, Any]) -> None:
     speeds = ", ".join(f"{key} {each['median']:,.1f}" for key, each in row["images_per_second"].items())
     compared = ", ".join(f"{key} {ratio['median']:.2f}" for key, ratio in row["ratios"].items())
@@ -178,7 +199,11 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=640, help="JPEG files of the pipeline")
     parser.add_argument("--repeats", type=int, default=3, help="rounds")
     parser.add_argument("--quick", action="store_true", help="a smoke run of one network that writes nothing")
+    parser.add_argument("--full-size", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.full_size:
+        print(json.dumps(full_size(options.full_size, 3)))
+        return
     if options.quick:
         options.models, options.images, options.repeats = ["catdog_cnn"], 64, 1
     results: dict[str, Any] = {}
@@ -187,6 +212,9 @@ def main() -> None:
         print_medians(f"{name}, batch {row['batch']}", row)
     results["pipeline"] = pipeline(options.images, options.repeats)
     print_medians("pipeline", results["pipeline"])
+    for name in () if options.quick else ("alexnet", "googlenet"):
+        row = results[f"{name}, full size"] = in_new_process("--full-size", name)
+        print(f"{name}, batch {FULL_SIZE}: {row['images_per_second']:.2f} images/s, {row['peak_bytes'] / 1e9:.1f} GB")
     if not options.quick:
         print(write_results("photographs", {"torch": HAS_TORCH, "results": results}))
 

@@ -13,9 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -23,7 +20,7 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
-from common import write_results
+from common import in_new_process, peak_bytes, write_results
 from PIL import Image
 
 LEAST = 64  # images of the process that the others are compared with
@@ -65,18 +62,12 @@ def measure(folder: str, steps: int) -> None:
     for _ in range(steps):
         model.train_on_batch(*next(iterator))
     rate = steps * recipe.batch_size / (time.perf_counter() - start)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(json.dumps({"images_per_second": rate, "seconds_to_load": loaded, "peak_bytes": peak}))
+    print(json.dumps({"images_per_second": rate, "seconds_to_load": loaded, "peak_bytes": peak_bytes()}))
 
 
 def in_process(folder: Path, steps: int, gigabytes: str) -> dict[str, float]:
     """`measure` in a process of its own with a budget for decoded images."""
-    command = [sys.executable, __file__, "--measure", str(folder), "--steps", str(steps)]
-    environment = {**os.environ, "ZOO_CACHE_GB": gigabytes}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(done.stderr)
-    return json.loads(done.stdout.splitlines()[-1])
+    return in_new_process("--measure", str(folder), "--steps", str(steps), ZOO_CACHE_GB=gigabytes)
 
 
 def main() -> None:

@@ -11,8 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -20,7 +18,7 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
-from common import write_results
+from common import in_new_process, peak_bytes, write_results
 
 import zoo
 
@@ -35,24 +33,17 @@ def make_scene(path: Path, side: int) -> None:
         scene[row : row + 256] = draw.integers(0, 256, scene[row : row + 256].shape, dtype=np.uint8)
 
 
-def peak_memory() -> float:
-    """Megabytes that this process held at most, mapped pages among them. Linux alone tells it of the program itself:
-    `getrusage` counts what the process held before it became this program."""
-    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-    return int(line.split()[1]) / 1024
-
-
 def measure(artifact: str, scene: Path, tile: int, tta: str | None) -> dict[str, float]:
     """One scene in this process, after a tile that warms it up."""
     side = np.load(scene, mmap_mode="r").shape[0]
     predictor = zoo.load(artifact)
-    before = peak_memory()
+    before = peak_bytes() / 2**20
     zoo.predict_tiled(predictor, np.zeros((tile, tile, 1), np.uint8), tile=tile)
     start = time.perf_counter()
     zoo.predict_tiled(predictor, scene, tile=tile, tta=tta, out=scene.with_name("probabilities.npy"))
     seconds = time.perf_counter() - start
     speed = side**2 / 1e6 / seconds
-    return {"seconds": seconds, "megapixels_a_second": speed, "peak_mb": peak_memory(), "loaded_mb": before}
+    return {"seconds": seconds, "megapixels_a_second": speed, "peak_mb": peak_bytes() / 2**20, "loaded_mb": before}
 
 
 def main() -> None:
@@ -71,7 +62,7 @@ def main() -> None:
     if options.quick:
         options.sides, options.model, options.tile = [300, 600], "unet_tiny", 256
     spec, rows = zoo.get_spec(options.model), {}
-    command = [sys.executable, __file__, "--tile", str(options.tile)] + ["--tta", options.tta] * bool(options.tta)
+    given = ["--tile", str(options.tile), *["--tta", options.tta] * bool(options.tta)]
     print(f"{'side':>8}{'seconds':>10}{'megapixels/s':>14}{'peak MB':>10}{'of it loaded':>14}")
     with tempfile.TemporaryDirectory() as folder:
         scene, model = Path(folder, "scene.npy"), zoo.create_model(options.model)
@@ -79,8 +70,7 @@ def main() -> None:
         artifact = zoo.export(model, Path(folder, f"{options.model}.fresh"), spec=spec, classes=classes)
         for side in options.sides:
             make_scene(scene, side)
-            done = subprocess.run([*command, "--one", artifact, scene], check=True, stdout=subprocess.PIPE)
-            row = rows[side] = json.loads(done.stdout.splitlines()[-1])
+            row = rows[side] = in_new_process(*given, "--one", str(artifact), str(scene))
             results = f"{row['megapixels_a_second']:14.2f}{row['peak_mb']:10.0f}{row['loaded_mb']:14.0f}"
             print(f"{side:8}{row['seconds']:10.1f}{results}", flush=True)
     if not options.quick:
