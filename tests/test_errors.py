@@ -39,6 +39,10 @@ def made(making):
         Path("image.png").write_bytes(tf.io.encode_png(images[0]).numpy())
         Path("image.txt").write_text("no image")
         Path("text.txt").write_text("a text\n" * 100)
+        Path("empty").mkdir()
+        Path("photos").mkdir()
+        shutil.copy("image.png", "photos/good.png")
+        Path("photos/broken.png").write_text("no image")
         Path("file").write_text("a file")
         Path("list.json").write_text("[1, 2]")
         Path("search.json").write_text('{"model": "lenet5", "recipe": 3}')
@@ -134,6 +138,9 @@ WRONG = {
     "predict mlp_784_30_10.ex nowhere.png": "no file nowhere.png",
     "predict mlp_784_30_10.ex image.txt file": "2 of 2 inputs cannot be read: image.txt (unreadable or truncated)",
     "predict mlp_784_30_10.ex image.png nowhere list.json": "no file nowhere",
+    "predict mlp_784_30_10.ex empty": "no file in empty",
+    "predict mlp_784_30_10.ex --strict photos": "1 of 2 inputs cannot be read: photos/broken.png (unreadable",
+    "predict mlp_784_30_10.ex 'photos/b*.png'": "1 of 1 inputs cannot be read: photos/broken.png",
     # artifacts
     "verify broken/mlp_784_30_10.ex": "variables.data-00000-of-00001 has 99 bytes, not",
     "predict broken/mlp_784_30_10.ex image.png": "is damaged: variables/variables.data-00000-of-00001 has 99 bytes",

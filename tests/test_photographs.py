@@ -370,6 +370,7 @@ def test_embedding_a_folder_gives_the_features_of_its_images(source, tmp_path, c
     for name, vector in zip(names, vectors, strict=True):
         image = np.asarray(Image.open(name))[None]
         np.testing.assert_allclose(zoo.features(source, image)["pool"][0], vector, atol=1e-5)
+        np.testing.assert_allclose(zoo.features(source, layers=["pool"])(image)["pool"][0], vector, atol=1e-5)
     _, maps = zoo.embed(source, "mine", layer="conv1")
     assert maps.shape == (7, 14 * 14 * 8)
     code, _, err = command(f"embed {source} mine -o other.npz --layer pol")
@@ -379,6 +380,19 @@ def test_embedding_a_folder_gives_the_features_of_its_images(source, tmp_path, c
 
 
 @pytest.mark.slow
+def test_a_folder_with_a_broken_file_is_predicted(source, command):
+    """Its other files, and a note names it."""
+    folder_of(Path("mine"), colors=("red",), count=2, size=(16, 16))
+    Path("mine/red/00.jpg").write_bytes(b"broken")
+    code, out, err = command(f"predict {source} mine")
+    assert (code, len(out.splitlines())) == (0, 1), err
+    assert "1 of 2 inputs cannot be read: mine/red/00.jpg (unreadable or truncated); they are left out" in err
+    names, vectors = zoo.embed(source, "mine")
+    assert (names, len(vectors)) == (["mine/red/01.jpg"], 1)
+    with pytest.raises(zoo.ZooError, match="1 of 2 inputs cannot be read"):
+        zoo.embed(source, "mine", strict=True)
+
+
 def test_an_export_returns_features_beside_its_predictions(source, tmp_path, command):
     code, _, err = command(f"export {source} tiny_photo.features --features conv2,pool")
     assert code == 0, err  # and TensorFlow alone computed the same

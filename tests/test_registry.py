@@ -98,6 +98,13 @@ def test_wildcards():
     assert zoo.list_models("lenet") == []
 
 
+def test_the_command_finds_a_model_by_a_part_of_its_name(command):
+    _, out, _ = command("list relu_300")
+    assert [line.split()[0] for line in out.splitlines()[1:]] == ["network3_relu_300", "network3_relu_300_300"]
+    code, out, err = command("list nothing")
+    assert (code, out, err) == (0, "", "note: no model matches: `zoo list` shows all\n")
+
+
 def test_by_task():
     assert "unet_tiny" in zoo.list_models(task="segmentation")
     assert "lenet5" not in zoo.list_models(task="segmentation")

@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+from pathlib import Path
 from types import SimpleNamespace
 
 import keras
@@ -434,6 +435,11 @@ def test_numbers_out_of_range(language, changed, message):
         language(["the"], signature="generate", **numbers)
 
 
+def test_seeds_are_not_wrapped(language):
+    with pytest.raises(zoo.ZooError, match="the seed must be from 0 to"):
+        zoo.generate(language, "the", **{**NUMBERS, "seed": 2**32 + 1})
+
+
 def test_a_score_is_the_sum_of_the_characters_nats(language):
     text = "the qu"
     begun = [text[:end] for end in range(len(text))]
@@ -480,6 +486,10 @@ def test_the_commands(language, tmp_path, monkeypatch):
     assert (tmp_path / "scores.png").stat().st_size > 1000
     lines = CliRunner().invoke(app, ["score", path, "the fox", "eht xof"]).stdout.splitlines()
     assert [line.split()[0] for line in lines] == [f"{row['nats']:.4f}" for row in (likely, unlikely)]
+    predicted = CliRunner().invoke(app, ["predict", path, "the", "fox\n", "--top", "2"]).stdout.splitlines()
+    assert [line.partition("  ")[0] for line in predicted] == ["the", "fox\\n"]
+    _, _, probability, _, less = predicted[0].split("  ")
+    assert float(probability) >= float(less)
 
 
 # --- exports -----------------------------------------------------------------------------------------------------
@@ -500,6 +510,39 @@ def test_no_graph_has_an_operation_of_cudnn(name):
         graph = function.get_concrete_function().graph.as_graph_def()
         nodes = [*graph.node, *(node for inner in graph.library.function for node in inner.node_def)]
         assert not [node.op for node in nodes if "cudnn" in node.op.lower()]
+
+
+def test_characters_outside_the_vocabulary_are_counted(language, capsys):
+    task = zoo.load(language).task
+    assert set("ab") <= set(task.vocabulary)
+    task.examples(prose("ab12" * 80).splits["test"])
+    (line,) = capsys.readouterr().err.splitlines()
+    counted = f"count as {task.vocabulary[0]!r}: '1', '2'"
+    assert line == f"note: 160 of 320 characters are not in the vocabulary and {counted}"
+
+
+def test_a_language_model_predicts_a_character(language):
+    (row,) = zoo.predict(language, ["the"])
+    assert row["classes"] == [*language.task.vocabulary]
+    assert row["class"] == row["classes"][np.argmax(row["probabilities"])]
+    assert row["probability"] == max(row["probabilities"])
+
+
+@pytest.mark.slow
+def test_a_network_with_tied_weights_is_fine_tuned(tmp_path, unverified):
+    Path("text.txt").write_text("abcab " * 500)
+    small = {"embedding": 4, "width": 8, "layers": 1, "tied": True, "weight_drop": 0.0}
+    run = zoo.train("lstm_char", "text.txt", epochs=1, batch_size=2, input_shape=(8,), arguments=small)
+    path = zoo.export(run, "lstm_char.tied")
+    tuned = zoo.fine_tune(path, "text.txt", epochs=1, batch_size=2)
+    assert [row["stage"] for row in tuned.history] == ["vocabulary", "all"]
+
+
+@pytest.mark.parametrize("argument", ["layers=0", "weight_drop=-0.1", "weight_drop=1.0", "embedding_dropout=1.5"])
+def test_arguments_out_of_range(argument, refused):
+    Path("text.txt").write_text("abcab " * 200)
+    name = argument.partition("=")[0].replace("_dropout", " dropout")
+    refused(f"train lstm_char --data text.txt --arg {argument}", f"{name} must be ")
 
 
 def test_tied_weights():

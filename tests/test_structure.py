@@ -22,7 +22,7 @@ FLOORS = """
     tasks models registry
     data
     preprocessing weights checkpoint layers
-    metrics spec recipe options search_space files errors progress
+    exif metrics spec recipe options search_space files errors progress
 """.split()
 BY_NAME = ("zoo.registry", "zoo.models")  # the one exception: the registry imports the model families by name, late
 SCRIPTS = {"zoo.__main__", "zoo.artifacts.serve_golden"}  # run, not imported

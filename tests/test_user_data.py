@@ -5,17 +5,21 @@ import base64
 import dataclasses
 import functools
 import io
+import itertools
 import json
+import re
 import shutil
 import tarfile
 import zipfile
 from pathlib import Path
 
+import hypothesis
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from fastapi.testclient import TestClient
+from hypothesis import strategies as st
 from PIL import Image
 
 import zoo
@@ -210,6 +214,44 @@ def test_what_is_no_image_is_told(name):
         decode_image(data)
 
 
+def jpegs():
+    noise = np.random.default_rng(0).integers(0, 256, (22, 31, 3), dtype=np.uint8)
+    for number, endian in itertools.product(range(10), "<>"):
+        exif = Image.Exif()
+        exif.endian = endian
+        exif[0x010F], exif[0x0112], exif[0x0132] = "maker", number, "2012:12:21 00:00:00"
+        given = {"exif": exif.tobytes(), "icc_profile": bytes(3000)}
+        yield f"orientation {number}, {endian}", encoded(noise, "JPEG", **given)
+    yield "damaged metadata", encoded(noise, "JPEG", exif=exif.tobytes()[:20])
+    yield "comment", encoded(noise, "JPEG", comment=b"Exif" * 1000)
+    yield "progressive, small colors", encoded(noise, "JPEG", progressive=True, quality=30, subsampling=2)
+    yield "gray", encoded(noise[..., 0], "JPEG")
+    yield "CMYK", encoded(Image.fromarray(noise).convert("CMYK"), "JPEG")
+
+
+@functools.cache
+def graph_of_jpeg():
+    """One graph for all examples: pixels of a file, as stored in 0..255."""
+    pixels_as_they_are = Preprocessing(low=0.0, high=255.0)
+    return tf.function(lambda files: preprocessing.decode(files, pixels_as_they_are, 3))
+
+
+def test_the_graph_decodes_jpeg_files_to_the_same_pixels():
+    """Within TensorFlow Serving as in training, orientation included."""
+    for name, data in jpegs():
+        expected = decode_image(data).pixels
+        expected = np.broadcast_to(expected, (*expected.shape[:2], 3))
+        assert (expected.shape[0] > expected.shape[1]) == (re.search("[5678], ", name) is not None), name
+        np.testing.assert_array_equal(graph_of_jpeg()(tf.constant([data]))[0], expected, err_msg=name)
+
+
+@hypothesis.settings(deadline=None)
+@hypothesis.given(st.binary(max_size=80), st.sampled_from([b"", b"II*\0\x08\0\0\0", b"MM\0*\0\0\0\x08"]))
+def test_the_graph_decodes_jpeg_files_whatever_their_metadata(metadata, header):
+    data = encoded(UPRIGHT, "JPEG", exif=b"Exif\0\0" + header + metadata)
+    assert tuple(graph_of_jpeg()(tf.constant([data])).shape) in ((1, 6, 8, 3), (1, 8, 6, 3))
+
+
 def test_the_reader_of_bands_turns_and_composites_too():
     """Images with masks, and scenes."""
     for name in ("orientation 6", "alpha", "turned TIFF", "animated GIF", "palette"):
@@ -293,7 +335,7 @@ def test_the_server_names_classes_and_formats_and_refuses_files_by_number(traine
     assert metadata["class_names"] == ["blue", "green"]
     assert "TIFF" in metadata["encoded_images"]["formats"]
     manifest = json.loads((path / "assets.extra/manifest.json").read_text())
-    assert manifest["encoded_images"]["exif_orientation"] == "not applied"
+    assert manifest["encoded_images"]["exif_orientation"] == "applied to JPEG"
     assert manifest["encoded_images"]["transparency"] == "composited on white"
     assert answer.status_code == 400
     assert "image 0 (unreadable or truncated), image 2 (unreadable or truncated)" in answer.json()["error"]
@@ -997,6 +1039,17 @@ def test_a_second_export_of_another_kind_is_refused(what, unverified):
     assert [child.name for child in path.parent.iterdir()] == ["1"]
     longer = zoo.train("mlp_784_30_10", "digits", epochs=2, input_shape=(8, 8, 1), seed=1, out="runs/3")
     assert zoo.export(longer, "saved_models/mlp_784_30_10.mine").name == "2"
+
+
+@pytest.mark.slow
+def test_data_that_have_grown_make_a_new_version_and_other_classes_do_not(unverified):
+    for number, (images, labels) in enumerate([(IMAGES, LABELS), (IMAGES[:-1], LABELS[:-1]), (IMAGES, LABELS % 2)]):
+        np.savez("mine.npz", x=images, y=labels)
+        run = zoo.train("mlp_784_30_10", "mine.npz", epochs=1, input_shape=(8, 8, 1), out=f"runs/{number}")
+        if number < 2:
+            assert zoo.export(run, "mlp_784_30_10.mine").name == str(number + 1)
+    with pytest.raises(zoo.ZooError, match=r"contains other weights .*classes of the data"):
+        zoo.export(run, "mlp_784_30_10.mine")
 
 
 def test_a_model_is_served_under_the_name_that_was_typed():

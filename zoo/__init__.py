@@ -16,6 +16,8 @@ from zoo.search_space import Choice, IntRange, LogRange
 from zoo.spec import ModelSpec, Preprocessing, ReportedScore, Stage
 
 with epy.lazy_api_imports(globals()):  # none of these is imported, TensorFlow least of all, before it is used
+    from zoo import data as data
+    from zoo import layers as layers
     from zoo.artifacts.verification import verify
     from zoo.exporting.ensembles import create_ensemble
     from zoo.exporting.saved_model import export

@@ -79,6 +79,7 @@ def generate(
         "temperature must be at least 0 and finite": temperature >= 0 and math.isfinite(temperature),
         "top_k must be at least 0, which allows all characters": top_k >= 0,
         "top_p must be above 0 and at most 1": 0 < top_p <= 1,
+        "the seed must be from 0 to 2**31 - 1": 0 <= seed < 2**31,
         f"the prompt must have at most {characters.MOST_CHARACTERS} characters": len(prompt)
         <= characters.MOST_CHARACTERS,
     }

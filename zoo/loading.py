@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, overload
 
 import numpy as np
 from etils import epy
@@ -201,12 +201,18 @@ def load(source: Source, tta: Iterable[str] = ()) -> Predictor:
     return Predictor(source, tta)
 
 
-def features(source: Source, images: np.ndarray, layers: Iterable[str] | None = None) -> dict[str, np.ndarray]:
+@overload
+def features(
+    source: Source, images: None = None, layers: Iterable[str] | None = None
+) -> Callable[[np.ndarray], dict[str, np.ndarray]]: ...
+@overload
+def features(source: Source, images: np.ndarray, layers: Iterable[str] | None = None) -> dict[str, np.ndarray]: ...
+def features(source: Source, images: np.ndarray | None = None, layers: Iterable[str] | None = None) -> Any:
     """The outputs of layers within a trained network, such as vectors for a search among images.
 
     Args:
         source: `name.tag`, an exported directory, or a run; a network of images.
-        images: [N, H, W, C] as the network is served.
+        images: [N, H, W, C] as the network is served; without them a function of images is returned.
         layers: names of layers; the spec's `features` by default.
 
     Returns:
@@ -217,8 +223,12 @@ def features(source: Source, images: np.ndarray, layers: Iterable[str] | None = 
     """
     predictor = source if isinstance(source, Predictor) else Predictor(source)
     call = _extractor(predictor, tuple(layers or predictor.task.spec.features))
-    parts = [call(tf.constant(images[first : first + 256])) for first in range(0, len(images), 256)]
-    return {name: np.concatenate([part[name].numpy() for part in parts]) for name in parts[0]}
+
+    def of_images(images: np.ndarray) -> dict[str, np.ndarray]:
+        parts = [call(tf.constant(images[first : first + 256])) for first in range(0, len(images), 256)]
+        return {name: np.concatenate([part[name].numpy() for part in parts]) for name in parts[0]}
+
+    return of_images if images is None else of_images(images)
 
 
 def _extractor(predictor: Predictor, names: tuple[str, ...]) -> Callable[[Any], dict[str, tf.Tensor]]:
@@ -233,11 +243,13 @@ def _extractor(predictor: Predictor, names: tuple[str, ...]) -> Callable[[Any], 
     )
 
 
-def embed(source: Source, inputs: Any, layer: str | None = None) -> tuple[list[str], np.ndarray]:
+def embed(
+    source: Source, inputs: Any, layer: str | None = None, *, strict: bool = False
+) -> tuple[list[str], np.ndarray]:
     """Vectors of images as a user has them, such as for a search among the images of a folder.
 
     Args:
-        source, inputs: as for `predict`.
+        source, inputs, strict: as for `predict`.
         layer: the layer whose outputs they are; by default the last one of the spec's `features`.
 
     Returns:
@@ -254,7 +266,7 @@ def embed(source: Source, inputs: Any, layer: str | None = None) -> tuple[list[s
     call = _extractor(predictor, (name,))
     names: list[str] = []
     vectors: list[np.ndarray] = []
-    for batch in _read_batches(predictor, predictor.task.items(inputs)):
+    for batch in _read_batches(predictor, predictor.task.items(inputs), strict):
         found = _by_size(batch, lambda images: call(tf.constant(images))[name].numpy().reshape(len(images), -1))
         names += [one for one, _ in batch]
         vectors += found
@@ -264,7 +276,7 @@ def embed(source: Source, inputs: Any, layer: str | None = None) -> tuple[list[s
     return names, np.stack(vectors) if vectors else np.zeros((0, 0), np.float32)
 
 
-def predict(source: Source, inputs: Any, *, tta: Iterable[str] = ()) -> list[dict[str, Any]]:
+def predict(source: Source, inputs: Any, *, tta: Iterable[str] = (), strict: bool = False) -> list[dict[str, Any]]:
     """Predictions for inputs as a user has them.
 
     Args:
@@ -272,13 +284,15 @@ def predict(source: Source, inputs: Any, *, tta: Iterable[str] = ()) -> list[dic
             of Pillow, and arrays [H, W], [H, W, C], [N, H, W] or [N, H, W, C]; for a task on texts texts. One, or any
             number of them.
         tta: names of test-time augmentations, see `Predictor`.
+        strict: whether files of folders, and those that wildcards match, must all be readable; otherwise a note names
+            those that are left out.
 
     Returns:
         For each input a dict of plain data; for classification `input`, `class`, `probability`, and `probabilities` in
         the order of `classes`.
 
     Raises:
-        ZooError: for files that are missing or cannot be read, all at once.
+        ZooError: for files that are missing or cannot be read, all at once, and where nothing can be read.
     """
     tta = tuple(tta)
     predictor = source if isinstance(source, Predictor) and not tta else Predictor(source, tta)
@@ -289,7 +303,7 @@ def predict(source: Source, inputs: Any, *, tta: Iterable[str] = ()) -> list[dic
         one = ({name: value[row : row + 1] for name, value in outputs.items()} for row in range(len(inputs)))
         return [predictor.task.summary(row) for row in one]
 
-    for batch in _read_batches(predictor, predictor.task.items(inputs)):
+    for batch in _read_batches(predictor, predictor.task.items(inputs), strict):
         found = _by_size(batch, summaries)
         results += [{"input": name, **row} for (name, _), row in zip(batch, found, strict=True)]
     return results
@@ -298,13 +312,16 @@ def predict(source: Source, inputs: Any, *, tta: Iterable[str] = ()) -> list[dic
 Batch = list[tuple[str, np.ndarray]]  # names and inputs of any sizes
 
 
-def _read_batches(predictor: Predictor, items: list[tasks.Item]) -> Iterator[Batch]:
-    """The inputs in batches, read in parallel; notes on what their readers changed, at the end.
+def _read_batches(predictor: Predictor, items: list[tasks.Item], strict: bool) -> Iterator[Batch]:
+    """The inputs in batches, read in parallel; at the end notes on what their readers changed, and on files of folders
+    that cannot be read.
 
     Raises:
-        ZooError: at the end, for inputs that cannot be read; no more batches follow the first of them.
+        ZooError: at the end, for other inputs that cannot be read, and with `strict` for those too; no more batches
+            follow the first of them.
     """
     faults: dict[str, str] = {}
+    left_out: dict[str, str] = {}
     changes: dict[str, list[str]] = {}
     levels: list[float] = []
     bar = progress.bar(len(items), "inputs", least=PROGRESS_FROM)
@@ -315,7 +332,7 @@ def _read_batches(predictor: Predictor, items: list[tasks.Item]) -> Iterator[Bat
             batch = []
             for item, (value, notes) in zip(part, pool.map(_read, part), strict=True):
                 if isinstance(value, str):
-                    faults[item.name] = value
+                    (left_out if item.found and not strict else faults)[item.name] = value
                     continue
                 batch.append((item.name, value))
                 for change in notes:
@@ -323,13 +340,19 @@ def _read_batches(predictor: Predictor, items: list[tasks.Item]) -> Iterator[Bat
             if not faults:  # all of them are named, nothing more is predicted
                 levels += [float(value.mean()) for _, value in batch if value.dtype == np.uint8]
                 yield batch
-    if faults:
-        named = listed((f"{name} ({reason})" for name, reason in faults.items()), MOST_NAMED)
-        raise ZooError(f"{len(faults)} of {len(items)} inputs cannot be read: {named}")
+    if faults or len(left_out) == len(items) > 0:
+        raise ZooError(_unreadable(faults or left_out, len(items)))
+    if left_out:
+        note(f"{_unreadable(left_out, len(items))}; they are left out, --strict refuses them")
     for change, names in changes.items():
         note(f"{len(names)} of {len(items)} files, such as {names[0]}: {change}")
     if words := predictor.brightness_warning(levels):
         note(words)
+
+
+def _unreadable(faults: Mapping[str, str], count: int) -> str:
+    named = listed((f"{name} ({reason})" for name, reason in faults.items()), MOST_NAMED)
+    return f"{len(faults)} of {count} inputs cannot be read: {named}"
 
 
 def _read(item: tasks.Item) -> tuple[np.ndarray | str, tuple[str, ...]]:

@@ -13,20 +13,21 @@ from typing import Any
 import numpy as np
 from etils import epy
 
+from zoo import exif
 from zoo.errors import ZooError
 from zoo.spec import Preprocessing
 
 with epy.lazy_imports():
     import tensorflow as tf
 
-# What the graph of a served network decodes, for its metadata: TensorFlow has no decoder for other formats, and none of
-# its operations reads EXIF data.
+# What the graph of a served network decodes, for its metadata: TensorFlow has no decoder for other formats.
 ENCODED = {
     "formats": ["PNG", "JPEG", "GIF", "WEBP", "BMP of 24 or 32 bits"],
-    "exif_orientation": "not applied",
+    "exif_orientation": "applied to JPEG",
     "16_bits": "the upper 8 are used",
     "animation": "the first frame",
 }
+PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"  # first bytes
 MOST_PIXELS = 2**26  # of the images of one call
 BAND = 16  # outputs of one product in `resize`: one product for a whole large image would mostly multiply by zeros
 
@@ -189,18 +190,23 @@ def decode(encoded: tf.Tensor, preprocessing: Preprocessing, channels: int) -> t
     """The bytes of image files, string [B], to the network's input, float32 [B, H', W', channels].
 
     The images may have several sizes if the preprocessing has one. `ENCODED` says what the graph decodes; the pixels
-    are those of `zoo.data.decoding.decode_image`, but for the few gray values in which two decoders of JPEG differ.
+    are those of `zoo.data.decoding.decode_image`.
     The call fails for an image of more than `MOST_PIXELS`: PNG and JPEG files are not decoded then.
     """
     height, width = preprocessing.pad_to or preprocessing.crop_to or preprocessing.size or (None, None)
 
     def decode_one(data: tf.Tensor) -> tf.Tensor:
-        image = tf.io.decode_image(_small(data, _pixels_in_header(data)), expand_animations=False)
+        file = _small(data, _pixels_in_header(data))
+        image = tf.cond(
+            _starts(data, JPEG),  # the method is Pillow's: another one differs in a few gray values
+            lambda: exif.upright(tf.io.decode_jpeg(file, dct_method="INTEGER_ACCURATE"), data),
+            lambda: tf.io.decode_image(file, expand_animations=False),
+        )
         image = tf.ensure_shape(image, [None, None, None])
         image = tf.cast(_small(image, tf.reduce_prod(tf.cast(tf.shape(image)[:2], tf.int64))), tf.int32)
         stored = tf.shape(image)[2]  # gray, gray with alpha, RGB, RGB with alpha
         has_alpha = tf.equal(stored % 2, 0)
-        alpha = tf.where(has_alpha & (tf.strings.substr(data, 0, 2) != "BM"), image[..., -1:], 255)  # BMP: unused bytes
+        alpha = tf.where(has_alpha & ~_starts(data, b"BM"), image[..., -1:], 255)  # BMP: unused bytes
         color = image[..., : stored - tf.cast(has_alpha, tf.int32)]
         color = (color * alpha + preprocessing.background * (255 - alpha) + 127) // 255
         gray = color[..., :1]
@@ -232,12 +238,13 @@ def _pixels_in_header(data: tf.Tensor) -> tf.Tensor:
     def jpeg() -> tf.Tensor:
         return tf.image.extract_jpeg_shape(data)[:2]
 
-    def is_of(start: bytes) -> tf.Tensor:
-        return tf.strings.substr(data, 0, len(start)) == start
-
     def none() -> tf.Tensor:
         return tf.zeros([2], tf.int32)
 
-    is_png = is_of(b"\x89PNG\r\n\x1a\n") & (tf.strings.length(data) >= 24)
-    sides = tf.cond(is_png, png, lambda: tf.cond(is_of(b"\xff\xd8\xff"), jpeg, none))
+    is_png = _starts(data, PNG) & (tf.strings.length(data) >= 24)
+    sides = tf.cond(is_png, png, lambda: tf.cond(_starts(data, JPEG), jpeg, none))
     return tf.reduce_prod(tf.cast(sides, tf.int64))
+
+
+def _starts(data: tf.Tensor, start: bytes) -> tf.Tensor:
+    return tf.strings.substr(data, 0, len(start)) == start

@@ -15,7 +15,7 @@ import zoo
 from zoo import artifacts, registry
 from zoo.cli import card as cards
 from zoo.cli.options import Json, cell, complete_any, console
-from zoo.errors import ZooError, say
+from zoo.errors import ZooError, note, say
 from zoo.listing import best_entry
 from zoo.report import four_digits
 
@@ -25,7 +25,9 @@ GAP = 2  # spaces between two columns
 
 
 def list_models(
-    pattern: Annotated[str, typer.Argument(help="Wildcards for the name or a reference, such as `*nielsen*`.")] = "*",
+    pattern: Annotated[
+        str, typer.Argument(help="A part of the name or of a reference, or wildcards for all of it, such as `lenet*`.")
+    ] = "*",
     task: Annotated[str | None, typer.Option(help="Only models of this task.")] = None,
     dataset: Annotated[str | None, typer.Option(help="Only models with a score on this data set.")] = None,
     pretrained: Annotated[bool, typer.Option("--pretrained", help="Trained weights, as NAME.TAG.")] = False,
@@ -41,11 +43,14 @@ def list_models(
 ) -> None:
     """List the models, or their trained weights. A narrow terminal gets fewer columns."""
     names = zoo.list_models(
-        pattern, task=task, dataset=dataset, pretrained=pretrained, max_params=max_params, min_metric=min_metric,
-        sort=sort, origin=origin,
+        pattern if set("*?[") & set(pattern) else f"*{pattern}*", task=task, dataset=dataset, pretrained=pretrained,
+        max_params=max_params, min_metric=min_metric, sort=sort, origin=origin,
     )  # fmt: skip
     if as_json:
         say(json.dumps(names))
+        return
+    if not names:
+        note("no model matches: `zoo list` shows all")
         return
     index = artifacts.published_index()
     rows: list[tuple[str, ...]] = []

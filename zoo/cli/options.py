@@ -114,6 +114,7 @@ Csv = Annotated[bool, typer.Option("--csv", help="Print a table with commas.")]
 Strict = Annotated[
     bool, typer.Option("--strict", help="Refuse a folder or archive with files that are not read, such as notes.")
 ]
+Readable = Annotated[bool, typer.Option("--strict", help="Refuse a folder with files that cannot be read.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 

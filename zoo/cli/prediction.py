@@ -12,7 +12,7 @@ import typer
 from etils import epy
 
 import zoo
-from zoo.cli.options import Averaged, Csv, Json, Trained, words
+from zoo.cli.options import Averaged, Csv, Json, Readable, Trained, words
 from zoo.errors import say
 from zoo.files import written
 
@@ -33,10 +33,11 @@ def predict(
     top: Annotated[int, typer.Option(help="The number of most probable classes to print.", min=1)] = 1,
     as_json: Json = False,
     as_csv: Csv = False,
+    strict: Readable = False,
 ) -> None:
     """Predict the classes of images or texts."""
     given = [line for one in inputs for line in (_lines(sys.stdin) if one == "-" else [one])]
-    rows = [_with_top(row, top) for row in zoo.predict(source, given, tta=words(tta))]
+    rows = [_with_top(row, top) for row in zoo.predict(source, given, tta=words(tta), strict=strict)]
     if as_json:
         say(json.dumps(rows, indent=1))
     elif as_csv:
@@ -49,7 +50,8 @@ def predict(
     else:
         for row in rows:
             values = _cells(row).values()
-            say("  ".join(f"{value:.4f}" if isinstance(value, float) else str(value) for value in values))
+            printed = (f"{value:.4f}" if isinstance(value, float) else str(value) for value in values)
+            say("  ".join(printed).replace("\n", "\\n"))  # a line for each input
 
 
 def embed(
@@ -59,9 +61,10 @@ def embed(
     layer: Annotated[
         str | None, typer.Option(help="The layer whose outputs are written; by default the last one of its features.")
     ] = None,
+    strict: Readable = False,
 ) -> None:
     """Write a vector for each image: the outputs of a layer, with the names of the files."""
-    names, vectors = zoo.embed(source, inputs, layer)
+    names, vectors = zoo.embed(source, inputs, layer, strict=strict)
     with written(output) as temporary, temporary.open("wb") as file:
         np.savez(file, allow_pickle=False, names=np.array(names), vectors=vectors)
     say(f"{vectors.shape[0]} vectors of {vectors.shape[1]} numbers, with names: {output}")

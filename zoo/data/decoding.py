@@ -21,6 +21,7 @@ from etils import epy
 from zoo import preprocessing, progress
 from zoo.data.trees import Read
 from zoo.errors import ZooError, note
+from zoo.exif import ORIENTATION, TURNS
 
 with epy.lazy_imports():
     import tensorflow as tf
@@ -33,17 +34,7 @@ TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # first bytes, in either byte o
 NPY = b"\x93NUMPY"
 PROGRESS_FROM = 2000  # more files than this show a progress bar
 WHITE = OPAQUE = 255
-ORIENTATION, BITS_PER_SAMPLE = 0x0112, 0x0102  # tags of EXIF and TIFF
-# By orientation: whether rows and columns are exchanged, then the steps along both (Exif 2.32, section 4.6.4).
-TURNS = {
-    2: (False, 1, -1),
-    3: (False, -1, -1),
-    4: (False, -1, 1),
-    5: (True, 1, 1),
-    6: (True, 1, -1),
-    7: (True, -1, -1),
-    8: (True, -1, 1),
-}
+BITS_PER_SAMPLE = 0x0102  # a tag of TIFF
 UNREADABLE = "unreadable or truncated"
 # NumPy parses headers of .npy files as Python, whose parser fails now and then in threads (CPython issue 106905).
 NPY_HEADERS = threading.Lock()

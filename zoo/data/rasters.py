@@ -16,7 +16,6 @@ from etils import epy
 
 from zoo.data.decoding import (
     IMAGE_FORMATS,
-    TURNS,
     UNREADABLE,
     WHITE,
     Unusable,
@@ -25,6 +24,7 @@ from zoo.data.decoding import (
     tiff_orientation,
 )
 from zoo.errors import ZooError, note
+from zoo.exif import TURNS
 from zoo.files import written
 
 with epy.lazy_imports():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,9 @@ from zoo.errors import ZooError
 with epy.lazy_imports():
     import tensorflow as tf
 
+CGROUP = Path("/sys/fs/cgroup")
 PART = 256  # images that are read at once
-COPIES = 2  # of images in memory: NumPy's and TensorFlow's
+COPIES = 3  # of images in memory while they are read and divided into splits
 
 
 class Streamed:
@@ -130,9 +132,14 @@ def budget() -> int:
 
 
 def _free_memory() -> int:
+    """Bytes that this process may still take: of the machine's, and of its container's (cgroup v2)."""
     try:
-        with open("/proc/meminfo", encoding="ascii") as file:  # noqa: PTH123  a file of the kernel
-            lines = dict(line.split(":", 1) for line in file)
-        return int(lines["MemAvailable"].split()[0]) * 1024
+        lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines())
+        free = int(lines["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError):  # not Linux: all that there is
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        most, taken = (int((CGROUP / f"memory.{name}").read_text()) for name in ("max", "current"))
+    except (OSError, ValueError):  # no container, or one without a limit: "max"
+        return free
+    return min(free, max(most - taken, 0))

@@ -144,8 +144,8 @@ def export(
 
 
 def _refuse_another(found: Path, task: tasks.Task, content: Mapping[str, Any]) -> None:
-    """Raises ZooError where the newest version is of another network, input shape or data set: the new one would take
-    its name."""
+    """Raises ZooError where the newest version is of another network, input shape or data set, or of other classes: the
+    new one would take its name."""
     try:
         manifest = parse_manifest(found)
     except ZooError:  # damaged, or none of zoo's
@@ -156,7 +156,7 @@ def _refuse_another(found: Path, task: tasks.Task, content: Mapping[str, Any]) -
         described["input shape"] = model["input_shape"]
         if training is not None and "data" in training:
             described["data set"] = training["data"]["name"]
-            described["fingerprint of the data"] = training["data"].get("fingerprint")
+            described["classes of the data"] = model["classes"]  # a folder that has grown keeps them
         return json.loads(json.dumps(described))
 
     before, now = kind(manifest["model"], manifest["training"]), kind(task.describe(), content["training"])

@@ -11,6 +11,13 @@ from keras import ops
 register = keras.saving.register_keras_serializable(package="zoo")
 
 
+def _share(name: str, value: float) -> float:
+    """The value, where it may be the share of numbers that are zero in training."""
+    if not 0 <= value < 1:
+        raise ValueError(f"{name} must be from 0 to below 1, not {value}")
+    return value
+
+
 @register
 class LSTM(keras.layers.LSTM):
     """Keras' LSTM with weight drop: in each training step a share of the recurrent weights is zero, the same ones for
@@ -25,7 +32,7 @@ class LSTM(keras.layers.LSTM):
 
     def __init__(self, units: int, weight_drop: float = 0.0, **kwargs: Any) -> None:
         super().__init__(units, **{"use_cudnn": False, **kwargs})
-        self.weight_drop = weight_drop
+        self.weight_drop = _share("weight_drop", weight_drop)
         self.weight_drop_seed = keras.random.SeedGenerator(self.cell.seed)
 
     def inner_loop(self, sequences: Any, initial_state: Sequence[Any], mask: Any, training: bool = False) -> tuple:
@@ -67,7 +74,7 @@ class TokenDropout(keras.layers.Layer):
 
     def __init__(self, vocabulary_size: int, rate: float, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.vocabulary_size, self.rate = vocabulary_size, rate
+        self.vocabulary_size, self.rate = vocabulary_size, _share("embedding dropout", rate)
         self.seed = keras.random.SeedGenerator()
 
     def call(self, inputs: Sequence[Any], training: bool = False) -> Any:

@@ -71,9 +71,13 @@ def whiten(model: keras.Model, images: npt.NDArray[np.float32]) -> None:
     """
     layer = model.get_layer("whiten")
     size, _, channels, _ = layer.kernel.shape
-    windows = np.lib.stride_tricks.sliding_window_view(images, (size, size), axis=(1, 2))  # [N, H', W', C, k, k]
-    patches = windows.transpose(0, 1, 2, 4, 5, 3).reshape(-1, size * size * channels).astype(np.float64)
-    values, vectors = np.linalg.eigh(patches.T @ patches / len(patches))
+    count, products = 0, np.zeros((size * size * channels,) * 2)
+    for first in range(0, len(images), 256):  # the patches of a part at a time: each pixel is in four of them
+        part = images[first : first + 256]
+        windows = np.lib.stride_tricks.sliding_window_view(part, (size, size), axis=(1, 2))  # [N, H', W', C, k, k]
+        patches = windows.transpose(0, 1, 2, 4, 5, 3).reshape(-1, size * size * channels).astype(np.float64)
+        products, count = products + patches.T @ patches, count + len(patches)
+    values, vectors = np.linalg.eigh(products / count)
     whitening = (vectors / np.sqrt(values + 5e-4))[:, ::-1].reshape(size, size, channels, -1)
     layer.kernel.assign(np.concatenate([whitening, -whitening], axis=-1))
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from etils import epy
 
+from zoo.errors import ZooError
 from zoo.models.lstm import REFERENCES
 from zoo.recipe import Recipe, Schedule
 from zoo.registry import register
@@ -27,7 +28,10 @@ with epy.lazy_imports():
 
     from zoo import layers as zoo_layers
 
-CHARACTERS = (Stage("head", ("output",), 1e-3, 2), Stage("all", ("*",), 5e-4, 5))
+CHARACTERS = (  # with tied weights the embedding is the output layer too
+    Stage("vocabulary", ("output", "embedding"), 1e-3, 2),
+    Stage("all", ("*",), 5e-4, 5),
+)
 
 
 @register(
@@ -186,6 +190,8 @@ def character_network(
         layer: makes a recurrent layer of so many units.
         states: one letter for each of a layer's states.
     """
+    if layers < 1:
+        raise ZooError(f"layers must be at least 1, not {layers}")
     step = input_shape == (1,)  # a network for one character at a time, without a loop, for other formats
     tokens = keras.Input((1,) if step else (None,), dtype="int32", name="tokens")
     table = keras.layers.ReversibleEmbedding(classes, embedding, name="embedding")

@@ -41,10 +41,12 @@ class Item(NamedTuple):
         name: the path of its file, the text itself, or a number.
         read: returns it as `serving_default` takes it, without the batch axis, and what its reader changed; raises
             `Unusable`, or any other exception for a damaged file.
+        found: whether its file was found in a folder or by wildcards: left out with a note where it cannot be read.
     """
 
     name: str
     read: Callable[[], tuple[np.ndarray, tuple[str, ...]]]
+    found: bool = False
 
 
 class Signatures(dict[str, Any]):

@@ -98,9 +98,10 @@ class ImageTask(Task):
 
     def _collect(self, given: Any, items: list[Item], missing: list[str]) -> None:
         if isinstance(given, str | os.PathLike):
-            found = image_files(os.fspath(given))
-            missing += [] if found else [os.fspath(given)]
-            items += [Item(name, functools.partial(self._from_file, read)) for name, read in found]
+            path = os.fspath(given)
+            files = image_files(path)
+            missing += [] if files else [f"in {path}" if Path(path).is_dir() else path]
+            items += [Item(name, functools.partial(self._from_file, read), name != path) for name, read in files]
         elif isinstance(given, bytes | bytearray):
             items.append(Item(f"image {len(items)}", functools.partial(self._from_file, lambda: bytes(given))))
         elif isinstance(given, Image.Image):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Self
 
@@ -10,12 +11,13 @@ import numpy as np
 from etils import epy
 
 from zoo.data import Dataset, Split
-from zoo.errors import ZooError
+from zoo.errors import ZooError, listed, note
 from zoo.metrics import ACCURACY, BITS_PER_CHARACTER, CARRIED_LOSS, LOSS, PERPLEXITY
 from zoo.options import TaskOptions
 from zoo.recipe import Recipe
 from zoo.spec import ModelSpec
 from zoo.tasks.base import Batches, Network, Signatures, graph_function, named
+from zoo.tasks.classification import class_summary
 from zoo.tasks.text_task import TextTask
 
 with epy.lazy_imports():
@@ -63,7 +65,13 @@ class LanguageModel(TextTask):
         length = EVALUATED_LENGTH if options is None else self.input_shape[0]
         assert length is not None, "a language model trains on windows of a known length"
         numbers = {character: number for number, character in enumerate(self.vocabulary)}
-        text = np.array([numbers.get(character, 0) for character in "".join(split.inputs)], dtype=np.int32)
+        written = "".join(split.inputs)
+        if unknown := {one: count for one, count in Counter(written).items() if one not in numbers}:
+            note(
+                f"{sum(unknown.values()):,} of {len(written):,} characters are not in the vocabulary and count as "
+                f"{self.vocabulary[0]!r}: {listed(map(repr, sorted(unknown)))}"
+            )
+        text = np.array([numbers.get(character, 0) for character in written], dtype=np.int32)
         count = (len(text) - 1) // length
         if count < 1:
             raise ZooError(f"a text of {len(text)} characters is too short: each window takes {length + 1}")
@@ -164,8 +172,8 @@ class LanguageModel(TextTask):
         }
 
     def summary(self, outputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
-        most_probable = np.argsort(outputs["probabilities"][0])[::-1][:5]
-        return {"next": {self.vocabulary[index]: float(outputs["probabilities"][0][index]) for index in most_probable}}
+        most_probable = self.vocabulary[int(np.argmax(outputs["probabilities"][0]))]
+        return class_summary(self, {**outputs, "class_names": np.array([most_probable.encode()])})
 
     def golden_inputs(self, count: int, seed: int = 0) -> dict[str, dict[str, Any]]:
         random = np.random.default_rng(seed)
