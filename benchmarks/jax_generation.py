@@ -301,9 +301,9 @@ def frechet(real: np.ndarray, generated: np.ndarray) -> float:
     return max(float(((mean - other_mean) ** 2).sum() + np.trace(covariance) + np.trace(other) - 2 * shared), 0.0)
 
 
-def frechet_floor(real: np.ndarray) -> float:
-    order = np.random.default_rng(0).permutation(len(real))
-    return frechet(*np.array_split(real[order], 2))
+def frechet_floor(real: np.ndarray, halvings: int = 20) -> float:
+    orders = (np.random.default_rng(seed).permutation(len(real)) for seed in range(halvings))
+    return float(np.mean([frechet(*np.array_split(real[order], 2)) for order in orders]))
 
 
 @functools.partial(jax.jit, static_argnames="k")

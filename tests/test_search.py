@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 import zoo
@@ -172,13 +173,68 @@ def test_ranges_as_words(text, expected):
         ({"ranges": {"batch_size": zoo.IntRange(0, 8)}}, "the range of batch_size contains 0"),
         ({}, "mlp_784_30_10 declares no space to search"),
         ({"ranges": SPACE, "strategy": "hyperband", "trials": 3}, "hyperband counts its own trials"),
+        (
+            {"ranges": {**SPACE, "epochs": zoo.IntRange(1, 3)}, "strategy": "hyperband"},
+            "hyperband chooses the epochs of its trials",
+        ),
         ({"ranges": SPACE, "strategy": "grid"}, "unknown strategy 'grid'"),
+        ({"ranges": SPACE, "devices": "gpu:7"}, "no GPU:7 on this machine"),
+        ({"ranges": SPACE, "seed": -1}, "the seed must be from 0"),
+        ({"ranges": SPACE, "folds": 5_000}, "1527 examples to fold"),
     ],
 )
 def test_what_a_search_refuses(trained, tmp_path, given, message):
     with pytest.raises(zoo.ZooError, match=message):
         zoo.tune(NAME, out=tmp_path / "new", **given)
     assert not trained.values
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("killed", ["between its two files", "in the middle of a file"])
+def test_a_search_killed_while_it_writes_is_resumed(trained, tmp_path, monkeypatch, killed):
+    whole = zoo.tune(NAME, ranges=SPACE, trials=4, out=tmp_path / "whole")
+    write = search.write_json
+
+    def write_and_die(path, content):
+        if path.match("trial_2/trial.json"):
+            if killed == "between its two files":
+                write(path, content)
+            monkeypatch.setattr(search, "write_json", write)
+            raise KeyboardInterrupt
+        write(path, content)
+
+    monkeypatch.setattr(search, "write_json", write_and_die)
+    with pytest.raises(KeyboardInterrupt):
+        zoo.tune(NAME, ranges=SPACE, trials=4, out=tmp_path / "killed")
+    again = zoo.tune(NAME, ranges=SPACE, trials=4, out=tmp_path / "killed")
+    assert [trial.score for trial in again.trials] == [trial.score for trial in whole.trials]
+
+
+def test_a_trial_out_of_memory_has_failed(trained, tmp_path):
+    full = tf.errors.ResourceExhaustedError(None, None, "OOM when allocating")
+    trained.fails = lambda values: full if len(trained.values) == 1 else None
+    found = zoo.tune(NAME, ranges=SPACE, trials=3, out=tmp_path)
+    assert [trial.score is None for trial in found.trials] == [False, False, True]
+    assert "OOM when allocating" in found.trials[-1].message
+
+
+def test_a_trial_that_ends_the_process_is_given_up(trained, tmp_path):
+    trained.fails = lambda values: KeyboardInterrupt()
+    for _ in range(search.MOST_STARTS):
+        with pytest.raises(KeyboardInterrupt):
+            zoo.tune(NAME, ranges={"hidden": zoo.Choice(((10,),))}, trials=1, out=tmp_path)
+    with pytest.raises(zoo.ZooError, match="it ended the process 2 times before its first epoch"):
+        zoo.tune(NAME, ranges={"hidden": zoo.Choice(((10,),))}, trials=1, out=tmp_path)
+    assert len(trained.values) == search.MOST_STARTS
+
+
+def test_tensorboard_shows_the_values_and_the_score(trained, tmp_path):
+    found = zoo.tune(NAME, ranges=SPACE, trials=1, out=tmp_path)
+    (file,) = (tmp_path / "trials/trial_0/run/tensorboard").glob("events*")
+    written = [value for event in tf.compat.v1.train.summary_iterator(str(file)) for value in event.summary.value]
+    (score,) = (tf.make_ndarray(value.tensor) for value in written if value.tag == "accuracy")
+    assert score == pytest.approx(found.done[0].score)
+    assert b"learning_rate" in b"".join(value.metadata.plugin_data.content for value in written)
 
 
 def test_the_folder_of_another_search_is_refused(trained, tmp_path):

@@ -25,15 +25,20 @@ TF_STATE = ("_seed", "_rng")  # the latter only once a seed has been set
 KERAS_STATE = ("global_random_seed", "global_seed_generator")
 
 
+def check_seed(seed: int) -> None:
+    """Raises ZooError for a seed outside 0 .. 2**30 - 1."""
+    if not 0 <= seed < 2**30:  # TensorFlow's seeds are int32, and each stage of fine-tuning adds one
+        raise ZooError(f"the seed must be from 0 to 2**30 - 1, not {seed}")
+
+
 @contextlib.contextmanager
 def seeded(seed: int, deterministic: bool) -> Iterator[None]:
     """Everything random within depends on the seed alone; with `deterministic` every operation repeats to the bit.
 
     Raises:
-        ZooError: for a seed outside 0 .. 2**30 - 1.
+        ZooError: as `check_seed`.
     """
-    if not 0 <= seed < 2**30:  # TensorFlow's seeds are int32, and each stage of fine-tuning adds one
-        raise ZooError(f"the seed must be from 0 to 2**30 - 1, not {seed}")
+    check_seed(seed)
     tf_context = eager_context.context()
     state = random.getstate(), np.random.get_state()
     tf_state = {name: vars(tf_context)[name] for name in TF_STATE if name in vars(tf_context)}

@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from etils import epy
@@ -24,7 +24,9 @@ from zoo.recipe import Recipe, plain
 from zoo.search_space import Choice, IntRange, Range
 from zoo.spec import ModelSpec, check_keras
 from zoo.training.batches import load_for
+from zoo.training.devices import strategy as device_strategy
 from zoo.training.folds import cross_validate, spread
+from zoo.training.randomness import check_seed
 from zoo.training.runs import RUN_FILE, Run
 from zoo.training.trainer import train
 from zoo.training.workers import check_alone
@@ -43,6 +45,7 @@ TRIALS = 20
 BEST_SHARE = 0.1  # of the trials, whose values at a limit of a range are remarked on
 ADDRESS = ("KERASTUNER_ORACLE_IP", "KERASTUNER_ORACLE_PORT")
 CHIEF_SECONDS = 300  # until the chief must answer
+MOST_STARTS = 2  # of a trial that ends the process before its first epoch
 AT_LIMIT = 0.02  # distance from the end of a range, as a share of it
 
 Strategy = Literal["random", "hyperband", "bayesian"]
@@ -143,6 +146,7 @@ def tune(
     check_alone("a search")
     if importlib.util.find_spec("keras_tuner") is None:
         raise ZooError("a search needs the package keras-tuner: pip install 'zoo[tune]'")
+    device_strategy(devices)  # before TensorFlow starts
     spec = registry.get_spec(name)
     kind = tasks.get_task(spec.task)
     basis = tasks.with_options(spec.recipe(recipe), kind, spec.task).replace(**changes)
@@ -153,8 +157,16 @@ def tune(
     monitor = task.monitor
     if monitor is None:
         raise ZooError(f"a search needs a validation score, which {spec.task} has not")
+    if strategy not in get_args(Strategy):
+        raise unknown("strategy", strategy, get_args(Strategy))
     if strategy == "hyperband" and trials is not None:
         raise ZooError("hyperband counts its own trials: leave trials out, and set epochs for the longest of them")
+    if strategy == "hyperband" and "epochs" in space:
+        raise ZooError("hyperband chooses the epochs of its trials: leave the range of epochs out")
+    worker = _is_worker()  # the chief alone knows all trials
+    check_seed(seed)
+    if folds is not None:
+        dataset.fold(1, folds)
     directory = Path(out or Path("runs") / f"{spec.name}.{dataset.name}.search-{seed}")
     described = {
         "model": spec.name,
@@ -197,7 +209,6 @@ def tune(
     def so_far(oracle: Any) -> Search:
         return Search(directory, space, monitor, _trials(oracle, space, monitor))
 
-    worker = _is_worker()  # the chief alone knows all trials
     tuner = _tuner(
         strategy, space, monitor, TRIALS if trials is None else trials, basis.epochs, directory, seed,
         run_trial, lambda oracle: progress(so_far(oracle)) if progress and not worker else None,
@@ -310,6 +321,7 @@ def _tuner(
             folder.mkdir(parents=True, exist_ok=True)
             hyperparameters = trial.hyperparameters.values
             values = _values(hyperparameters, space)
+            _count_start(folder)
             try:
                 with (folder / "log.txt").open("a") as log, contextlib.redirect_stdout(log):
                     return {metric.name: run_trial(values, folder, hyperparameters.get("tuner/epochs"))}
@@ -335,13 +347,31 @@ def _tuner(
         "bayesian": lambda: keras_tuner.oracles.BayesianOptimizationOracle(max_trials=trials, **options),
         "hyperband": lambda: keras_tuner.oracles.HyperbandOracle(max_epochs=epochs, **options),
     }
-    if strategy not in oracles:
-        raise unknown("strategy", strategy, oracles)
+    keras_tuner.src.utils.save_json = _save_json
     with contextlib.redirect_stdout(io.StringIO()):  # that it resumes
         tuner = Tuner(oracle=oracles[strategy](), directory=str(directory.absolute()), project_name="trials")
-    tuner.oracle.verbose = 0
+    oracle = tuner.oracle
+    for number in oracle.trials.keys() - set(oracle.start_order):  # killed after its own file, before the oracle's
+        del oracle.trials[number]
+    oracle.verbose = 0
     keras_tuner.src.config.DEBUG = False  # or it prints the traceback of each failed trial, whose message is recorded
     return tuner
+
+
+def _save_json(path: str, content: Any) -> str:
+    """In place of keras-tuner's, which a kill can leave with half of a file."""
+    write_json(Path(path), content)
+    return json.dumps(content)
+
+
+def _count_start(folder: Path) -> None:
+    """Raises FailedTrialError for a trial that has ended the process, such as by its use of memory, each time before
+    the first epoch was over."""
+    starts = folder / "starts"
+    with starts.open("a") as file:
+        file.write("\n")
+    if len(starts.read_text()) > MOST_STARTS and not any(folder.rglob("history.csv")):
+        raise keras_tuner.errors.FailedTrialError(f"it ended the process {MOST_STARTS} times before its first epoch")
 
 
 def _hyperparameters(space: Mapping[str, Range]) -> Any:
