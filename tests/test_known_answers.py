@@ -290,6 +290,52 @@ def test_the_gradient_penalty_of_a_linear_discriminator():
     assert penalties == pytest.approx([3 * 2.0 * (gradient**2).sum(), 0, 0, 3 * 2.0 * (gradient**2).sum()], rel=1e-4)
 
 
+def trainer_of(name, arguments, **options):
+    """A network of the registry, and for it images of noise and their labels [20, 10]."""
+    images = Split(np.random.default_rng(0).integers(0, 256, (20, 28, 28, 1), dtype=np.uint8), np.arange(20) % 10)
+    spec = zoo.get_spec(name)
+    data = Dataset("noise", dict.fromkeys(SPLITS, images), tuple("0123456789"))
+    task = tasks.get_task(spec.task).from_data(spec, data, **arguments)
+    recipe = task.with_options(spec.recipe()).replace(r1=0.0, **options)
+    trainer = task.compile(task.build(), recipe, lambda: keras.optimizers.SGD(0.1))
+    inputs = images.inputs / np.float32(127.5) - 1
+    return trainer, tf.constant(inputs), tf.one_hot(images.targets, 10)
+
+
+def test_the_information_loss_by_hand():
+    """Cross-entropy of the category, and half of the squared distances of the values from the latents' quantiles in
+    -1..1, each times its weight: added to the losses of both networks."""
+    weights_of_codes = {"information": 2.0, "information_continuous": 0.5}
+    trainer, images, codes = trainer_of("infogan", {"widths": (8, 4), "dense": 8}, **weights_of_codes)
+    noise = trainer.latents(20, tf.constant(0))
+    generated = trainer.generator([noise, codes], training=False)
+    fake, logits, values = (part.numpy() for part in trainer.discriminator(generated, training=False))
+    probabilities = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    category = -np.log(probabilities[np.arange(20), codes.numpy().argmax(-1)]).mean()
+    quantiles = [[math.erf(x / math.sqrt(2)) for x in row] for row in noise.numpy()[:, :2]]
+    squares = ((quantiles - values) ** 2).sum(-1).mean() / 2
+    assert category > 1
+    assert squares > 0.1
+    information = 2.0 * category + 0.5 * squares
+    real = trainer.discriminator(images, training=False)[0].numpy()
+    expected = softplus(-fake).mean() + information, (softplus(-real).mean() + softplus(fake).mean()) + information
+    found = [float(loss) for loss in trainer.losses_of(images, codes, noise, training=False)]
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
+def test_both_networks_of_a_conditional_gan_are_given_the_labels():
+    trainer, images, labels = trainer_of("dcgan_conditional", {"widths": (8, 4)})
+    noise = trainer.latents(20, tf.constant(0))
+    found, others = (
+        [float(loss) for loss in trainer.losses_of(images, given, noise, training=False)]
+        for given in (labels, tf.roll(labels, 1, 0))
+    )
+    generated = trainer.generator([noise, labels], training=False)
+    fake, real = (trainer.discriminator([each, labels], training=False).numpy() for each in (generated, images))
+    assert found == pytest.approx([softplus(-fake).mean(), softplus(-real).mean() + softplus(fake).mean()], rel=1e-4)
+    assert found != pytest.approx(others, rel=1e-6)
+
+
 def test_the_discriminator_takes_a_step_on_each_part_of_the_batch():
     task, trainer = compiled_gan(discriminator_steps=2)
     replay = GanReplay(weights(trainer), IMAGES[:4] / 255)

@@ -23,8 +23,9 @@ with epy.lazy_imports():
 BEGIN, END = "<!-- results -->", "<!-- end of results -->"
 SHORT_BEGIN, SHORT_END = "<!-- eight models -->", "<!-- end of eight models -->"
 EIGHT = (  # the weights that people ask for first
-    "lenet5.mnist_distorted", "lenet5_modern.mnist_modern", "mlp_784_100_10.mnist_modern", "network3_relu.mnist_modern",
-    "network3_dropout_ensemble.mnist_modern", "ciresan_mlp.mnist_modern", "airbench94.cifar10", "unet_small.isbi",
+    "lenet5.mnist_distorted", "mlp_784_100_10.mnist_modern", "network3_relu.mnist_modern",
+    "network3_dropout_ensemble.mnist_modern", "airbench94.cifar10", "unet_small.isbi", "dcgan_small.mnist",
+    "lstm_char.shakespeare",
 )  # fmt: skip
 SHORT_HEADER = "| weights | year | parameters | metric, data | reported | measured |"
 CSV = "results.csv"

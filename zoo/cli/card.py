@@ -38,6 +38,7 @@ def card(path: Path, source: str) -> dict[str, Any]:
     spec = zoo.get_spec(described["spec"])
     data, scores, recipe = training.get("data", {}), manifest["scores"], training.get("recipe", {})
     metric = scores["metric"]
+    others: dict[str, float] = next((run["metrics"]["test"] for run in manifest["runs"]), {})
     runs = [run["metrics"]["test"][metric] for run in manifest["runs"] if metric in run["metrics"]["test"]]
     trained = {} if spec.ensemble else recipe
     signatures = _signatures(path)
@@ -56,7 +57,11 @@ def card(path: Path, source: str) -> dict[str, Any]:
             "fingerprint": data.get("fingerprint"),
             "license": licenses.license_of(data.get("name")),
         },
-        "score": {**scores, "test_of_all_runs": runs},
+        "score": {
+            **scores,
+            "test_of_all_runs": runs,
+            "others": {key: value for key, value in others.items() if key != metric},
+        },
         "training": {
             "recipe_name": training.get("recipe_name"),
             "recipe": trained,
@@ -69,8 +74,15 @@ def card(path: Path, source: str) -> dict[str, Any]:
             "devices": training.get("devices"),
         },
         "license": LICENSE,
-        "intended_use": _intended_use(spec, data.get("name")),
-        "limits": _limits(described, data.get("name"), scores, training.get("origin", {}), makes_images=makes_images),
+        "intended_use": _intended_use(spec, data.get("name"), reported=scores["reported"] is not None),
+        "limits": _limits(
+            described,
+            data.get("name"),
+            scores,
+            training.get("origin", {}),
+            makes_images=makes_images,
+            writes="generate" in signatures,
+        ),
         "parameters": manifest["weights"]["parameters"],
         "storage": manifest["weights"]["storage"],
         "bytes": artifact.size,
@@ -79,10 +91,11 @@ def card(path: Path, source: str) -> dict[str, Any]:
     }
 
 
-def _intended_use(spec: zoo.ModelSpec, data_name: str | None) -> str:
+def _intended_use(spec: zoo.ModelSpec, data_name: str | None, *, reported: bool) -> str:
     what = spec.task.replace("_", " ")
     like = f" of inputs like those of {data_name}" if data_name else ""
-    return f"{what}{like}; comparison with the reported score; teaching" + (
+    compared = "; comparison with the reported score" if reported else ""
+    return f"{what}{like}{compared}; teaching" + (
         "" if spec.ensemble else "; initial weights for fine-tuning on similar data"
     )
 
@@ -94,6 +107,7 @@ def _limits(
     origin: Mapping[str, Any],
     *,
     makes_images: bool,
+    writes: bool,
 ) -> list[str]:
     """What follows from the data that the weights were trained on."""
     limits = []
@@ -111,7 +125,10 @@ def _limits(
         limits.append(f"trained on {data_name} alone: it makes images of no other kind")
     elif data_name:
         limits.append(f"trained on {data_name} alone: on inputs of another kind its outputs mean little")
-    if (classes := described["classes"]) and not makes_images:
+    classes = described["classes"]
+    if writes:
+        limits.append(f"knows {len(classes)} characters: any other one counts as {classes[0]!r}")
+    elif classes and not makes_images:
         limits.append(f"knows {len(classes)} classes and has no output for an input that belongs to none of them")
     if scores["runs"] == 1:
         limits.append("measured in one run: how much the score varies from run to run is unknown")

@@ -176,6 +176,8 @@ def _print_card(card: dict[str, Any]) -> None:
         spread = f" ± {four_digits(score['standard_deviation'])}" if score["standard_deviation"] is not None else ""
         values = " ".join(map(four_digits, runs))
         rows.append(("all runs", f"test {values}; mean {four_digits(score['mean'])}{spread} ({len(runs)})"))
+        others = ", ".join(f"{name} {four_digits(value)}" for name, value in score["others"].items())
+        rows += [("other scores", f"test {others}")] if others else []
     if score["reported"] is not None:
         rows.append(("reported", f"{score['metric']} {four_digits(score['reported'])} ({score['reference']})"))
     if training["recipe"]:
@@ -208,11 +210,29 @@ def _print_card(card: dict[str, Any]) -> None:
 
 
 def _short(recipe: dict[str, Any]) -> str:
-    """A recipe, as plain data, in one line."""
-    return (
-        f"{recipe['optimizer']} {recipe['learning_rate']:g}, batch {recipe['batch_size']}, {recipe['epochs']} epochs, "
-        f"{recipe['loss']}"
-    )
+    """A recipe, as plain data, in one line: what it begins with, and all else that is not as by default."""
+    first = ("optimizer", "learning_rate", "batch_size", "epochs", "loss")
+    usual = dataclasses.asdict(zoo.Recipe(epochs=1, batch_size=1, learning_rate=1.0))
+    rest = {key: value for key, value in recipe.items() if key not in (*first, "options", "deviations", "targets")}
+    words = [f"{recipe['optimizer']} {recipe['learning_rate']:g}", f"batch {recipe['batch_size']}"]
+    words += [f"{recipe['epochs']} epochs", recipe["loss"]]
+    words += [_own_keys(keys, known) for keys, known in ((rest, usual), (recipe.get("options", {}), {}))]
+    return ", ".join(filter(None, words))
+
+
+def _own_keys(keys: dict[str, Any], usual: dict[str, Any]) -> str:
+    """Keys of a recipe that are set and not as usual, in one line."""
+    words = []
+    for key, value in keys.items():
+        known = usual.get(key)
+        if not value or value == known:
+            continue
+        if isinstance(value, dict):
+            own = _own_keys(value, known if isinstance(known, dict) else {})
+            words += [f"{key} ({own})"] if own else []
+        else:
+            words.append(f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}")
+    return ", ".join(words)
 
 
 def _print_page(name: str, summary: str, rows: list[tuple[str, str]]) -> None:

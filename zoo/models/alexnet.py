@@ -1,6 +1,8 @@
 """AlexNet, and the network by which its authors tried local response normalization on CIFAR-10.
 
-    zoo info alexnet_small
+Command, with the time that Keras' JAX backend took on one H100 GPU and the test accuracy of the published weights:
+
+    zoo train alexnet_small --data cifar10   # 190 seconds, 0.8232
 
 Krizhevsky, Sutskever and Hinton, "ImageNet Classification with Deep Convolutional Neural Networks" (2012), with the
 program cuda-convnet and its layer definitions for CIFAR-10.

@@ -1,6 +1,9 @@
 """A small convolutional network for photographs of cats and dogs.
 
-    zoo info catdog_cnn
+Commands, with the time that Keras' JAX backend took on one H100 GPU and the test accuracy of the published weights:
+
+    zoo train catdog_cnn --data cats_dogs                      # 22 seconds, 0.6267
+    zoo train catdog_cnn --data cats_dogs --recipe augmented   # 22 seconds, 0.7400
 
 Ankit Sachan, "Tensorflow Tutorial 2: image classifier using convolutional neural network" (cv-tricks.com, 2017), with
 its programs `train.py` and `dataset.py`.
