@@ -274,6 +274,14 @@ def test_a_worker_without_a_chief_ends_in_one_line(trained, monkeypatch, tmp_pat
     assert not trained.values
 
 
+@pytest.mark.slow
+def test_a_chief_without_its_address_ends_in_one_line(trained, monkeypatch, tmp_path):
+    for key, value in (("TUNER_ID", "chief"), ("ORACLE_IP", "10.255.255.1"), ("ORACLE_PORT", "18766")):
+        monkeypatch.setenv(f"KERASTUNER_{key}", value)
+    with pytest.raises(zoo.ZooError, match=r"the chief cannot listen at 10.255.255.1:18766: Failed to bind"):
+        zoo.tune(NAME, ranges=SPACE, out=tmp_path)
+
+
 SEARCH = ["tune", NAME, "--trials", "3", "--set-range", "hidden=[8],[16],[32]", "--set-range", "learning_rate=0.5..5.0",
           "--epochs", "2", "--out", "search"]  # fmt: skip
 

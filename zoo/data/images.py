@@ -28,7 +28,7 @@ from zoo.data.trees import LeftOut, Read, Tree, all_files, files, folders, open_
 from zoo.errors import ZooError, listed, note, unknown
 
 MUCH_LARGER = 4  # chosen: the factor from which on it is said that images lose most of their detail
-REDUCED = "reduced to {} x {} pixels, the network's input"
+REDUCED = "reduced to {} x {} pixels, the network's input; --input-shape for another"
 MOST_NAMED = 20  # files that an error names
 
 Groups = dict[str, dict[str, Tree]]  # by split the folders of classes, or those of images and masks

@@ -26,7 +26,10 @@ with epy.lazy_imports():
     from zoo import layers as zoo_layers
 
 PAPER = "Krizhevsky, Sutskever and Hinton 2012, ImageNet Classification with Deep Convolutional Neural Networks"
-CUDA_CONVNET = "cuda-convnet, example-layers/layers-conv-local-11pct.cfg and layer-params-conv-local-11pct.cfg"
+CUDA_CONVNET = (
+    "cuda-convnet (as in github.com/dnouri/cuda-convnet), example-layers/layers-conv-local-11pct.cfg and "
+    "layer-params-conv-local-11pct.cfg"
+)
 
 # cuda-convnet: learning rate 0.001, twice that for biases, momentum 0.9, batches of 128; 500 epochs, then ten at a
 # tenth and ten at a hundredth of the rate. Its decay of 0.004 is added to the gradient, which momentum multiplies by

@@ -218,7 +218,12 @@ def tune(
         return Search(directory, space, monitor, [])
     if progress:
         progress(so_far(tuner.oracle))
-    tuner.search()
+    try:
+        tuner.search()
+    except RuntimeError as error:
+        if "bind" not in str(error):  # gRPC's, of the chief
+            raise
+        raise ZooError(f"the chief cannot listen at {_chief_address()}: {str(error).partition(chr(10))[0]}") from None
     found = so_far(tuner.oracle)
     if not found.done:
         raise ZooError(f"all {len(found.trials)} trials failed, the last one because: {found.trials[-1].message}")
@@ -241,9 +246,13 @@ def _is_worker() -> bool:
     return role not in (None, "chief")
 
 
+def _chief_address() -> str:
+    return ":".join(os.environ[name] for name in ADDRESS)
+
+
 def _follow_chief(tuner: Any) -> None:
     """Train the trials that the chief hands out, until there are no more."""
-    address = ":".join(os.environ[name] for name in ADDRESS)
+    address = _chief_address()
     try:
         with grpc.insecure_channel(address) as channel:
             grpc.channel_ready_future(channel).result(timeout=CHIEF_SECONDS)
