@@ -45,10 +45,11 @@ def made(making):
         bare("saved_models/unet_tiny.masks", ("0", "1"))
         whole = zoo.create_ensemble(["mlp_784_30_10.a", "network3_shallow.a"])
         zoo.export(whole, "saved_models/ensemble.whole")
-        images = np.zeros((20, 8, 8, 1), np.uint8)
-        np.savez("masks.npz", x_train=images, y_train=np.zeros((20, 8, 8), np.int64), classes=DIGITS)
+        images = np.arange(200 * 64, dtype=np.uint8).reshape(200, 8, 8, 1)
+        masks = np.arange(200 * 64).reshape(200, 8, 8) % 10
+        np.savez("masks.npz", x_train=images, y_train=masks, classes=DIGITS)
         np.savez("unlabeled.npz", x_train=images)
-        np.savez("letters.npz", x_train=images, y_train=np.arange(20) % 10, classes=tuple("abcdefghij"))
+        np.savez("letters.npz", x_train=images, y_train=np.arange(200) % 10, classes=tuple("abcdefghij"))
     return folder
 
 
