@@ -102,7 +102,9 @@ def test_a_data_sets_name_is_the_tag_that_is_best_on_validation():
 def test_measured_score_is_measured_again(name):
     scores = artifacts.open_artifact(name).manifest["scores"]
     measured = zoo.evaluate(name, scores["dataset"], split="test")[scores["metric"]]
-    assert measured == pytest.approx(scores["test"], abs=1e-4), "one image of 10,000 is 1e-4"
+    # one image of 10,000 is 1e-4; a distance is that of the run, before its weights were rounded to float16
+    tolerance = {"rel": 5e-3} if scores["metric"] == "frechet_distance" else {"abs": 1e-4}
+    assert measured == pytest.approx(scores["test"], **tolerance)
 
 
 def test_the_table_of_models_is_that_of_the_manifests(tmp_path):
