@@ -1,7 +1,7 @@
 """Streaming: peak memory and images a second of training on JPEG files that are decoded in each epoch, against the same
 files in memory.
 
-    python benchmarks/streaming.py                       # 1,000 and 50,000 images, which takes 40 minutes and 5 GB of disk
+    python benchmarks/streaming.py                       # 1,000 and 50,000 images: 40 minutes and 5 GB of disk
     python benchmarks/streaming.py --counts 200 1000     # small
 
 Each measurement is a process of its own that loads the folder and trains `catdog_cnn`; its peak is the largest resident
