@@ -21,6 +21,7 @@ from zoo import artifacts, testing
 from zoo.artifacts import index
 from zoo.artifacts import manifest as manifest_file
 from zoo.checkpoint import checkpoint_arrays
+from zoo.data.decoding import decode_image
 from zoo.errors import ZooError
 from zoo.exporting import saved_model
 from zoo.weights import named_weights, save_arrays
@@ -93,7 +94,7 @@ def test_weights_are_stored_once_under_readable_keys(exported, name):
     size = sum(value.nbytes for value in weights.values())
     on_disk = sum(file.stat().st_size for file in (version / "variables").iterdir())
     assert size <= on_disk < 1.05 * size + 8_000  # the index and the object graph
-    assert (version / "saved_model.pb").stat().st_size < 200_000  # no weights as constants
+    assert (version / "saved_model.pb").stat().st_size < 300_000  # no weights as constants
     manifest = manifest_of(version)
     assert manifest["weights"] == {"storage": "float32", "parameters": size // 4}
     for key, value in checkpoint_arrays(version / "variables" / "variables").items():
@@ -195,7 +196,7 @@ def test_encoded_images_equal_decoded_ones(exported, name):
     encoded = served(path, "encoded_images", encoded=np.array(pngs))
     np.testing.assert_allclose(encoded["probabilities"], expected["probabilities"], atol=1e-6)
     np.testing.assert_array_equal(encoded["class_names"], expected["class_names"])
-    decoded = np.stack([tf.io.decode_jpeg(jpeg).numpy() for jpeg in jpegs])
+    decoded = np.stack([decode_image(jpeg).pixels for jpeg in jpegs])
     assert not np.array_equal(decoded, images)
     encoded = served(path, "encoded_images", encoded=np.array(jpegs))
     np.testing.assert_allclose(encoded["probabilities"], served(path, images=decoded)["probabilities"], atol=1e-6)

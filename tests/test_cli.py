@@ -34,8 +34,8 @@ ARGUMENTS = {
     "tune": "name data text-column label-column trials strategy set-range max-parameters folds recipe epochs set "
     "devices seed input-shape out export",
     "evaluate": "source data text-column label-column split tta errors json csv strict",
-    "predict": "source inputs tta top json csv",
-    "embed": "source inputs output layer",
+    "predict": "source inputs tta top json csv strict",
+    "embed": "source inputs output layer strict",
     "attack": "source data epsilon steps split count picture json",
     "segment": "image output model tile overlap tta overlay",
     "sample": "source output count seed labels interpolate",
@@ -256,7 +256,9 @@ def test_card_of_all_published_weights(name, run_line):
     else:
         recipe = training["recipe"]
         assert card["training"]["recipe"] == recipe
-        assert f"batch {recipe['batch_size']}, {recipe['epochs']} epochs, {recipe['loss']}, seed" in text
+        assert f"batch {recipe['batch_size']}, {recipe['epochs']} epochs, {recipe['loss']}, " in text
+        assert f"seed {training['seed']}" in text
+        assert all(key in text for key in recipe["optimizer_arguments"])
         for deviation in recipe["deviations"]:
             assert words_of(deviation) in text
     assert "weights: Apache-2.0" in text
@@ -282,7 +284,7 @@ def test_card_of_lenet5(run_line):
     for words in (
         "data mnist (50,000 train, 10,000 validation, 10,000 test)",
         "reported accuracy 0.9905 (LeCun et al. 1998",
-        "recipe paper adam 0.001, batch 16, 20 epochs, rbf_map, seed 0",
+        "recipe paper adam 0.001, batch 16, 20 epochs, rbf_map, schedule (kind table, table [[0, 1.0],",
         "takes gray images, resized to 28 x 28 pixels",
         "knows 10 classes and has no output for an input that belongs to none of them",
         "signature serving_default images (uint8, 4 axes) -> ",

@@ -216,6 +216,8 @@ def tune(
     if worker:
         _follow_chief(tuner)
         return Search(directory, space, monitor, [])
+    for number in tuner.oracle.trials.keys() - set(tuner.oracle.start_order):
+        del tuner.oracle.trials[number]  # killed after its own file was written, before the oracle's
     if progress:
         progress(so_far(tuner.oracle))
     try:
@@ -359,10 +361,7 @@ def _tuner(
     keras_tuner.src.utils.save_json = _save_json
     with contextlib.redirect_stdout(io.StringIO()):  # that it resumes
         tuner = Tuner(oracle=oracles[strategy](), directory=str(directory.absolute()), project_name="trials")
-    oracle = tuner.oracle
-    for number in oracle.trials.keys() - set(oracle.start_order):  # killed after its own file, before the oracle's
-        del oracle.trials[number]
-    oracle.verbose = 0
+    tuner.oracle.verbose = 0
     keras_tuner.src.config.DEBUG = False  # or it prints the traceback of each failed trial, whose message is recorded
     return tuner
 
