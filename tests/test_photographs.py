@@ -19,7 +19,7 @@ import zoo
 from zoo import preprocessing as pre
 from zoo import registry, tasks, testing
 from zoo.data import Dataset, Split
-from zoo.data.streamed import Streamed
+from zoo.data.streamed import Streamed, budget
 from zoo.spec import ModelSpec, Preprocessing, Stage
 from zoo.tasks.image_task import image_shape
 from zoo.training.batches import load_for, training_batches
@@ -348,6 +348,16 @@ def test_files_that_are_no_images_are_counted_and_left_out(monkeypatch, tmp_path
     assert "green/x.heic (HEIC image, save it as JPEG or PNG), red/03.jpg (unreadable or truncated)" in err
 
 
+def test_a_container_limits_the_budget(monkeypatch, tmp_path):
+    monkeypatch.delenv("ZOO_CACHE_GB", raising=False)
+    monkeypatch.setattr("zoo.data.streamed.CGROUP", tmp_path)
+    (tmp_path / "memory.max").write_text("max\n")
+    (tmp_path / "memory.current").write_text("1000\n")
+    assert budget() > 1_000_000
+    (tmp_path / "memory.max").write_text("5000\n")
+    assert budget() == 2_000
+
+
 def test_a_budget_that_is_no_number(monkeypatch, tmp_path):
     folder_of(tmp_path / "mine", colors=("red", "green"), count=3)
     monkeypatch.setenv("ZOO_CACHE_GB", "lots")
@@ -379,7 +389,6 @@ def test_embedding_a_folder_gives_the_features_of_its_images(source, tmp_path, c
     assert not Path("other.npz").exists()
 
 
-@pytest.mark.slow
 def test_a_folder_with_a_broken_file_is_predicted(source, command):
     """Its other files, and a note names it."""
     folder_of(Path("mine"), colors=("red",), count=2, size=(16, 16))
@@ -393,6 +402,7 @@ def test_a_folder_with_a_broken_file_is_predicted(source, command):
         zoo.embed(source, "mine", strict=True)
 
 
+@pytest.mark.slow
 def test_an_export_returns_features_beside_its_predictions(source, tmp_path, command):
     code, _, err = command(f"export {source} tiny_photo.features --features conv2,pool")
     assert code == 0, err  # and TensorFlow alone computed the same

@@ -210,7 +210,7 @@ def _print_card(card: dict[str, Any]) -> None:
 
 
 def _short(recipe: dict[str, Any]) -> str:
-    """A recipe, as plain data, in one line: what it begins with, and all else that is not as by default."""
+    """A recipe, as plain data, in one line: the usual keys, and those that it sets beside them."""
     first = ("optimizer", "learning_rate", "batch_size", "epochs", "loss")
     usual = dataclasses.asdict(zoo.Recipe(epochs=1, batch_size=1, learning_rate=1.0))
     rest = {key: value for key, value in recipe.items() if key not in (*first, "options", "deviations", "targets")}
@@ -221,7 +221,7 @@ def _short(recipe: dict[str, Any]) -> str:
 
 
 def _own_keys(keys: dict[str, Any], usual: dict[str, Any]) -> str:
-    """Keys of a recipe that are set and not as usual, in one line."""
+    """Keys that are neither empty nor as by default, in one line."""
     words = []
     for key, value in keys.items():
         known = usual.get(key)
