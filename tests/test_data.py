@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import gzip
 import hashlib
 import http.server
@@ -26,6 +27,7 @@ from PIL import Image
 from zoo import preprocessing
 from zoo.data import Dataset, Split, load, lookup
 from zoo.data.dataset import IGNORED
+from zoo.data.streamed import Streamed
 from zoo.errors import ZooError
 
 DATA = os.environ.get("ZOO_DATA_DIR")
@@ -456,7 +458,7 @@ def test_an_mnist_file_of_other_content_is_refused(imitation, bare):
         load("mnist")
 
 
-def test_a_tfds_set_in_the_data_folder(bare):
+def test_a_tfds_set_in_the_data_folder(bare, monkeypatch):
     import tensorflow_datasets as tfds
 
     def examples(start: int, count: int) -> list:
@@ -481,7 +483,13 @@ def test_a_tfds_set_in_the_data_folder(bare):
     assert sizes(data) == [34, 6, 6]
     assert sorted(data.splits["test"].inputs[:, 0, 0, 0]) == list(range(40, 46))
     assert all((split.inputs[:, 0, 0, 0] % 2 == 1 - split.targets).all() for split in data.splits.values())
-    assert load("tfds:parity:1.0.0", image_size=(2, 2)).shape == (2, 2, 1)
+    small = load("tfds:parity:1.0.0", image_size=(2, 2))
+    assert small.shape == (2, 2, 1)
+    monkeypatch.setenv("ZOO_CACHE_GB", "0")
+    streamed = load("tfds:parity:1.0.0", image_size=(2, 2))
+    gc.collect()  # the images stay readable
+    assert isinstance(streamed.splits["train"].inputs, Streamed)
+    assert streamed.fingerprint == small.fingerprint
 
 
 def test_a_tfds_set_that_is_not_here_fails_soon_without_a_network(bare):

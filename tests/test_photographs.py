@@ -331,6 +331,20 @@ def test_a_streamed_run_repeats_the_one_in_memory(monkeypatch, tmp_path):
     assert scores["accuracy"] == runs[0].metrics["test"]["accuracy"]
 
 
+@pytest.mark.parametrize("damage", ["deleted", "overwritten"])
+def test_a_file_that_breaks_after_loading_is_named(monkeypatch, tmp_path, damage):
+    monkeypatch.setenv("ZOO_CACHE_GB", "0")
+    folder_of(tmp_path / "mine", colors=("red", "green"))
+    data = zoo.data.load("mine", image_size=(16, 16))
+    name = data.splits["train"].names[3]
+    if damage == "deleted":
+        (tmp_path / "mine" / name).unlink()
+    else:
+        (tmp_path / "mine" / name).write_bytes(bytes(9))
+    with pytest.raises(zoo.ZooError, match=rf"^{name} could be read before and cannot now \(.*\): restore it$"):
+        zoo.train("tiny_photo", data, out="run", epochs=1)
+
+
 @pytest.mark.parametrize("gigabytes", ["1", "0"])
 def test_files_that_are_no_images_are_counted_and_left_out(monkeypatch, tmp_path, gigabytes, command):
     monkeypatch.setenv("ZOO_CACHE_GB", gigabytes)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from zoo.data.decoding import (
     stack,
 )
 from zoo.data.masks import MASK_WORD, are_pairs, paired_files, read_pairs
-from zoo.data.streamed import COPIES, Streamed, budget
+from zoo.data.streamed import Streamed, exceeds_budget
 from zoo.data.trees import LeftOut, Read, Tree, all_files, files, folders, open_tree
 from zoo.errors import ZooError, listed, note, unknown
 
@@ -166,7 +165,7 @@ def _read_classes(groups: Groups, path: Path, image_size: Size, crop: bool, back
             splits += [split] * len(folder)
             labels += [classes.index(name)] * len(folder)
 
-    streams = image_size is not None and _exceeds_budget(len(reads), image_size, path)
+    streams = image_size is not None and exceeds_budget(len(reads), image_size, path.name)
 
     def decode(data: bytes) -> Decoded:
         decoded = decode_image(data, background)
@@ -187,22 +186,12 @@ def _read_classes(groups: Groups, path: Path, image_size: Size, crop: bool, back
     images: Any
     if streams and image_size is not None:
         channels = max(one.pixels.shape[2] for one in decoded.values())
-        images = Streamed([reads[name] for name in decoded], image_size, channels, crop=crop, background=background)
+        files_read = [(name, reads[name]) for name in decoded]
+        images = Streamed(files_read, image_size, channels, crop=crop, background=background)
     else:
         images = stack((one.pixels for one in decoded.values()), path)
     whole = Split(images, np.array(labels, np.int64)[kept], np.array([*decoded], object))
     return {split: whole.take(np.array(splits)[kept] == split) for split in groups}, classes
-
-
-def _exceeds_budget(count: int, size: tuple[int, int], path: Path) -> bool:
-    """Whether so many images exceed the memory budget; prints a note if they do."""
-    needed, allowed = COPIES * count * math.prod((*size, 3)), budget()
-    if needed > allowed:
-        note(
-            f"{path.name}: {count} images of {size[0]} x {size[1]} pixels need {needed / 1e9:.2g} GB of memory, more "
-            f"than {allowed / 1e9:.2g} GB (ZOO_CACHE_GB, or half of what is free): they are decoded again in each epoch"
-        )
-    return needed > allowed
 
 
 def _report_faults(faults: Mapping[str, str], count: int, path: Path, *, strict: bool) -> None:

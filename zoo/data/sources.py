@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,13 @@ import numpy as np
 from etils import epy
 
 from zoo import progress
-from zoo.data import lookup, scenes, texts
+from zoo.data import lookup, scenes, texts, trees
 from zoo.data.arrays import read_npz
 from zoo.data.dataset import SPLITS, Dataset, Parts, Split, complete
-from zoo.data.decoding import PROGRESS_FROM, WHITE, Size, resized, stack
+from zoo.data.decoding import PROGRESS_FROM, WHITE, Size, decode_image, resized, stack
 from zoo.data.given import GIVEN, read_given
 from zoo.data.images import read_images
-from zoo.data.streamed import Streamed
-from zoo.data.trees import TARS
+from zoo.data.streamed import Streamed, exceeds_budget
 from zoo.errors import ZooError, listed, note
 
 with epy.lazy_imports():
@@ -163,9 +163,9 @@ def _read_named(
             raise lookup.ambiguous(name, f"the data set {name}")
         return plain, False, NAMED[plain]()
     if name.startswith("tfds:"):
-        return name.replace(":", "-").replace("/", "-"), False, _tfds(name, image_size, crop)
+        return name.replace(":", "-").replace("/", "-"), False, _tfds(name, image_size, crop, background)
     path, own = lookup.find(name, tuple(NAMED), (".npz", *ARCHIVES, *FORMATS, *texts.DELIMITERS))
-    suffix = next((end for end in (*TARS, path.suffix.lower()) if path.name.lower().endswith(end)), "")
+    suffix = next((end for end in (*trees.TARS, path.suffix.lower()) if path.name.lower().endswith(end)), "")
     if (columns.text or columns.label) and suffix not in texts.DELIMITERS:
         raise ZooError(f"{path} has no columns: --text-column and --label-column are for .tsv and .csv files")
     try:
@@ -205,28 +205,45 @@ def _mnist() -> Parts:
     return splits, tuple("0123456789")
 
 
-def _tfds(name: str, image_size: Size, crop: bool) -> Parts:
+def _tfds(name: str, image_size: Size, crop: bool, background: int) -> Parts:
     builder = lookup.tfds_builder(name.removeprefix("tfds:"))
     features = builder.info.features
     # `supervised_keys` first: a data set may have other images, texts and labels too
     keys = [key for key in (*(builder.info.supervised_keys or ()), *features) if isinstance(key, str)]
     kinds = tfds.features.Image, tfds.features.Text, tfds.features.ClassLabel
     image, text, label = (next((key for key in keys if isinstance(features[key], kind)), None) for kind in kinds)
-    if ((label is None or image is None) and text is None) or "train" not in builder.info.splits:
+    sizes = {split: builder.info.splits[split].num_examples for split in SPLITS if split in builder.info.splits}
+    counts = {split: size for split, size in sizes.items() if size}
+    if ((label is None or image is None) and text is None) or "train" not in counts:
         raise ZooError(f"{name} has no train split of images with class labels or of texts: choose another set")
+    has_images = image is not None and label is not None
+    streams = has_images and image_size is not None and exceeds_budget(sum(counts.values()), image_size, name)
+    folder = tempfile.TemporaryDirectory() if streams else None  # TFDS' own files can only be read from their beginning
+
+    def kept(place: str, data: bytes) -> Any:
+        if not has_images:
+            return data.decode()
+        if folder is not None:
+            return place, trees.write_file(folder, place, data)
+        return resized(decode_image(data, background).pixels, image_size, crop=crop)
+
+    def joined(inputs: list[Any]) -> Any:
+        if not has_images:
+            return np.array(inputs, object)
+        if folder is not None and image_size is not None:
+            return Streamed(inputs, image_size, features[image].shape[-1] or 3, crop=crop, background=background)
+        return stack(inputs, name)
+
     splits = {}
-    for split in SPLITS:
-        total = builder.info.splits[split].num_examples if split in builder.info.splits else 0
-        if total:
-            examples = tfds.as_numpy(builder.as_dataset(split=split))
-            bar = progress.bar(total, "examples", over=examples, title=f"{name} {split}", least=PROGRESS_FROM)
-            if image is not None and label is not None:
-                pairs = [(resized(example[image], image_size, crop=crop), example[label]) for example in bar]
-                inputs = stack((pair[0] for pair in pairs), name)
-            else:
-                pairs = [(example[text].decode(), label and example[label]) for example in bar]
-                inputs = np.array([pair[0] for pair in pairs], object)
-            splits[split] = Split(inputs, None if label is None else np.array([pair[1] for pair in pairs], np.int64))
+    for split, count in counts.items():
+        decoders = {image: tfds.decode.SkipDecoding()} if has_images else None
+        examples = tfds.as_numpy(builder.as_dataset(split=split, decoders=decoders))
+        bar = progress.bar(count, "examples", over=examples, title=f"{name} {split}", least=PROGRESS_FROM)
+        inputs, labels = [], []
+        for number, example in enumerate(bar):
+            inputs.append(kept(f"{split}-{number}", example[image if has_images else text]))
+            labels.append(label and example[label])
+        splits[split] = Split(joined(inputs), None if label is None else np.array(labels, np.int64))
     return splits, () if label is None else tuple(features[label].names)
 
 
@@ -235,4 +252,4 @@ FORMATS: dict[str, Callable[[Path, Size], Parts]] = {
     ".npz": read_npz,
     ".txt": lambda path, _: texts.read_plain_text(path),
 }
-ARCHIVES = (".zip", *TARS)  # of images
+ARCHIVES = (".zip", *trees.TARS)  # of images

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -12,9 +15,9 @@ import numpy as np
 from etils import epy
 
 from zoo import preprocessing
-from zoo.data.decoding import decode_image, resized
+from zoo.data.decoding import UNREADABLE, Unusable, decode_image, resized
 from zoo.data.trees import Read
-from zoo.errors import ZooError
+from zoo.errors import ZooError, note
 
 with epy.lazy_imports():
     import tensorflow as tf
@@ -29,7 +32,7 @@ class Streamed:
     type; a number gives an image, a slice or an array of positions or booleans some of them, `numpy.asarray` all.
 
     Args:
-        reads: functions that return the bytes of the files.
+        files: names of the files and functions that return their bytes.
         size: height and width to which they are resized.
         channels: 1 or 3.
         crop: see `zoo.data.load`.
@@ -40,24 +43,23 @@ class Streamed:
     ndim = 4
 
     def __init__(
-        self, reads: Sequence[Read], size: tuple[int, int], channels: int, *, crop: bool, background: int
+        self, files: Iterable[tuple[str, Read]], size: tuple[int, int], channels: int, *, crop: bool, background: int
     ) -> None:
-        self.reads: Any = np.empty(len(reads), object)
-        self.reads[:] = reads
+        self.files: Any = np.fromiter(files, object)
         self.size, self.channels, self.crop, self.background = size, channels, crop, background
 
     def __len__(self) -> int:
-        return len(self.reads)
+        return len(self.files)
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
         """(N, H, W, C)."""
-        return (len(self.reads), *self.size, self.channels)
+        return (len(self.files), *self.size, self.channels)
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, int | np.integer):
-            return self._resized(self.reads[index])
-        return self._with(self.reads[index])
+            return self._resized(self.files[index])
+        return self._with(self.files[index])
 
     def __iter__(self) -> Iterator[np.ndarray]:
         for part in self.parts():
@@ -66,7 +68,7 @@ class Streamed:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             images = np.empty(self.shape, np.uint8)
-            for number, image in enumerate(pool.map(self._resized, self.reads)):
+            for number, image in enumerate(pool.map(self._resized, self.files)):
                 images[number] = image
         return images if dtype is None else images.astype(dtype)
 
@@ -77,13 +79,13 @@ class Streamed:
 
     def joined(self, other: Streamed) -> Streamed:
         """These images, followed by others of the same kind."""
-        return self._with(np.concatenate([self.reads, other.reads]))
+        return self._with(np.concatenate([self.files, other.files]))
 
     def gather(self, index: tf.Tensor) -> tf.Tensor:
         """The images at positions int [B], uint8 [B, H, W, C], in the graph of a `tf.data` map."""
 
         def one(number: tf.Tensor) -> tf.Tensor:  # in the graph: eager calls within a map would block its threads
-            pixels = tf.numpy_function(lambda place: self._pixels(self.reads[place]), [number], tf.uint8)
+            pixels = tf.numpy_function(lambda place: self._in_channels(self.files[place]), [number], tf.uint8)
             image = tf.ensure_shape(pixels, [None, None, self.channels])[None]
             if self.crop:
                 image = preprocessing.crop_to_proportions(image, self.size)
@@ -91,16 +93,34 @@ class Streamed:
 
         return tf.map_fn(one, index, fn_output_signature=tf.TensorSpec(self.shape[1:], tf.uint8))
 
-    def _with(self, reads: np.ndarray) -> Streamed:
-        return Streamed(reads.tolist(), self.size, self.channels, crop=self.crop, background=self.background)
+    def _with(self, files: np.ndarray) -> Streamed:
+        return Streamed(files, self.size, self.channels, crop=self.crop, background=self.background)
 
-    def _pixels(self, read: Read) -> np.ndarray:
-        pixels = decode_image(read(), self.background).pixels
+    def _pixels(self, file: tuple[str, Read]) -> np.ndarray:
+        name, read = file
+        try:
+            return decode_image(read(), self.background).pixels
+        except Exception as error:  # of any kind, for a file that is broken or gone
+            reason = error if isinstance(error, Unusable | OSError) else UNREADABLE
+            raise ZooError(f"{name} could be read before and cannot now ({reason}): restore it") from error
+
+    def _in_channels(self, file: tuple[str, Read]) -> np.ndarray:
+        pixels = self._pixels(file)
         return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], self.channels)))
 
-    def _resized(self, read: Read) -> np.ndarray:
-        image = resized(decode_image(read(), self.background).pixels, self.size, crop=self.crop)
-        return np.broadcast_to(image, (*self.size, self.channels))
+    def _resized(self, file: tuple[str, Read]) -> np.ndarray:
+        return np.broadcast_to(resized(self._pixels(file), self.size, crop=self.crop), (*self.size, self.channels))
+
+
+@contextlib.contextmanager
+def naming_files() -> Iterator[None]:
+    """Within it, TensorFlow's error for an image that cannot be read any more is the `ZooError` that names the file."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        if found := re.search(rf"{ZooError.__name__}: (.+)", error.message):
+            raise ZooError(found[1]) from error
+        raise
 
 
 def in_graph(array: np.ndarray | Streamed) -> Any:
@@ -111,6 +131,17 @@ def in_graph(array: np.ndarray | Streamed) -> Any:
 def gather(array: Any, index: tf.Tensor) -> tf.Tensor:
     """The rows of an array of `in_graph` at positions int [B]."""
     return array.gather(index) if isinstance(array, Streamed) else tf.gather(array, index)
+
+
+def exceeds_budget(count: int, size: tuple[int, int], name: str) -> bool:
+    """Whether so many images of a size in pixels exceed the memory budget; prints a note if they do."""
+    needed, allowed = COPIES * count * math.prod((*size, 3)), budget()
+    if needed > allowed:
+        note(
+            f"{name}: {count} images of {size[0]} x {size[1]} pixels need {needed / 1e9:.2g} GB of memory, more than "
+            f"{allowed / 1e9:.2g} GB (ZOO_CACHE_GB, or half of what is free): they are decoded again in each epoch"
+        )
+    return needed > allowed
 
 
 def budget() -> int:

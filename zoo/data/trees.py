@@ -96,6 +96,13 @@ def _read_file(path: Path, keep: object) -> bytes:
     return path.read_bytes()
 
 
+def write_file(folder: tempfile.TemporaryDirectory, name: str, data: bytes) -> Read:
+    """Writes a file into a temporary folder, which exists as long as anything can read from it."""
+    path = Path(folder.name, name)
+    path.write_bytes(data)
+    return functools.partial(_read_file, path, folder)
+
+
 def _folder_tree(folder: Path, left_out: LeftOut, *parents: str, keep: object = None) -> Tree:
     tree: Tree = {}
     for entry in sorted(folder.iterdir()):

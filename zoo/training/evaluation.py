@@ -11,7 +11,7 @@ import numpy as np
 from etils import epy
 
 from zoo import tasks
-from zoo.data import Dataset, Split
+from zoo.data import Dataset, Split, streamed
 from zoo.data.dataset import SPLITS, complete
 from zoo.errors import ZooError, note, unknown
 from zoo.loading import Predictor, Source
@@ -125,6 +125,7 @@ def _note_if_trained_on(predictor: Predictor, dataset: Dataset) -> None:
         )
 
 
+@streamed.naming_files()
 def evaluate_splits(
     task: tasks.Task, model: keras.Model, splits: Mapping[str, Split], recipe: Recipe
 ) -> dict[str, dict[str, float]]:

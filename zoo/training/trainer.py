@@ -17,7 +17,7 @@ import numpy as np
 from etils import epy
 
 from zoo import registry, tasks
-from zoo.data import Dataset, brightness
+from zoo.data import Dataset, brightness, streamed
 from zoo.errors import ZooError, note, say
 from zoo.files import read_json, write_json
 from zoo.progress import is_interactive
@@ -175,6 +175,7 @@ def rehearsed(
     return model
 
 
+@streamed.naming_files()
 def fit(
     task: tasks.Task,
     model: keras.Model,
