@@ -4,10 +4,10 @@
     pip install torch                        (left out where it is not installed)
     python benchmarks/photographs.py
 
-All train the same network on the same images in memory (PyTorch: `catdog_cnn` and `airbench93` alone), with the same
-optimizer, loss and batch size, for a fixed number of steps; PyTorch's optimizer is SGD with momentum. The trainer of
-this package takes its images as stored, Keras and PyTorch take floats. The pipelines read the same JPEG files from disk
-and flip, rotate and shift them: batches of floats of the network's size.
+All train the same network on the same images in memory, with the same optimizer, loss and batch size; the steps of the
+second epoch count, without validation and checkpoints. The trainer of this package takes its images as stored, Keras
+and PyTorch take floats. The pipelines read the same JPEG files from disk and flip, rotate and shift them: batches of
+floats of the network's size.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from common import in_new_process, interleaved, peak_bytes, ratios, write_results
+from fits import keras_fit, torch_training, zoo_fit
 from streaming import make
 
 import zoo
@@ -37,11 +38,10 @@ from zoo import tasks
 from zoo.data import Dataset, Split
 from zoo.recipe import Recipe
 from zoo.tasks.losses import classification_loss
-from zoo.training import optimizers
 from zoo.training.batches import load_for, training_batches
 
 HAS_TORCH = importlib.util.find_spec("torch") is not None
-STEPS = {"alexnet_small": 20, "airbench93": 3, "catdog_cnn": 20, "alexnet": 2}  # that are timed, after one
+STEPS = {"alexnet_small": 20, "airbench93": 4, "catdog_cnn": 20, "alexnet": 3}  # of an epoch
 BATCH = {"alexnet": 16, "airbench93": 256}  # fewer than the recipe's where an epoch would take too long
 FULL_SIZE = 16  # images a batch of the networks for ImageNet, each in a process of its own, for its memory
 AFFINE = {"affine": {"rotation": 15.0, "translation": 0.1}, "flip_crop": {"pad": 0}}
@@ -56,67 +56,49 @@ def timed(step: Callable[[], Any], steps: int, images: int) -> float:
     return steps * images / (time.perf_counter() - start)
 
 
-def noise(name: str, count: int) -> Split:
-    """Images of noise in the size of the network, before its crop, and as many classes."""
+def prepared(name: str, count: int, batch: int) -> tuple[tasks.Task, Dataset, Recipe]:
+    """A network's task, images of noise in its size before the crop and of as many classes, and its recipe for two
+    epochs without augmentation."""
     spec = zoo.get_spec(name)
     height, width = (spec.preprocessing.size or spec.input_shape[:2]) or (32, 32)
-    generator = np.random.default_rng(0)
-    images = generator.integers(0, 256, (count, height, width, spec.input_shape[-1]), dtype=np.uint8)
-    return Split(images, np.arange(count) % spec.classes)
-
-
-def our_training(name: str, split: Split, batch: int) -> tuple[tasks.Task, Recipe, Callable[[], Any]]:
-    """The task, its recipe without augmentation, and a function that trains one step on the images."""
-    spec = zoo.get_spec(name)
-    data = Dataset("noise", dict.fromkeys(("train", "validation", "test"), split), tuple(map(str, range(spec.classes))))
-    task = tasks.get_task(spec.task).from_data(spec, data)
-    recipe = task.with_options(spec.recipe()).replace(batch_size=batch, augmentation={}, epochs=10_000, lookahead=None)
-    ours = task.compile(task.build(), recipe, lambda: optimizers.make_optimizer(recipe))
-    batches = iter(training_batches(task, split, recipe, seed=0)[0])
-    return task, recipe, lambda: ours.train_on_batch(*next(batches))
+    images = np.random.default_rng(0).integers(0, 256, (count, height, width, spec.input_shape[-1]), dtype=np.uint8)
+    split = Split(images, np.arange(count) % spec.classes)
+    splits = {"train": split, "validation": split.head(batch), "test": split.head(batch)}
+    dataset = Dataset("noise", splits, tuple(map(str, range(spec.classes))))
+    task = tasks.get_task(spec.task).from_data(spec, dataset)
+    return (
+        task,
+        dataset,
+        task.with_options(spec.recipe()).replace(batch_size=batch, augmentation={}, epochs=2, lookahead=None),
+    )
 
 
 def training(name: str, repeats: int, steps: int) -> dict[str, Any]:
     """Images a second of each contender for one network, and the ratios within each round."""
     batch = BATCH.get(name, zoo.get_spec(name).recipe().batch_size)
-    split = noise(name, 2 * batch)
-    task, recipe, our_step = our_training(name, split, batch)
-    inputs, targets = (part.numpy() for part in task.network_batch(*(tf.constant(a) for a in task.examples(split))))
-    theirs = task.build()
-    theirs.compile(optimizers.make_optimizer(recipe), classification_loss(recipe.loss, 0.0), metrics=["accuracy"])
-    plain = tf.data.Dataset.from_tensor_slices((inputs, targets)).shuffle(len(inputs)).repeat().batch(batch)
-    plain_batches = iter(plain.prefetch(tf.data.AUTOTUNE))
+    count = steps * batch
+    task, dataset, recipe = prepared(name, count, batch)
+    split = dataset.splits["train"]
+    inputs, targets = (part.numpy() for part in task.network_batch(*map(tf.constant, task.examples(split))))
+    loss = classification_loss(recipe.loss, 0.0)
     contenders = {
-        "zoo": lambda: timed(our_step, steps, batch),
-        "keras": lambda: timed(lambda: theirs.train_on_batch(*next(plain_batches)), steps, batch),
+        "zoo": lambda: count / zoo_fit(task, dataset, recipe).seconds_of_steps,
+        "keras": lambda: count / keras_fit(task, (inputs, targets), None, recipe, loss, "accuracy").seconds_of_steps,
     }
-    if HAS_TORCH and name in TORCH:
-        contenders["pytorch"] = torch_contender(name, inputs, split.targets, batch, steps)
-    measured = interleaved(contenders, repeats)
+    if HAS_TORCH:
+        import torch
+
+        network = TORCH[name](torch.nn)
+        of_torch = torch.nn.functional.cross_entropy
+        epoch = torch_training(network, (inputs, split.targets), None, recipe, of_torch, trial=2 * batch)
+        contenders["pytorch"] = lambda: count / epoch()
+    measured = interleaved(contenders, repeats, warm_up=False)  # the first epoch of each does not count
     others = [other for other in contenders if other != "zoo"]
     return {
         "images_per_second": measured,
         "batch": batch,
         "ratios": {f"zoo / {other}": ratios(measured, "zoo", other) for other in others},
     }
-
-
-def torch_contender(name: str, inputs: np.ndarray, labels: Any, batch: int, steps: int) -> Callable[[], float]:
-    """The same training in PyTorch, eagerly, on tensors in memory, channels last."""
-    import torch
-
-    images = torch.from_numpy(inputs).permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
-    targets = torch.from_numpy(labels.astype(np.int64))
-    network = TORCH[name](torch.nn).to(memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.9)
-
-    def step() -> None:
-        index = torch.randint(len(images), (batch,))
-        optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(network(images[index]), targets[index]).backward()
-        optimizer.step()
-
-    return lambda: timed(step, steps, batch)
 
 
 def _catdog(nn: Any) -> Any:
@@ -141,7 +123,51 @@ def _airbench93(nn: Any) -> Any:
     return nn.Sequential(*layers, nn.MaxPool2d(3), nn.Flatten(), nn.Linear(before, 10, bias=False))
 
 
-TORCH: dict[str, Callable[[Any], Any]] = {"catdog_cnn": _catdog, "airbench93": _airbench93}
+def _alexnet_small(nn: Any) -> Any:
+    import torch
+
+    class Local(nn.Module):
+        """A layer of 3 x 3 connections with weights of its own at each of 6 x 6 places."""
+
+        def __init__(self, channels: int) -> None:
+            super().__init__()
+            self.weights = nn.Parameter(0.04 * torch.randn(36, 9 * channels, 32))
+            self.bias = nn.Parameter(torch.zeros(36, 32))
+
+        def forward(self, x: Any) -> Any:
+            patches = nn.functional.unfold(x, 3, padding=1)
+            sums = torch.einsum("bip,pio->bpo", patches, self.weights) + self.bias
+            return sums.transpose(1, 2).reshape(-1, 32, 6, 6)
+
+    def normalized(before: int) -> list[Any]:
+        convolution = nn.Conv2d(before, 64, 5, padding=2)
+        return [convolution, nn.ReLU(), nn.LocalResponseNorm(5, 0.001, 0.75, 1.0), nn.MaxPool2d(3, 2, padding=1)]
+
+    local = [Local(64), nn.ReLU(), Local(32), nn.ReLU()]
+    return nn.Sequential(*normalized(3), *normalized(64), *local, nn.Flatten(), nn.Linear(6 * 6 * 32, 10))
+
+
+def _alexnet(nn: Any) -> Any:
+    def normalized() -> list[Any]:  # n, alpha (which PyTorch divides by n), beta, k of section 3.3
+        return [nn.ReLU(), nn.LocalResponseNorm(5, 5 * 1e-4, 0.75, 2.0), nn.MaxPool2d(3, 2)]
+
+    return nn.Sequential(
+        nn.Conv2d(3, 96, 11, 4), *normalized(),
+        nn.Conv2d(96, 256, 5, padding=2, groups=2), *normalized(),
+        nn.Conv2d(256, 384, 3, padding=1), nn.ReLU(),
+        nn.Conv2d(384, 384, 3, padding=1, groups=2), nn.ReLU(),
+        nn.Conv2d(384, 256, 3, padding=1, groups=2), nn.ReLU(), nn.MaxPool2d(3, 2),
+        nn.Flatten(), nn.Linear(6 * 6 * 256, 4096), nn.ReLU(), nn.Dropout(), nn.Linear(4096, 4096), nn.ReLU(),
+        nn.Dropout(), nn.Linear(4096, 1000),
+    )  # fmt: skip
+
+
+TORCH: dict[str, Callable[[Any], Any]] = {
+    "alexnet_small": _alexnet_small,
+    "airbench93": _airbench93,
+    "catdog_cnn": _catdog,
+    "alexnet": _alexnet,
+}
 
 
 def pipeline(count: int, repeats: int, name: str = "catdog_cnn") -> dict[str, Any]:
@@ -183,8 +209,9 @@ def pipeline(count: int, repeats: int, name: str = "catdog_cnn") -> dict[str, An
 
 def full_size(name: str, steps: int) -> dict[str, float]:
     """Images a second of training, and the largest resident memory of this process, in bytes."""
-    rate = timed(our_training(name, noise(name, FULL_SIZE), FULL_SIZE)[2], steps, FULL_SIZE)
-    return {"images_per_second": rate, "peak_bytes": peak_bytes()}
+    count = steps * FULL_SIZE
+    seconds = zoo_fit(*prepared(name, count, FULL_SIZE)).seconds_of_steps
+    return {"images_per_second": count / seconds, "peak_bytes": peak_bytes()}
 
 
 def print_medians(title: str, row: dict[str, Any]) -> None:

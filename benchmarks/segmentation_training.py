@@ -22,9 +22,9 @@ import keras
 import numpy as np
 import torch
 from common import interleaved, ratios, write_results
+from fits import float_arrays, keras_fit, torch_training, zoo_fit
 from torch import nn
 from torch.nn import functional as F
-from training import float_arrays, keras_epoch, torch_training, zoo_epoch
 
 import zoo
 from zoo import data, tasks
@@ -120,11 +120,11 @@ def measure(dataset: Dataset, per_image: int, repeats: int) -> dict[str, dict]:
 
     measured = interleaved(
         {
-            "zoo": lambda: count / zoo_epoch(task, dataset, plain),
-            "keras": lambda: count / keras_epoch(task, *arrays, plain, loss, iou()),
+            "zoo": lambda: count / zoo_fit(task, dataset, plain).seconds,
+            "keras": lambda: count / keras_fit(task, *arrays, plain, loss, iou()).seconds,
             "pytorch": lambda: count / torch_epoch(),
-            "zoo augmented": lambda: count / zoo_epoch(task, dataset, augmented),
-            "zoo bfloat16": lambda: count / zoo_epoch(task, dataset, bfloat16),
+            "zoo augmented": lambda: count / zoo_fit(task, dataset, augmented).seconds,
+            "zoo bfloat16": lambda: count / zoo_fit(task, dataset, bfloat16).seconds,
         },
         repeats,
         warm_up=False,  # each training leaves out its first epoch, and PyTorch has had its trial

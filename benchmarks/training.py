@@ -12,124 +12,33 @@ turns, a training each. PyTorch runs eagerly, in the memory layout and with the 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
-import io
 import os
-import tempfile
-import time
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
-import numpy as np
 import tensorflow as tf
 import torch
 from common import interleaved, ratios, write_results
+from fits import float_arrays, keras_fit, torch_training, zoo_fit
 from torch.nn import functional as F
 
 import zoo
 from zoo import layers as zoo_layers
-from zoo import preprocessing, tasks
-from zoo.data import Dataset, Split
+from zoo import tasks
+from zoo.data import Dataset
 from zoo.models.lenet5 import TABLE, bitmap_codes
-from zoo.recipe import Affine, Augmentation, Recipe
+from zoo.recipe import Affine, Augmentation
 from zoo.tasks.losses import classification_loss
-from zoo.training import optimizers, trainer
-from zoo.training.randomness import dtype_policy
 
 MODELS = ("network3_relu", "lenet5")
 BATCH_SIZES = (10, 128)
 VALIDATION = 256  # images, one batch
 TRIAL = 640  # images by which PyTorch chooses its number of threads
-Arrays = tuple[np.ndarray, np.ndarray]  # the network's inputs, float32 [N, H, W, C], and targets
 AFFINE = Augmentation(affine=Affine(rotation=10.0, translation=0.07, scale=0.1, skew=5.0))
 RATIOS = ("zoo / keras", "zoo / pytorch", "zoo affine / keras")
 GOALS = {"zoo / keras": 1.0, "zoo affine / keras": 0.9}
-
-
-class Clock(keras.callbacks.Callback):
-    """The moments at which epochs end; given as the last callback, so that it sees the end of all the others."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.ends: list[float] = []
-
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        self.ends.append(time.perf_counter())
-
-    @property
-    def seconds(self) -> float:
-        """Of the last epoch, with all that lies between its end and that of the one before."""
-        return self.ends[-1] - self.ends[-2]
-
-
-def zoo_epoch(task: tasks.Task, dataset: Dataset, recipe: Recipe) -> float:
-    """Seconds of an epoch of the trainer's `fit`, called as `zoo.train` calls it."""
-    clock = Clock()
-    with dtype_policy(recipe.precision):
-        model = task.build()
-    fit = model.fit
-    model.fit = lambda *args, callbacks, **options: fit(*args, callbacks=[*callbacks, clock], **options)
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-        trainer.fit(task, model, dataset, recipe, Path(folder), tf.distribute.get_strategy(), seed=0)
-    return clock.seconds
-
-
-def keras_epoch(
-    task: tasks.Task, train: Arrays, validation: Arrays, recipe: Recipe, loss: Callable, metric: Any
-) -> float:
-    """Seconds of an epoch of what a user of Keras writes: float images and targets in memory, `compile`, `fit`."""
-    clock, model = Clock(), task.build()
-    model.compile(optimizers.make_optimizer(recipe), loss, metrics=[metric])
-    model.fit(
-        *train, batch_size=recipe.batch_size, epochs=recipe.epochs, callbacks=[clock], verbose=0,
-        validation_data=validation, validation_batch_size=len(validation[0]),
-    )  # fmt: skip
-    return clock.seconds
-
-
-def torch_training(
-    network: torch.nn.Module, train: Arrays, validation: Arrays, recipe: Recipe, loss: Callable, *, trial: int
-) -> Callable[[], float]:
-    """The same training in PyTorch, as a function that trains an epoch and returns its seconds: shuffled indices
-    into tensors in memory, no DataLoader; eager, so that every epoch but the first costs the same. The first `trial`
-    examples decide which number of threads is faster."""
-    (images, labels), (held_out, held_out_labels) = (
-        # channels last, as they lie in memory
-        (torch.from_numpy(inputs).permute(0, 3, 1, 2), torch.from_numpy(class_ids.astype(np.int64)))
-        for inputs, class_ids in (train, validation)
-    )
-    network = network.to(memory_format=torch.channels_last)  # twice as fast here
-    optimizer = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[recipe.optimizer](
-        network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
-    )
-
-    def epoch(count: int = len(images)) -> float:
-        start, total = time.perf_counter(), torch.zeros(())
-        network.train()
-        for index in torch.randperm(count).split(recipe.batch_size):
-            optimizer.zero_grad()
-            value = loss(network(images[index]), labels[index])
-            value.backward()
-            optimizer.step()
-            total += value.detach()
-        network.eval()
-        with torch.no_grad():
-            right = network(held_out).argmax(1) == held_out_labels
-        right.float().mean().item(), total.item()  # the metrics that the others log
-        return time.perf_counter() - start
-
-    def seconds_with(threads: int) -> float:
-        torch.set_num_threads(threads)
-        return epoch(trial)
-
-    epoch(trial)
-    torch.set_num_threads(min({1, os.cpu_count() or 1}, key=seconds_with))
-    return epoch
 
 
 def torch_network3() -> torch.nn.Module:
@@ -174,12 +83,6 @@ def map_criterion(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return (rivals.logsumexp(1) - scores.gather(1, labels[:, None])[:, 0]).mean()
 
 
-def float_arrays(task: tasks.Task, split: Split) -> Arrays:
-    """The network's inputs, and class ids."""
-    images, class_ids = task.examples(split)
-    return preprocessing.apply(tf.constant(images), task.preprocessing, task.channels).numpy(), class_ids
-
-
 def measure(name: str, batch_size: int, dataset: Dataset, repeats: int) -> dict[str, dict]:
     """Images a second of each contender, and the ratios, for one network and batch size."""
     spec = zoo.get_spec(name)
@@ -197,12 +100,12 @@ def measure(name: str, batch_size: int, dataset: Dataset, repeats: int) -> dict[
     torch_epoch = torch_training(network, *arrays, recipe, loss, trial=TRIAL)
     measured = interleaved(
         {
-            "zoo": lambda: images / zoo_epoch(task, dataset, recipe),
+            "zoo": lambda: images / zoo_fit(task, dataset, recipe).seconds,
             "keras": lambda: (
-                images / keras_epoch(task, *one_hot, recipe, classification_loss(recipe.loss, 0.0), accuracy)
+                images / keras_fit(task, *one_hot, recipe, classification_loss(recipe.loss, 0.0), accuracy).seconds
             ),
             "pytorch": lambda: images / torch_epoch(),
-            "zoo affine": lambda: images / zoo_epoch(task, dataset, affine),
+            "zoo affine": lambda: images / zoo_fit(task, dataset, affine).seconds,
         },
         repeats,
         warm_up=False,  # each training leaves out its first epoch, and PyTorch has had its trial
