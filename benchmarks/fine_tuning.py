@@ -6,7 +6,8 @@
 Each seed draws images of each class to train on and as many others to choose the epoch by; the test split is the set's
 own. By default they are scikit-learn's digits (8 x 8 pixels, brought to the network's size). With `--pretrain` the
 network is first trained on all classes but those held out, and then on these. Fine-tuning runs the stages of the
-model's spec, training from scratch its first recipe with the same augmentation, for as many epochs of as many steps.
+model's spec, training from scratch its first recipe with the same augmentation, for as many epochs of as many steps:
+with the stages' batch size, where they have one, and a learning rate in proportion to it.
 
 The schedule of that recipe counts epochs and is made for tens of thousands of images: with a hundred, the rate may
 fall before anything is learned. Two more trainings from scratch therefore keep the rate constant, one for the same
@@ -46,12 +47,12 @@ def of_classes(dataset: Dataset, names: list[str]) -> Dataset:
     return Dataset(f"{dataset.name}_{'_'.join(names)}", splits, tuple(names))
 
 
-def pretrained(name: str, dataset: Dataset, held_out: list[str]) -> Path:
+def pretrained(name: str, dataset: Dataset, held_out: list[str], precision: str) -> Path:
     """The network trained on all classes but those held out, exported; an interrupted training resumes."""
     rest = of_classes(dataset, [one for one in dataset.classes if one not in held_out])
     path = FOLDER / f"{name}.without_{'_'.join(held_out)}"
     if not path.exists():
-        zoo.export(zoo.train(name, rest, out=FOLDER / f"{path.name}-0"), path)
+        zoo.export(zoo.train(name, rest, out=FOLDER / f"{path.name}-0", precision=precision), path)
     return path
 
 
@@ -66,7 +67,7 @@ def few_examples(dataset: Dataset, examples: int, seed: int) -> Dataset:
     return Dataset(f"{dataset.name}_few", splits, dataset.classes)
 
 
-def compare(source: str | Path, few: Dataset, seed: int, epochs: int | None) -> dict[str, float]:
+def compare(source: str | Path, few: Dataset, seed: int, epochs: int | None, precision: str) -> dict[str, float]:
     """Test accuracies of the network fine-tuned and trained from scratch."""
     manifest = open_artifact(source).manifest
     origin = manifest["model"]
@@ -78,12 +79,16 @@ def compare(source: str | Path, few: Dataset, seed: int, epochs: int | None) -> 
         "scratch, constant": {"epochs": total, **constant},
         f"scratch, x{LONGER}": {"epochs": LONGER * total, **constant},
     }
-    network = {"arguments": origin["arguments"], "input_shape": tuple(origin["input_shape"])}
+    network: dict[str, Any] = {"arguments": origin["arguments"], "input_shape": tuple(origin["input_shape"])}
     network["augmentation"] = manifest["training"]["recipe"]["augmentation"]  # as fine-tuning has it
+    if batch_size := spec.stages[-1].batch_size:
+        recipe = spec.recipe()
+        network |= {"batch_size": batch_size, "learning_rate": recipe.learning_rate * batch_size / recipe.batch_size}
+    same = {"seed": seed, "precision": precision}
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-        runs = {"fine-tuned": zoo.fine_tune(source, few, out=Path(folder, "tuned"), seed=seed, epochs=epochs)}
+        runs = {"fine-tuned": zoo.fine_tune(source, few, out=Path(folder, "tuned"), epochs=epochs, **same)}
         for name, changes in scratch.items():
-            runs[name] = zoo.train(spec.name, few, out=Path(folder, name), seed=seed, **network, **changes)
+            runs[name] = zoo.train(spec.name, few, out=Path(folder, name), **network, **changes, **same)
     return {name: run.metrics["test"]["accuracy"] for name, run in runs.items()}
 
 
@@ -112,20 +117,21 @@ def main() -> None:
     parser.add_argument("--held-out", default="", help="classes, with commas, that the network is not pretrained on")
     parser.add_argument("--examples", default="10", help="a class, to train and to validate; several with commas")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--precision", default="float32", help="of all trainings, such as mixed_bfloat16")
     parser.add_argument("--quick", action="store_true", help="a smoke run: one seed, an epoch a stage, nothing written")
     options = parser.parse_args()
     seeds, epochs = (1, 1) if options.quick else (options.seeds, None)
     source, dataset = options.source, zoo.data.load(options.data)
     held_out = [name for name in options.held_out.split(",") if name]
     if options.pretrain:
-        source = pretrained(options.pretrain, dataset, held_out)
+        source = pretrained(options.pretrain, dataset, held_out, options.precision)
     if held_out:
         dataset = of_classes(dataset, held_out)
     results: dict[str, Any] = {}
     for examples in map(int, options.examples.split(",")):
         runs = []
         for seed in range(seeds):
-            runs.append(compare(source, few_examples(dataset, examples, seed), seed, epochs))
+            runs.append(compare(source, few_examples(dataset, examples, seed), seed, epochs, options.precision))
             row = ", ".join(f"{key} {value:.4f}" for key, value in runs[-1].items())
             print(f"{examples} a class, seed {seed}: {row}", flush=True)
         results[str(examples)] = summary_of(runs)

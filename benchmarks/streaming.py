@@ -20,12 +20,13 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
-from common import in_new_process, peak_bytes, write_results
+from common import RESULTS, in_new_process, peak_bytes, write_between, write_results
 from PIL import Image
 
 LEAST = 64  # images of the process that the others are compared with
 MODEL = "catdog_cnn"
 SIDE = (375, 500)  # height and width of the files
+PAGE = Path(__file__).parent.parent / "docs" / "photographs.md"
 
 
 def make(folder: Path, count: int) -> None:
@@ -70,6 +71,22 @@ def in_process(folder: Path, steps: int, gigabytes: str) -> dict[str, float]:
     return in_new_process("--measure", str(folder), "--steps", str(steps), ZOO_CACHE_GB=gigabytes)
 
 
+def draw() -> None:
+    """Writes the table of the last results into the page on photographs."""
+    results = json.loads((RESULTS / "streaming.json").read_text(encoding="utf-8"))
+    lines = [
+        "| images | memory, streamed | memory, decoded once | images/s streamed, of those decoded once |",
+        "|---|---|---|---|",
+    ]
+    for row in results["rows"]:
+        streamed, kept = (
+            f"{(row[way]['peak_bytes'] - results['least_peak_bytes']) / 1e6:,.0f} MB"
+            for way in ("streamed", "in_memory")
+        )
+        lines.append(f"| {row['images']:,} | {streamed} | {kept} | {row['rate_ratio']:.2f} |")
+    write_between(PAGE, "streaming", "\n".join(lines))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--counts", type=int, nargs="+", default=[1_000, 50_000], help="numbers of images")
@@ -99,6 +116,7 @@ def main() -> None:
             print(f"{count:>7,} images: streaming trains at {ratio:.2f} of the rate in memory")
     if not arguments.quick:
         print(write_results("streaming", {"model": MODEL, "steps": steps, "least_peak_bytes": least, "rows": rows}))
+        draw()
 
 
 if __name__ == "__main__":

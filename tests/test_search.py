@@ -16,7 +16,7 @@ from PIL import Image
 import zoo
 from zoo import metrics
 from zoo.search_space import read_range
-from zoo.training import search
+from zoo.training import search, tuner
 from zoo.training.runs import directory_of
 
 NAME = "mlp_784_30_10"
@@ -138,7 +138,7 @@ def test_limits_at_which_the_best_trials_lie():
     space = {"width": zoo.IntRange(8, 64), "rate": zoo.LogRange(1e-4, 1e-2), "kind": zoo.Choice((1, 2))}
     values = [{"width": 64, "rate": 3e-3, "kind": 2}, {"width": 63, "rate": 1e-4, "kind": 2}]
     values += [{"width": 8, "rate": 1e-4, "kind": 2}] * 18
-    trials = [search.Trial(number, one, 1 - number / 100) for number, one in enumerate(values)]
+    trials = [tuner.Trial(number, one, 1 - number / 100) for number, one in enumerate(values)]
     found = search.Search(Path(), space, metrics.ACCURACY, trials)
     assert found.remarks() == ["best trials sit at the upper limit of width: widen it with --set-range"]
 
@@ -193,17 +193,17 @@ def test_what_a_search_refuses(trained, tmp_path, given, message):
 @pytest.mark.parametrize("killed", ["between its two files", "in the middle of a file"])
 def test_a_search_killed_while_it_writes_is_resumed(trained, tmp_path, monkeypatch, killed):
     whole = zoo.tune(NAME, ranges=SPACE, trials=4, out=tmp_path / "whole")
-    write = search.write_json
+    write = tuner.write_json
 
     def write_and_die(path, content):
         if path.match("trial_2/trial.json"):
             if killed == "between its two files":
                 write(path, content)
-            monkeypatch.setattr(search, "write_json", write)
+            monkeypatch.setattr(tuner, "write_json", write)
             raise KeyboardInterrupt
         write(path, content)
 
-    monkeypatch.setattr(search, "write_json", write_and_die)
+    monkeypatch.setattr(tuner, "write_json", write_and_die)
     with pytest.raises(KeyboardInterrupt):
         zoo.tune(NAME, ranges=SPACE, trials=4, out=tmp_path / "killed")
     again = zoo.tune(NAME, ranges=SPACE, trials=4, out=tmp_path / "killed")
@@ -220,12 +220,12 @@ def test_a_trial_out_of_memory_has_failed(trained, tmp_path):
 
 def test_a_trial_that_ends_the_process_is_given_up(trained, tmp_path):
     trained.fails = lambda values: KeyboardInterrupt()
-    for _ in range(search.MOST_STARTS):
+    for _ in range(tuner.MOST_STARTS):
         with pytest.raises(KeyboardInterrupt):
             zoo.tune(NAME, ranges={"hidden": zoo.Choice(((10,),))}, trials=1, out=tmp_path)
     with pytest.raises(zoo.ZooError, match="it ended the process 2 times before its first epoch"):
         zoo.tune(NAME, ranges={"hidden": zoo.Choice(((10,),))}, trials=1, out=tmp_path)
-    assert len(trained.values) == search.MOST_STARTS
+    assert len(trained.values) == tuner.MOST_STARTS
 
 
 def test_tensorboard_shows_the_values_and_the_score(trained, tmp_path):
@@ -268,7 +268,7 @@ def test_a_worker_without_a_chief_ends_in_one_line(trained, monkeypatch, tmp_pat
         zoo.tune(NAME, ranges=SPACE, out=tmp_path)
     monkeypatch.setenv("KERASTUNER_ORACLE_IP", "127.0.0.1")
     monkeypatch.setenv("KERASTUNER_ORACLE_PORT", "9")
-    monkeypatch.setattr(search, "CHIEF_SECONDS", 0.5)
+    monkeypatch.setattr(tuner, "CHIEF_SECONDS", 0.5)
     with pytest.raises(zoo.ZooError, match="the chief of the search does not answer at 127"):
         zoo.tune(NAME, ranges=SPACE, out=tmp_path)
     assert not trained.values

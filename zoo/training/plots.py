@@ -17,7 +17,7 @@ from zoo.search_space import Range
 
 if TYPE_CHECKING:
     from zoo.tasks import Task
-    from zoo.training.search import Trial
+    from zoo.training.tuner import Trial
 
 
 def training_curves(rows: list[dict[str, float]], task: Task, best_epoch: int, path: Path) -> None:

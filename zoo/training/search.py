@@ -1,19 +1,16 @@
-"""Search for builder arguments and recipe keys by the validation score, with keras-tuner as the engine."""
+"""Search for builder arguments and recipe keys by the validation score."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import importlib.util
-import io
 import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
-import numpy as np
 from etils import epy
 
 from zoo import registry, tasks
@@ -21,7 +18,7 @@ from zoo.errors import ZooError, note, unknown
 from zoo.files import read_json, write_json
 from zoo.metrics import Metric
 from zoo.recipe import Recipe, plain
-from zoo.search_space import Choice, IntRange, Range
+from zoo.search_space import Choice, Range
 from zoo.spec import ModelSpec, check_keras
 from zoo.training.batches import load_for
 from zoo.training.devices import strategy as device_strategy
@@ -29,11 +26,10 @@ from zoo.training.folds import cross_validate, spread
 from zoo.training.randomness import check_seed
 from zoo.training.runs import RUN_FILE, Run
 from zoo.training.trainer import train
+from zoo.training.tuner import Strategy, Trial, ended_trials, follow_chief, hand_out, is_worker, make_tuner
 from zoo.training.workers import check_alone
 
 with epy.lazy_imports():
-    import grpc
-    import keras
     import keras_tuner
     import tensorflow as tf
     from tensorboard.plugins.hparams import api as hparams
@@ -43,28 +39,7 @@ with epy.lazy_imports():
 SEARCH_FILE = "search.json"
 TRIALS = 20
 BEST_SHARE = 0.1  # of the trials, whose values at a limit of a range are remarked on
-ADDRESS = ("KERASTUNER_ORACLE_IP", "KERASTUNER_ORACLE_PORT")
-CHIEF_SECONDS = 300  # until the chief must answer
-MOST_STARTS = 2  # of a trial that ends the process before its first epoch
 AT_LIMIT = 0.02  # distance from the end of a range, as a share of it
-
-Strategy = Literal["random", "hyperband", "bayesian"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Trial:
-    """One training of a search.
-
-    Attributes:
-        values: by argument or recipe key.
-        score: on the validation split, or the mean of the folds; None for a trial that failed.
-        message: why it failed.
-    """
-
-    number: int
-    values: Mapping[str, Any]
-    score: float | None
-    message: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,7 +138,7 @@ def tune(
         raise ZooError("hyperband counts its own trials: leave trials out, and set epochs for the longest of them")
     if strategy == "hyperband" and "epochs" in space:
         raise ZooError("hyperband chooses the epochs of its trials: leave the range of epochs out")
-    worker = _is_worker()  # the chief alone knows all trials
+    worker = is_worker()  # the chief alone knows all trials
     check_seed(seed)
     if folds is not None:
         dataset.fold(1, folds)
@@ -207,25 +182,18 @@ def tune(
         return score
 
     def so_far(oracle: Any) -> Search:
-        return Search(directory, space, monitor, _trials(oracle, space, monitor))
+        return Search(directory, space, monitor, ended_trials(oracle, space, monitor))
 
-    tuner = _tuner(
+    tuner = make_tuner(
         strategy, space, monitor, TRIALS if trials is None else trials, basis.epochs, directory, seed,
         run_trial, lambda oracle: progress(so_far(oracle)) if progress and not worker else None,
     )  # fmt: skip
     if worker:
-        _follow_chief(tuner)
+        follow_chief(tuner)
         return Search(directory, space, monitor, [])
-    for number in tuner.oracle.trials.keys() - set(tuner.oracle.start_order):
-        del tuner.oracle.trials[number]  # killed after its own file was written, before the oracle's
     if progress:
         progress(so_far(tuner.oracle))
-    try:
-        tuner.search()
-    except RuntimeError as error:
-        if "bind" not in str(error):  # gRPC's, of the chief
-            raise
-        raise ZooError(f"the chief cannot listen at {_chief_address()}: {str(error).partition(chr(10))[0]}") from None
+    hand_out(tuner)
     found = so_far(tuner.oracle)
     if not found.done:
         raise ZooError(f"all {len(found.trials)} trials failed, the last one because: {found.trials[-1].message}")
@@ -237,32 +205,6 @@ def tune(
     for line in found.remarks():
         note(line)
     return dataclasses.replace(found, run=run)
-
-
-def _is_worker() -> bool:
-    """Whether another process hands out the trials; raises ZooError where keras-tuner's variables are incomplete."""
-    role = os.environ.get("KERASTUNER_TUNER_ID")
-    missing = [name for name in ADDRESS if role and name not in os.environ]
-    if missing:
-        raise ZooError(f"KERASTUNER_TUNER_ID is set without {' and '.join(missing)}: set all three, or none")
-    return role not in (None, "chief")
-
-
-def _chief_address() -> str:
-    return ":".join(os.environ[name] for name in ADDRESS)
-
-
-def _follow_chief(tuner: Any) -> None:
-    """Train the trials that the chief hands out, until there are no more."""
-    address = _chief_address()
-    try:
-        with grpc.insecure_channel(address) as channel:
-            grpc.channel_ready_future(channel).result(timeout=CHIEF_SECONDS)
-        tuner.search()
-    except (grpc.FutureTimeoutError, grpc.RpcError):
-        raise ZooError(
-            f"the chief of the search does not answer at {address}: start it, or repeat the command"
-        ) from None
 
 
 def _divided(recipe: Recipe, values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -311,111 +253,6 @@ def _open_search(directory: Path, described: Mapping[str, Any]) -> None:
         write_json(path, described)
     except OSError as error:
         raise ZooError(f"cannot write the search to {directory}: {error.strerror}") from None
-
-
-def _tuner(
-    strategy: Strategy,
-    space: Mapping[str, Range],
-    metric: Metric,
-    trials: int,
-    epochs: int,
-    directory: Path,
-    seed: int,
-    run_trial: Callable[[Mapping[str, Any], Path, int | None], float],
-    after: Callable[[Any], None],
-) -> Any:
-    """keras-tuner's engine, whose trials are runs."""
-
-    class Tuner(keras_tuner.Tuner):
-        def run_trial(self, trial: Any) -> dict[str, float]:
-            folder = Path(self.get_trial_dir(trial.trial_id))
-            folder.mkdir(parents=True, exist_ok=True)
-            hyperparameters = trial.hyperparameters.values
-            values = _values(hyperparameters, space)
-            _count_start(folder)
-            try:
-                with (folder / "log.txt").open("a") as log, contextlib.redirect_stdout(log):
-                    return {metric.name: run_trial(values, folder, hyperparameters.get("tuner/epochs"))}
-            except keras_tuner.errors.FailedTrialError:
-                raise
-            except Exception as error:  # an error of ours, not of this trial's values
-                raise keras_tuner.errors.FatalError(f"trial {trial.trial_id}: {error}") from error
-            finally:
-                keras.backend.clear_session()
-
-        def on_trial_end(self, trial: Any) -> None:
-            super().on_trial_end(trial)
-            after(self.oracle)
-
-    options = {
-        "objective": keras_tuner.Objective(metric.name, "min" if metric.lower_is_better else "max"),
-        "hyperparameters": _hyperparameters(space),
-        "seed": seed + 1,  # 0 would be drawn anew each time
-        "max_consecutive_failed_trials": 10**6,  # failed trials are counted, and none ends the search
-    }
-    oracles = {
-        "random": lambda: keras_tuner.oracles.RandomSearchOracle(max_trials=trials, **options),
-        "bayesian": lambda: keras_tuner.oracles.BayesianOptimizationOracle(max_trials=trials, **options),
-        "hyperband": lambda: keras_tuner.oracles.HyperbandOracle(max_epochs=epochs, **options),
-    }
-    keras_tuner.src.utils.save_json = _save_json
-    with contextlib.redirect_stdout(io.StringIO()):  # that it resumes
-        tuner = Tuner(oracle=oracles[strategy](), directory=str(directory.absolute()), project_name="trials")
-    tuner.oracle.verbose = 0
-    keras_tuner.src.config.DEBUG = False  # or it prints the traceback of each failed trial, whose message is recorded
-    return tuner
-
-
-def _save_json(path: str, content: Any) -> str:
-    """In place of keras-tuner's, which a kill can leave with half of a file."""
-    write_json(Path(path), content)
-    return json.dumps(content)
-
-
-def _count_start(folder: Path) -> None:
-    """Raises FailedTrialError for a trial that has ended the process, such as by its use of memory, each time before
-    the first epoch was over."""
-    starts = folder / "starts"
-    with starts.open("a") as file:
-        file.write("\n")
-    if len(starts.read_text()) > MOST_STARTS and not any(folder.rglob("history.csv")):
-        raise keras_tuner.errors.FailedTrialError(f"it ended the process {MOST_STARTS} times before its first epoch")
-
-
-def _hyperparameters(space: Mapping[str, Range]) -> Any:
-    found = keras_tuner.HyperParameters()
-    for key, values in space.items():
-        if isinstance(values, Choice):
-            found.Choice(key, [json.dumps(value) for value in values.values])
-        elif isinstance(values, IntRange):
-            found.Int(key, values.low, values.high)
-        else:
-            found.Float(key, values.low, values.high, sampling="log")
-    return found
-
-
-def _values(hyperparameters: Mapping[str, Any], space: Mapping[str, Range]) -> dict[str, Any]:
-    """The values of a trial as the space has them."""
-    return {
-        key: next(one for one in values.values if json.dumps(one) == hyperparameters[key])
-        if isinstance(values, Choice)
-        else hyperparameters[key]
-        for key, values in space.items()
-    }
-
-
-def _trials(oracle: Any, space: Mapping[str, Range], metric: Metric) -> list[Trial]:
-    ended = [oracle.trials[number] for number in oracle.end_order]
-    found = [
-        Trial(
-            int(trial.trial_id),
-            _values(trial.hyperparameters.values, space),
-            trial.score if trial.status == "COMPLETED" else None,
-            (trial.message or "").strip().rpartition("FailedTrialError: ")[2],
-        )
-        for trial in ended
-    ]
-    return sorted(found, key=lambda trial: -np.inf if trial.score is None else metric.rank(trial.score), reverse=True)
 
 
 def _write_hparams(folder: Path, values: Mapping[str, Any], metric: str, score: float) -> None:
