@@ -1,5 +1,6 @@
 """The documentation: no broken link, code that runs, pages that match the commands and the public names."""
 
+import importlib
 import importlib.util
 import re
 import shutil
@@ -39,6 +40,17 @@ def test_links_lead_somewhere(page):
         if not file.exists() or (anchor and anchor not in anchors(file)):
             broken.append(target)
     assert not broken
+
+
+@pytest.mark.parametrize("script", ["search", "speed_table", "streaming"])
+def test_tables_are_those_of_the_results(script, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    written = []
+    module = importlib.import_module(script)
+    monkeypatch.setattr(module, "write_between", lambda page, mark, text: written.append((page, mark, text)))
+    module.draw()
+    ((page, mark, text),) = written
+    assert f"<!-- {mark} -->\n\n{text}\n\n<!-- end of {mark} -->" in page.read_text(encoding="utf-8")
 
 
 def test_pages_of_the_site_link_to_pages_of_the_site():
