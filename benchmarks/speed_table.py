@@ -1,6 +1,6 @@
-"""Writes the table of training speeds, relative to plain Keras and plain PyTorch, from `results` into this folder's README.
+"""Writes a table of training speeds, relative to plain Keras and plain PyTorch, from `results` into the README of benchmarks.
 
-    python benchmarks/speed_table.py
+python benchmarks/speed_table.py
 """
 
 from __future__ import annotations
