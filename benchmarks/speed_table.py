@@ -1,4 +1,4 @@
-"""Writes a table of training speeds, relative to plain Keras and plain PyTorch, from `results` into the README of benchmarks.
+"""Writes a table of training speeds, relative to plain Keras and plain PyTorch, into the README beside this file.
 
 python benchmarks/speed_table.py
 """
