@@ -19,9 +19,11 @@ epoch counts, validation left out; the contenders take turns.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -29,13 +31,14 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 import tensorflow as tf
-from common import interleaved, ratios, write_results
+from common import RESULTS, interleaved, ratios, write_between, write_results
 from keras import layers
 
 import zoo
 from zoo import tasks
 from zoo.tasks import sample_metrics
 
+PAGE = Path(__file__).parent.parent / "docs" / "generation.md"
 BATCH = 128
 EXAMPLE_BATCH = 32
 
@@ -138,6 +141,18 @@ def quality(directory: str) -> None:
             )
     path = write_results("generation_quality", {"run": run.record["recipe"], "steps": steps, "results": results})
     print(f"written to {path.parent.name}/{path.name}")
+    draw()
+
+
+def draw() -> None:
+    """Writes the table of the last results of `quality` into the page on generation."""
+    found = json.loads((RESULTS / "generation_quality.json").read_text(encoding="utf-8"))
+    scores = ("frechet_distance", "precision", "recall", "coverage")
+    lines = [f"| after {found['steps']:,} steps | {' | '.join(map('`{}`'.format, scores))} |", "|---" * 5 + "|"]
+    for name, row in found["results"].items():
+        title = "`dcgan_small`" if name == "zoo" else name
+        lines.append(f"| {title} | {' | '.join(f'{row[score]:.3f}' for score in scores)} |")
+    write_between(PAGE, "quality", "\n".join(lines))
 
 
 def timed(fit: Callable[[], Any], count: int) -> Callable[[], float]:
