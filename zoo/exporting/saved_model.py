@@ -225,7 +225,13 @@ def _write_saved_model(task: tasks.Task, model: keras.Model, directory: Path, st
 
     signatures = task.signatures(model, network)
     module.tracked = list(signatures.resources)
-    tf.saved_model.save(module, str(directory), signatures=dict(signatures))
+    logger = tf.get_logger()
+    level = logger.level
+    logger.setLevel("WARNING")  # its message names the folder as it is called until it is whole
+    try:
+        tf.saved_model.save(module, str(directory), signatures=dict(signatures))
+    finally:
+        logger.setLevel(level)
     golden = directory / GOLDEN
     golden.parent.mkdir(exist_ok=True)
     np.savez(golden, allow_pickle=False, **golden_examples(task, values))
