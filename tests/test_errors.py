@@ -101,6 +101,7 @@ WRONG = {
     # builder arguments and files with recipes
     f"{TRAIN} --arg hiden=[50]": "unknown argument of mlp_784_30_10 'hiden': did you mean hidden",
     f"{TRAIN} --arg data=mnist": "unknown argument of mlp_784_30_10 'data'",
+    f"{TRAIN} --arg hidden=50,20": "argument hidden of mlp_784_30_10 must be a list such as [30], not '50,20'",
     f"{TRAIN} --arg hidden": "--arg needs KEY=VALUE, not 'hidden'",
     f"{TRAIN} --config nothing.json": "no nothing.json in .",
     f"{TRAIN} --config image.png": "image.png is damaged",

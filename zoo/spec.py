@@ -190,6 +190,10 @@ class ModelSpec:
         shape = tuple(input_shape or self.input_shape)
         if self.builder is None:
             raise ZooError(f"model {self.name} has no builder: register it with @zoo.register")
+        for key, value in arguments.items():
+            usual = self.arguments.get(key)
+            if isinstance(usual, tuple) and not isinstance(value, list | tuple):
+                raise ZooError(f"argument {key} of {self.name} must be a list such as {list(usual)}, not {value!r}")
         try:
             return self.builder(shape, self.classes if classes is None else classes, **{**self.arguments, **arguments})
         except ZooError:
