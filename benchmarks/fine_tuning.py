@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import json
 import os
 import tempfile
 from pathlib import Path
@@ -27,13 +28,14 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
-from common import write_results
+from common import RESULTS, write_between, write_results
 
 import zoo
 from zoo.artifacts import open_artifact
 from zoo.data import Dataset, Split
 
 FOLDER = Path("runs/fine_tuning")
+PAGE = Path(__file__).parent.parent / "docs" / "photographs.md"
 LONGER = 5  # times the epochs of fine-tuning, for a training from scratch that is given its time
 
 
@@ -143,6 +145,20 @@ def main() -> None:
         name = "fine_tuning" if dataset.name == "digits" else f"fine_tuning_{dataset.name}"
         path = write_results(name, {**about, "test_accuracy_by_examples_a_class": results})
         print(f"written to {path.parent.name}/{path.name}")
+        draw()
+
+
+def draw() -> None:
+    """Writes the table of classes that pretraining has not seen into the page on photographs."""
+    lines = []
+    for file in sorted(RESULTS.glob("fine_tuning_*.json")):
+        found = json.loads(file.read_text(encoding="utf-8"))["test_accuracy_by_examples_a_class"]
+        columns = list(next(iter(found.values())))
+        lines += [f"| images a class | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+        for examples, row in found.items():
+            cells = [f"{row[column]['mean']:.3f} ± {row[column]['std']:.3f}" for column in columns]
+            lines.append(f"| {examples} | {' | '.join(cells)} |")
+    write_between(PAGE, "few photographs", "\n".join(lines))
 
 
 if __name__ == "__main__":
