@@ -37,6 +37,7 @@ from common import RESULTS, write_between, write_results
 import zoo
 from zoo.data import Dataset
 from zoo.training import workers
+from zoo.training.batches import training_batches
 
 COUNTS = (1, 2, 4)
 PAGE = Path(__file__).parent.parent / "docs" / "scaling.md"
@@ -47,6 +48,7 @@ TRAINED: dict[str, tuple[str, str, dict, int, bool]] = {
     "classification, LSTM": ("lstm_mnist", "mnist", {"width": 32, "dropout": 0.0}, 64, True),
     "segmentation": ("unet_satellite", "scenes", {"width": 4, "depth": 2, "normalization": False}, 8, False),
     "segmentation, batch normalization": ("unet_satellite", "scenes", {"width": 4, "depth": 2}, 8, False),
+    "segmentation, exclusive classes": ("unet_small", "isbi_membrane", {"width": 4, "depth": 2}, 8, False),
     "texts, LSTM": ("lstm_text", "rt_polarity.tsv", {"width": 16, "word_dropout": 0.0, **STEADY}, 64, False),
     "language model, LSTM": (
         "lstm_char",
@@ -90,9 +92,10 @@ def train(key: str, examples: int, devices: str, addresses: tuple[str, ...], wor
             batch_size=batch_size,
         )  # fmt: skip
     seconds = run.history[1]["seconds"]
+    steps = training_batches(run.task, dataset.splits["train"], run.recipe, seed=0)[1]
     return {
-        "examples_per_second": examples / seconds,
-        "step_ms": 1000 * seconds / (examples // batch_size),
+        "examples_per_second": steps * batch_size / seconds,
+        "step_ms": 1000 * seconds / steps,
         "losses": [row["loss"] for row in run.history],
     }
 

@@ -458,6 +458,16 @@ def test_an_mnist_file_of_other_content_is_refused(imitation, bare):
         load("mnist")
 
 
+def test_images_without_classes(bare):
+    path = folder({f"{number}.png": png(number) for number in range(20)})(bare)
+    data = load(path, labels=False)
+    assert data.classes == ()
+    assert sizes(data) == [14, 3, 3]
+    assert all(split.targets is None for split in data.splits.values())
+    shown = {name: split.inputs[row, 0, 0, 0] for split in data.splits.values() for row, name in enumerate(split.names)}
+    assert shown == {f"{number}.png": number for number in range(20)}
+
+
 def test_a_tfds_set_in_the_data_folder(bare, monkeypatch):
     import tensorflow_datasets as tfds
 

@@ -98,6 +98,8 @@ WRONG = {
     f"{TRAIN} --lr 0": "recipe key learning_rate must be above 0 and finite, not 0",
     f"{TRAIN} --batch-size 0": "recipe key batch_size must be at least 1, not 0",
     f"{TUNE} digits --batch-size 8 --set batch_size=9": "batch_size has two values, 8 and 9: give one",
+    "tune mlp_784_30_10 --set-range hidden": "--set-range needs KEY=RANGE, not 'hidden'",
+    "tune mlp_784_30_10 --set-range learning_rate=3..1": "a range from 3 to 1 is empty",
     # builder arguments and files with recipes
     f"{TRAIN} --arg hiden=[50]": "unknown argument of mlp_784_30_10 'hiden': did you mean hidden",
     f"{TRAIN} --arg data=mnist": "unknown argument of mlp_784_30_10 'data'",

@@ -1,5 +1,7 @@
 """The signatures that generate texts and images, on networks with initial weights, and pictures of samples."""
 
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -197,6 +199,28 @@ def test_animations_and_rows(words, frames, size, artifacts, command):
 )
 def test_samples_that_cannot_be_drawn(name, words, message, artifacts, refused):
     refused(f"sample {artifacts[name]} {words}", message)
+
+
+@pytest.mark.slow
+def test_a_generator_is_fine_tuned_on_images_without_classes(artifacts, unverified, command):
+    Path("faces").mkdir()
+    for number in range(40):
+        Image.new("L", (30, 40), 5 * number).save(f"faces/{number}.png")
+    code, out, err = command(
+        f"fine-tune {artifacts['dcgan_small']} --data faces --epochs 1 --batch-size 8 --export out/dcgan_small.faces"
+    )
+    assert code == 0, err
+    assert "faces: 28 train, 6 validation, 6 test" in out
+    assert zoo.sample("out/dcgan_small.faces", 2).shape == (2, 28, 28, 1)
+
+
+@pytest.mark.slow
+def test_a_conditional_generator_is_fine_tuned_on_other_classes(artifacts, unverified, tmp_path):
+    whole = testing.example_data("generation", classes=2)
+    run = zoo.fine_tune(artifacts["dcgan_conditional"], whole, out=tmp_path / "run", epochs=1, batch_size=8)
+    assert run.task.classes == whole.classes
+    images = zoo.sample(run, 2, labels=[whole.classes[1]])
+    assert images.shape == (2, 28, 28, 1)
 
 
 @pytest.mark.slow

@@ -223,6 +223,22 @@ def test_logical_cpus_are_asked_for_before_tensorflow_starts(made, monkeypatch):
 
 
 @pytest.mark.slow
+def test_a_generator_is_reproduced(tmp_path, monkeypatch, unverified):
+    monkeypatch.chdir(tmp_path)
+    small = {"latents": 4, "widths": [8, 4], "dense": 8}
+    run = zoo.train("dcgan_small", "digits", out="run", epochs=2, batch_size=32, ema=None, arguments=small, seed=3)
+    path = zoo.export(run, "dcgan_small.digits").parent
+    done = zoo.reproduce(path, out="again")
+    score = run.metrics["test"]["frechet_distance"]
+    assert done.metric == "frechet_distance"
+    assert done.measured == pytest.approx(score, rel=0.01)
+    assert (done.low, done.high) == pytest.approx((0.7 * score, 1.3 * score))
+    done = zoo.reproduce(path, smoke=True, out="smoke")
+    first, last = (row["val_frechet_distance"] for row in done.run.history)
+    assert last < first
+
+
+@pytest.mark.slow
 def test_smoke_on_the_command_line(made, command):
     code, out, err = command(f"reproduce {made.one} --smoke --out smoke")
     assert code == 0, err
@@ -273,9 +289,9 @@ def test_what_counts_as_learning(classes, losses, accuracy, learns):
             reproduction._check_learning("name", run)
 
 
-def test_a_task_without_accuracy_needs_a_falling_loss_alone():
+def test_a_task_without_accuracy_needs_a_falling_validation_loss_alone():
     task = types.SimpleNamespace(monitor=LOSS, classes=())
-    rows = [{"loss": 2.0}, {"loss": 1.9}]
+    rows = [{"loss": 2.0, "val_loss": 2.0}, {"loss": 2.1, "val_loss": 1.9}]
     reproduction._check_learning("name", types.SimpleNamespace(task=task, history=rows, directory="runs/x"))
     with pytest.raises(zoo.ZooError, match="name does not learn"):
         reproduction._check_learning("name", types.SimpleNamespace(task=task, history=rows[::-1], directory="runs/x"))

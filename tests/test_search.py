@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -45,6 +46,16 @@ def trained(monkeypatch):
 
     monkeypatch.setattr(search, "train", train)
     return calls
+
+
+def test_a_terminal_shows_the_trials_so_far(trained, command, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # by which rich takes any output for a terminal
+    monkeypatch.setattr("zoo.cli.search.conclude", lambda run, export_to: None)
+    code, out, err = command(f"tune {NAME} --trials 2 --set-range hidden=[10],[20] --out found")
+    assert code == 0, err
+    shown = re.findall(r"trials: (\d)", out)
+    assert sorted(set(shown)) == ["0", "1", "2"]
+    assert shown == sorted(shown)
 
 
 def test_the_best_trial_by_validation_is_trained_and_remembered(trained, tmp_path):
@@ -284,11 +295,14 @@ def test_a_chief_without_its_address_ends_in_one_line(trained, monkeypatch, tmp_
 
 SEARCH = ["tune", NAME, "--trials", "3", "--set-range", "hidden=[8],[16],[32]", "--set-range", "learning_rate=0.5..5.0",
           "--epochs", "2", "--out", "search"]  # fmt: skip
+OF_UNET = ["tune", "unet_satellite", "--data", "scenes", "--trials", "3", "--set-range", "width=2..4",
+           "--set-range", "depth=1..2", "--epochs", "1", "--out", "search"]  # fmt: skip
 
 
 @pytest.mark.slow
-def test_a_killed_search_is_resumed_by_the_same_command(tmp_path):
-    command = [sys.executable, "-m", "zoo", *SEARCH]
+@pytest.mark.parametrize("words", [SEARCH, OF_UNET], ids=["mlp", "unet"])
+def test_a_killed_search_is_resumed_by_the_same_command(words, tmp_path):
+    command = [sys.executable, "-m", "zoo", *words]
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
     process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL)
     started = tmp_path / "search" / "trials" / "trial_1" / "run" / "run.json"
@@ -302,8 +316,8 @@ def test_a_killed_search_is_resumed_by_the_same_command(tmp_path):
     run = zoo.load_run(*(tmp_path / "search").glob("best-*"))
     trials = run.record["search"]["trials"]
     assert len(trials) == 3
-    assert run.metrics["validation"]["accuracy"] == pytest.approx(trials[0]["score"])
-    assert zoo.load(tmp_path / "saved_models" / f"{NAME}.{run.tag}").artifact is not None
+    assert run.metrics["validation"][run.task.monitor.name] == pytest.approx(trials[0]["score"])
+    assert zoo.load(tmp_path / "saved_models" / f"{words[1]}.{run.tag}").artifact is not None
 
 
 @pytest.mark.slow

@@ -131,6 +131,16 @@ def test_several_processes_train_as_one(count, processes, alone, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.real_data
+def test_two_processes_train_on_mnist_as_one(processes, tmp_path):
+    """In few steps: differences of rounding grow in a network with rectifiers, however the work is divided."""
+    line = "--data mnist --batch-size 5000 --epochs 1"
+    found = [Workers(processes, tmp_path / str(count), line, count) for count in (1, 2)]
+    assert [one.codes() for one in found] == [[0], [0, 0]]
+    assert_close(found[0].folders[0], found[1].folders[0])
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("killed", "by"), [(0, signal.SIGKILL), (1, signal.SIGTERM)])
 def test_where_one_is_killed_the_others_stop_and_the_run_resumes(killed, by, processes, alone, tmp_path):
     line = f"{HARD} --epochs 3"

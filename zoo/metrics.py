@@ -18,12 +18,15 @@ class Metric:
         lower_is_better: as for a loss or an error.
         scope: `batch` where Keras accumulates it over batches, `dataset` where it needs all predictions of a split.
         is_share: whether it is a share of the examples, whose binomial standard deviation is known from one run.
+        spread: the assumed standard deviation between runs, as a share of the value; None where it does not grow with
+            the value.
     """
 
     name: str
     lower_is_better: bool = False
     scope: Literal["batch", "dataset"] = "batch"
     is_share: bool = False
+    spread: float | None = None
 
     def rank(self, value: float) -> float:
         """The value as a number that is higher for better."""
@@ -47,7 +50,7 @@ MEAN_IOU = Metric("mean_iou")
 MEAN_DICE = Metric("mean_dice")
 PIXEL_ACCURACY = Metric("pixel_accuracy")
 ADAPTED_RAND_ERROR = Metric("adapted_rand_error", lower_is_better=True, scope="dataset")
-FRECHET_DISTANCE = Metric("frechet_distance", lower_is_better=True)
+FRECHET_DISTANCE = Metric("frechet_distance", lower_is_better=True, spread=0.1)  # chosen
 # of generated images, see zoo/tasks/sample_metrics.py
 FRECHET_FLOOR = Metric("frechet_floor", lower_is_better=True, scope="dataset")
 PRECISION = Metric("precision", scope="dataset", is_share=True)

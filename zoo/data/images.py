@@ -30,14 +30,22 @@ MUCH_LARGER = 4  # chosen: the factor from which on it is said that images lose 
 REDUCED = "reduced to {} x {} pixels, the network's input; --input-shape for another"
 MOST_NAMED = 20  # files that an error names
 
+UNLABELED = ""  # the one class folder of images without classes
+
 Groups = dict[str, dict[str, Tree]]  # by split the folders of classes, or those of images and masks
 
 
 def read_images(
-    path: Path, image_size: Size, *, crop: bool = False, background: int = WHITE, strict: bool = False
+    path: Path,
+    image_size: Size,
+    *,
+    crop: bool = False,
+    background: int = WHITE,
+    strict: bool = False,
+    labels: bool = True,
 ) -> Parts:
     """The images of a folder or archive, with one folder for each class or with masks, optionally in one folder for
-    each split; see `zoo.data.load`.
+    each split, or without labels; see `zoo.data.load`.
 
     Raises:
         ZooError: for files that cannot be used, with their names, for misplaced folders, and, if `strict` is set, for
@@ -46,6 +54,8 @@ def read_images(
     left_out = LeftOut()
     tree = open_tree(path, left_out)
     groups = _groups(tree, path, left_out)
+    if not labels and not any(groups.values()) and files(tree):
+        groups = {"train": {UNLABELED: {**files(tree)}}}
     paired = [split for split, group in groups.items() if are_pairs(group)]
     if paired and len(paired) < len(groups):
         other = next(split for split in groups if split not in paired)
@@ -147,7 +157,7 @@ def _read_classes(groups: Groups, path: Path, image_size: Size, crop: bool, back
         raise ZooError(f"{path} has no class folders: put the images into one folder for each class")
     reads: dict[str, Read] = {}
     splits: list[str] = []
-    labels: list[int] = []
+    class_ids: list[int] = []
     for split, group in groups.items():
         for name, folder in group.items():
             place = name if len(groups) == 1 else f"{split}/{name}"
@@ -161,9 +171,10 @@ def _read_classes(groups: Groups, path: Path, image_size: Size, crop: bool, back
                 )
             if not folder:
                 raise ZooError(f"{path}: class folder {place!r} is empty of images: add some, or remove it")
-            reads |= {f"{place}/{file}": read for file, read in folder.items() if not isinstance(read, dict)}
+            inside = f"{place}/" if name != UNLABELED else ""
+            reads |= {f"{inside}{file}": read for file, read in folder.items() if not isinstance(read, dict)}
             splits += [split] * len(folder)
-            labels += [classes.index(name)] * len(folder)
+            class_ids += [classes.index(name)] * len(folder)
 
     streams = image_size is not None and exceeds_budget(len(reads), image_size, path.name)
 
@@ -177,8 +188,8 @@ def _read_classes(groups: Groups, path: Path, image_size: Size, crop: bool, back
 
     decoded, faults = decode_all(reads, decode, path.name)
     kept = np.array([name in decoded for name in reads])
-    lost = set(zip(splits, labels, strict=True)) - set(
-        zip(np.array(splits)[kept].tolist(), np.array(labels)[kept].tolist(), strict=True)
+    lost = set(zip(splits, class_ids, strict=True)) - set(
+        zip(np.array(splits)[kept].tolist(), np.array(class_ids)[kept].tolist(), strict=True)
     )
     if faults:  # a class of which nothing remains cannot be left out
         _report_faults(faults, len(reads), path, strict=strict or bool(lost))
@@ -190,7 +201,10 @@ def _read_classes(groups: Groups, path: Path, image_size: Size, crop: bool, back
         images = Streamed(files_read, image_size, channels, crop=crop, background=background)
     else:
         images = stack((one.pixels for one in decoded.values()), path)
-    whole = Split(images, np.array(labels, np.int64)[kept], np.array([*decoded], object))
+    unlabeled = classes == (UNLABELED,)
+    targets = None if unlabeled else np.array(class_ids, np.int64)[kept]
+    whole = Split(images, targets, np.array([*decoded], object))
+    classes = () if unlabeled else classes
     return {split: whole.take(np.array(splits)[kept] == split) for split in groups}, classes
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import tempfile
 from collections.abc import Callable, Mapping
@@ -39,6 +40,7 @@ def load(
     hold_out: bool = True,
     text_column: str | None = None,
     label_column: str | None = None,
+    labels: bool = True,
 ) -> Dataset:
     """A data set by its name or path, or from Python objects; a loaded one is returned unchanged.
 
@@ -107,6 +109,8 @@ def load(
         hold_out: take the splits that are missing from train; otherwise the data set has those of the source.
         text_column: name of the column of texts in a table.
         label_column: name of the column of labels in a table.
+        labels: whether images must be in folders of classes. If not, they may also lie in one folder without further
+            ones, and have no labels.
 
     Raises:
         ZooError: for an unknown name or class, and for data that cannot be read or used, with the names of the files.
@@ -118,7 +122,13 @@ def load(
             given: dict[str, Any] = {"background": background}
             words = data if isinstance(data, str) or not Path(data).exists() else str(Path(data).absolute())
             name, own, (splits, classes) = _read_named(
-                os.fspath(words), image_size, crop, background, strict, texts.Columns(text_column, label_column)
+                os.fspath(words),
+                image_size,
+                crop,
+                background,
+                strict,
+                texts.Columns(text_column, label_column),
+                labels,
             )
             given["own"] = own
         else:
@@ -154,7 +164,7 @@ def _report(dataset: Dataset) -> None:
 
 
 def _read_named(
-    name: str, image_size: Size, crop: bool, background: int, strict: bool, columns: texts.Columns
+    name: str, image_size: Size, crop: bool, background: int, strict: bool, columns: texts.Columns, labels: bool
 ) -> tuple[str, bool, Parts]:
     """A data set by its name or path, its name for runs and artifacts, and whether it is the user's own."""
     plain = name.removeprefix(lookup.OF_ZOO)
@@ -168,17 +178,16 @@ def _read_named(
     suffix = next((end for end in (*trees.TARS, path.suffix.lower()) if path.name.lower().endswith(end)), "")
     if (columns.text or columns.label) and suffix not in texts.DELIMITERS:
         raise ZooError(f"{path} has no columns: --text-column and --label-column are for .tsv and .csv files")
+    images_of = functools.partial(
+        read_images, image_size=image_size, crop=crop, background=background, strict=strict, labels=labels
+    )
     try:
         if path.is_dir() and texts.is_text_folder(path):
             return path.resolve().name, own, texts.read_text_folder(path)
         if path.is_dir():
-            return (
-                path.resolve().name,
-                own,
-                read_images(path, image_size, crop=crop, background=background, strict=strict),
-            )
+            return path.resolve().name, own, images_of(path)
         if suffix in ARCHIVES:
-            parts = read_images(path, image_size, crop=crop, background=background, strict=strict)
+            parts = images_of(path)
         elif suffix in FORMATS:
             parts = FORMATS[suffix](path, image_size)
         elif suffix in texts.DELIMITERS:

@@ -94,6 +94,7 @@ def load_for(
         crop=spec.preprocessing.fit == "crop",
         ignored_class=ignored_class,
         background=recipe.background,
+        labels=spec.classes != 0,
         **options,
     )
     dataset = dataset if fold is None else dataset.fold(*fold)

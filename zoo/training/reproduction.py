@@ -56,7 +56,8 @@ def reproduce(
         data: the place of the data set, if it is not found by the name in the manifest; it must have the same
             fingerprint.
         smoke: evaluate the stored weights again, and train for two epochs on at most 10,000 examples only: the loss
-            must fall, and the accuracy of a classifier be twice that of chance (with two classes 75 %).
+            must fall, or the validation score where lower is better, and the accuracy of a classifier be twice that of
+            chance (with two classes 75 %).
         seed: in place of the manifest's.
         out: the run's directory, `runs/NAME.TAG.reproduced-SEED` by default; an interrupted run in it is resumed.
 
@@ -103,11 +104,14 @@ def reproduce(
 
 def recorded_range(scores: Mapping[str, Any], examples: int) -> tuple[float, float]:
     """Where another run's test score may lie: three standard deviations about the mean of the recorded runs. That is
-    the standard deviation of the runs, or that of a share of so many examples (binomial) where it is larger; `SPREAD`
-    takes the place of the latter for scores that are no such share."""
+    the standard deviation of the runs, or that of a share of so many examples (binomial) where it is larger; the
+    metric's own spread, or `SPREAD`, takes the place of the latter for scores that are no such share."""
     center = scores["test"] if scores["mean"] is None else scores["mean"]
-    least = get_metric(scores["metric"]).standard_deviation(center, examples)
-    spread = STANDARD_DEVIATIONS * max(scores["standard_deviation"] or 0.0, SPREAD if least is None else least)
+    metric = get_metric(scores["metric"])
+    least = metric.standard_deviation(center, examples)
+    if least is None:
+        least = SPREAD if metric.spread is None else metric.spread * center
+    spread = STANDARD_DEVIATIONS * max(scores["standard_deviation"] or 0.0, least)
     return center - spread, center + spread
 
 
@@ -118,12 +122,13 @@ def _slice(dataset: Dataset) -> Dataset:
 
 
 def _check_learning(name: str, run: Run) -> None:
-    """Raises ZooError unless the loss fell, and the accuracy of a classifier is twice that of chance; with two classes,
-    where that is impossible, half way from chance to 1 is enough."""
-    first, last = run.history[0], run.history[-1]
-    chance = 1 / len(run.task.classes) if run.task.monitor and run.task.monitor.is_share else 0.0
+    """Raises ZooError unless the loss fell, or the monitored metric where lower is better (the sum of two adversarial
+    losses says nothing), and the accuracy of a classifier is twice that of chance; with two classes, where that is
+    impossible, half way from chance to 1 is enough."""
+    monitor = run.task.monitor
+    chance = 1 / len(run.task.classes) if monitor and monitor.is_share else 0.0
     enough = min(2 * chance, (1 + chance) / 2)
-    if not last["loss"] < first["loss"] or not last.get("val_accuracy", 1.0) > enough:
-        raise ZooError(
-            f"{name} does not learn: loss {first['loss']:.4f}, then {last['loss']:.4f}; the run is in {run.directory}"
-        )
+    key = f"val_{monitor.name}" if monitor and monitor.lower_is_better else "loss"
+    first, last = run.history[0][key], run.history[-1][key]
+    if not last < first or not run.history[-1].get("val_accuracy", 1.0) > enough:
+        raise ZooError(f"{name} does not learn: {key} {first:.4f}, then {last:.4f}; the run is in {run.directory}")
