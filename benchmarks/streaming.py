@@ -3,8 +3,9 @@ files in memory.
 
     python benchmarks/streaming.py                       # 1,000 and 50,000 images: 40 minutes and 5 GB of disk
     python benchmarks/streaming.py --counts 200 1000     # small
+    python benchmarks/streaming.py --model airbench94 --counts 1000 --steps 4    # a network that takes longer
 
-Each measurement is a process of its own that loads the folder and trains `catdog_cnn`; its peak is the largest resident
+Each measurement is a process of its own that loads the folder and trains a network; its peak is the largest resident
 memory that the kernel has counted, above that of a process that trains on 64 images.
 """
 
@@ -24,7 +25,6 @@ from common import RESULTS, in_new_process, peak_bytes, write_between, write_res
 from PIL import Image
 
 LEAST = 64  # images of the process that the others are compared with
-MODEL = "catdog_cnn"
 SIDE = (375, 500)  # height and width of the files
 PAGE = Path(__file__).parent.parent / "docs" / "photographs.md"
 
@@ -40,7 +40,7 @@ def make(folder: Path, count: int) -> None:
         image.resize(SIDE[::-1], Image.Resampling.BICUBIC).save(path, quality=90)
 
 
-def measure(folder: str, steps: int) -> None:
+def measure(model_name: str, folder: str, steps: int) -> None:
     """Load the folder, train for some steps, and print what it took."""
     import keras
 
@@ -48,7 +48,7 @@ def measure(folder: str, steps: int) -> None:
     from zoo import tasks
     from zoo.training.batches import load_for, training_batches
 
-    spec = zoo.get_spec(MODEL)
+    spec = zoo.get_spec(model_name)
     recipe = tasks.with_options(spec.recipe(), tasks.get_task(spec.task), spec.task)
     start = time.perf_counter()
     data = load_for(spec, None, recipe, folder)
@@ -66,45 +66,51 @@ def measure(folder: str, steps: int) -> None:
     print(json.dumps({"images_per_second": rate, "seconds_to_load": loaded, "peak_bytes": peak_bytes()}))
 
 
-def in_process(folder: Path, steps: int, gigabytes: str) -> dict[str, float]:
+def in_process(model: str, folder: Path, steps: int, gigabytes: str) -> dict[str, float]:
     """`measure` in a process of its own with a budget for decoded images."""
-    return in_new_process("--measure", str(folder), "--steps", str(steps), ZOO_CACHE_GB=gigabytes)
+    words = ("--model", model, "--measure", str(folder), "--steps", str(steps))
+    return in_new_process(*words, ZOO_CACHE_GB=gigabytes)
 
 
 def draw() -> None:
-    """Writes the table of the last results into the page on photographs."""
-    results = json.loads((RESULTS / "streaming.json").read_text(encoding="utf-8"))
+    """Writes the table of all results into the page on photographs."""
     lines = [
-        "| images | memory, streamed | memory, decoded once | images/s streamed, of those decoded once |",
-        "|---|---|---|---|",
+        "| network | images | memory, streamed | memory, decoded once | images/s streamed, of those decoded once |",
+        "|---|---|---|---|---|",
     ]
-    for row in results["rows"]:
-        streamed, kept = (
-            f"{(row[way]['peak_bytes'] - results['least_peak_bytes']) / 1e6:,.0f} MB"
-            for way in ("streamed", "in_memory")
-        )
-        lines.append(f"| {row['images']:,} | {streamed} | {kept} | {row['rate_ratio']:.2f} |")
+    for file in sorted(RESULTS.glob("streaming_*.json")):
+        results = json.loads(file.read_text(encoding="utf-8"))
+        for row in results["rows"]:
+            streamed, kept = (
+                f"{(row[way]['peak_bytes'] - results['least_peak_bytes']) / 1e6:,.0f} MB"
+                for way in ("streamed", "in_memory")
+            )
+            lines.append(
+                f"| `{results['model']}` | {row['images']:,} | {streamed} | {kept} | {row['rate_ratio']:.2f} |"
+            )
     write_between(PAGE, "streaming", "\n".join(lines))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="catdog_cnn")
     parser.add_argument("--counts", type=int, nargs="+", default=[1_000, 50_000], help="numbers of images")
     parser.add_argument("--steps", type=int, default=30, help="steps of training that are timed")
     parser.add_argument("--quick", action="store_true", help="a smoke run that writes nothing")
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure:
-        measure(arguments.measure, arguments.steps)
+        measure(arguments.model, arguments.measure, arguments.steps)
         return
+    model = arguments.model
     counts, steps = ([LEAST, 2 * LEAST], 1) if arguments.quick else (arguments.counts, arguments.steps)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         make(Path(folder, "least"), LEAST)
-        least = in_process(Path(folder, "least"), steps, "1000")["peak_bytes"]
+        least = in_process(model, Path(folder, "least"), steps, "1000")["peak_bytes"]
         for count in counts:
             make(Path(folder, str(count)), count)
-            one, other = (in_process(Path(folder, str(count)), steps, gigabytes) for gigabytes in ("0", "1000"))
+            one, other = (in_process(model, Path(folder, str(count)), steps, gigabytes) for gigabytes in ("0", "1000"))
             ratio = one["images_per_second"] / other["images_per_second"]
             rows.append({"images": count, "streamed": one, "in_memory": other, "rate_ratio": ratio})
             for name, found in (("streamed", one), ("in memory", other)):
@@ -115,7 +121,11 @@ def main() -> None:
                 )
             print(f"{count:>7,} images: streaming trains at {ratio:.2f} of the rate in memory")
     if not arguments.quick:
-        print(write_results("streaming", {"model": MODEL, "steps": steps, "least_peak_bytes": least, "rows": rows}))
+        print(
+            write_results(
+                f"streaming_{model}", {"model": model, "steps": steps, "least_peak_bytes": least, "rows": rows}
+            )
+        )
         draw()
 
 
