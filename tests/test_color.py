@@ -15,7 +15,7 @@ from zoo import tasks, testing
 from zoo.data import Dataset, Split
 from zoo.models.airbench import whiten
 from zoo.options import ClassificationOptions
-from zoo.recipe import Augmentation, FlipCrop, Lookahead, Recipe, Schedule
+from zoo.recipe import Augmentation, FlipCrop, Lookahead, Recipe, ResizedCrop, Schedule
 from zoo.spec import Preprocessing
 from zoo.tasks.classification import class_weights
 from zoo.training import callbacks
@@ -223,6 +223,16 @@ def test_preprocessing_cuts_the_center_and_another_input_keeps_the_margin():
     np.testing.assert_array_equal(pre.apply(images, preprocessing, 1), images[:, 2:6, 2:6])
     other = pre.for_input(preprocessing, (4, 4, 1), (6, 6, 1))
     assert (other.size, other.crop_to, other.pad_to) == ((10, 10), (6, 6), None)
+
+
+def test_a_resized_crop_fills_the_window_of_images_that_are_not_resized_yet():
+    """The network cuts 24 of 32 pixels: 12 of 16."""
+    task = task_for("alexnet_small", color_data(side=16))
+    images = tf.constant(np.broadcast_to(10 * np.arange(16, dtype=np.float32)[:, None], (4, 16, 16, 3)))
+    whole = Augmentation(resized_crop=ResizedCrop(least_area=1.0, ratio=1.0), fill="reflect")
+    moved = task.augment((images, tf.zeros([4])), tf.constant([1, 2]), whole, tf.zeros([4]), tf.zeros([4]))[0]
+    shown = moved.numpy()[0, 8, 2:14, 0]  # 0 to 150 on 12 pixels
+    np.testing.assert_allclose(shown, 10 * ((np.arange(12) + 0.5) * 16 / 12 - 0.5), atol=0.01)
 
 
 def test_random_windows_lie_within_the_image():

@@ -97,6 +97,18 @@ def test_a_training_begins_where_the_first_images_have_no_label(tmp_path):
     assert len(run.history) == 1
 
 
+@pytest.mark.slow
+def test_fine_tuning_begins_with_the_trained_weights(tmp_path, unverified):
+    """Training from scratch sets weights by the first batch."""
+    run = zoo.train("ssgan", data(), out=tmp_path / "run", input_shape=(4, 4, 1), arguments=SMALL, epochs=2,
+                    batch_size=20, ema=None)  # fmt: skip
+    path = zoo.export(run, tmp_path / "ssgan.trained").parent
+    tuned = zoo.fine_tune(path, data(), out=tmp_path / "tuned", epochs=1, batch_size=20, learning_rate=1e-12)
+    images = data().splits["test"].inputs
+    before, after = (zoo.load(one)(images)["probabilities"] for one in (run, tuned))
+    np.testing.assert_allclose(after, before, atol=1e-4)
+
+
 def test_normalization_is_measured_where_few_of_many_images_have_a_label(monkeypatch):
     monkeypatch.setattr(normalization, "EXAMPLES_TO_MEASURE", 1)  # of 200
     dataset = data().with_labels(1, 1)

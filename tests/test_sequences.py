@@ -521,6 +521,11 @@ def test_characters_outside_the_vocabulary_are_counted(language, capsys):
     assert line == f"note: 160 of 320 characters are not in the vocabulary and {counted}"
 
 
+def test_a_path_is_no_text(language):
+    with pytest.raises(zoo.ZooError, match=r"takes texts, not files such as review\.txt"):
+        zoo.predict(language, Path("review.txt"))
+
+
 def test_a_language_model_predicts_a_character(language):
     (row,) = zoo.predict(language, ["the"])
     assert row["classes"] == [*language.task.vocabulary]

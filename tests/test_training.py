@@ -506,6 +506,20 @@ def test_batch_normalization_inside_a_sub_model_is_measured_too():
     np.testing.assert_allclose(part.get_layer("norm").moving_variance, inputs.var((0, 1, 2)), rtol=1e-2)
 
 
+def test_each_image_counts_alike_where_batch_normalization_is_measured():
+    """Also the one that a batch of 256 leaves over."""
+    images = np.zeros((257, 12, 12, 1), np.uint8)
+    images[-1] = 255
+    split = Split(images, np.arange(257) % 2)
+    inputs = keras.Input((12, 12, 1))
+    x = layers.Flatten(name="flatten")(layers.BatchNormalization(name="norm")(inputs))
+    model = keras.Model(inputs, layers.Dense(2, name="output")(x))
+    data = Dataset("dark", dict.fromkeys(("train", "validation", "test"), split), ("a", "b"))
+    task = get_task("classification").from_data(THROWAWAY, data)
+    normalization.measure_normalization(task, model, split)
+    np.testing.assert_allclose(model.get_layer("norm").moving_mean, 1 / 257, rtol=1e-4)
+
+
 def test_batch_normalization_of_a_generator_is_measured_on_other_noise_in_each_batch():
     """The variance of a linear function of standard normal latents is the square of its norm. Of 2,048 latents the
     measured ones are off by 3 %, of the 256 of one batch by 9 %."""

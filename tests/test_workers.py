@@ -230,19 +230,18 @@ def test_addresses_that_make_no_cluster_are_refused(addresses, worker, message, 
     assert "TF_CONFIG" not in os.environ
 
 
-def test_the_cluster_is_that_of_tf_config_or_is_written_there(monkeypatch):
+def test_the_cluster_is_that_of_tf_config_or_is_written_there_for_a_while(monkeypatch):
     monkeypatch.delenv("TF_CONFIG", raising=False)
     assert workers.cluster() is None
-    with monkeypatch.context() as patch:
-        patch.setenv("TF_CONFIG", "")  # so that it is put back
-        patch.delenv("TF_CONFIG")
-        given = workers.cluster(TWO, 1)
+    given = workers.cluster(TWO, 1)
+    with workers._in_environment(given):
         resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
         assert resolver.cluster_spec().as_dict() == {"worker": [*TWO]}
         assert (resolver.task_type, resolver.task_id) == ("worker", 1)
         assert workers.cluster() == given == workers.Cluster(TWO, 1)
         with pytest.raises(ZooError, match="unset it"):
             workers.cluster(TWO, 0)
+    assert "TF_CONFIG" not in os.environ
     chief = {"cluster": {"chief": ["c:1"], "worker": ["a:1", "b:2"]}, "task": {"type": "worker", "index": "1"}}
     monkeypatch.setenv("TF_CONFIG", json.dumps(chief))
     assert workers.cluster() == workers.Cluster(("c:1", "a:1", "b:2"), 2)

@@ -239,7 +239,9 @@ def _extractor(predictor: Predictor, names: tuple[str, ...]) -> Callable[[Any], 
     tasks.check_layers(served, names)
     inner = keras.Model(served.input, {name: served.get_layer(name).output for name in names})
     return tf.function(
-        lambda batch: inner(pre.apply(batch, task.preprocessing, task.channels), training=False), autograph=False
+        lambda batch: inner(pre.apply(batch, task.preprocessing, task.channels), training=False),
+        autograph=False,
+        reduce_retracing=True,  # for images of any size
     )
 
 

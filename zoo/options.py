@@ -49,6 +49,8 @@ class ClassificationOptions(TaskOptions):
     labels_seed: int = 0
 
     def __post_init__(self) -> None:
+        if not 0 <= self.label_smoothing < 1:
+            raise ZooError(f"label_smoothing must be from 0 to below 1, not {self.label_smoothing}")
         if self.perturbation < 0:
             raise ZooError(f"perturbation must be at least 0, not {self.perturbation}")
         if self.labels_per_class is not None and self.labels_per_class < 1:
@@ -66,7 +68,7 @@ class GenerationOptions(TaskOptions):
         discriminator_steps: updates of the discriminator for each of the generator, on as many parts of the batch.
         discriminator_rate: the discriminator's learning rate as a multiple of the recipe's.
         information, information_continuous: weights of the mutual information of the images with categorical and with
-            continuous codes, for networks that have codes (Chen et al. 2016, section 5).
+            continuous codes, for networks that have codes (Chen et al. 2016, equation (6); 0.1 is chosen).
     """
 
     real_target: float = 1.0

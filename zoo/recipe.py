@@ -42,8 +42,9 @@ class Schedule:
         for name, least in (("every", 1), ("warmup_epochs", 0)):
             if getattr(self, name) < least:
                 raise ZooError(f"schedule key {name} must be at least {least}, not {getattr(self, name)}")
-        if self.kind == "table" and 0 not in [first for first, _ in self.table]:
-            raise ZooError("schedule key table must begin with a pair for epoch 0")
+        epochs = [epoch for epoch, _ in self.table]
+        if self.kind == "table" and (epochs[:1] != [0] or epochs != sorted(set(epochs))):
+            raise ZooError("schedule key table must have pairs of ascending epochs, the first for epoch 0")
 
     @property
     def by_step(self) -> bool:
@@ -292,6 +293,8 @@ class Recipe:
                 raise ZooError(f"recipe key {name} must be at least 1, not {value}")
         if not 0 < self.ema_power <= 1:
             raise ZooError(f"recipe key ema_power must be above 0 and at most 1, not {self.ema_power}")
+        if not self.weight_decay >= 0:
+            raise ZooError(f"recipe key weight_decay must be at least 0, not {self.weight_decay}")
         if not 0 <= self.background <= 255:
             raise ZooError(f"recipe key background must be a gray value from 0 to 255, not {self.background}")
         if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):

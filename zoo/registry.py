@@ -6,6 +6,7 @@ import dataclasses
 import importlib
 import importlib.metadata
 import re
+import threading
 import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 _specs: dict[str, ModelSpec] = {}
 _loaded = False
+_loading = threading.RLock()  # another thread waits until all models are known
 
 
 def register(*specs: ModelSpec) -> Callable[[Builder], Builder]:
@@ -45,8 +47,10 @@ def register(*specs: ModelSpec) -> Callable[[Builder], Builder]:
 def all_specs() -> dict[str, ModelSpec]:
     """All registered specs by name, those of other packages too (entry-point group `zoo.models`)."""
     global _loaded
-    if not _loaded:
-        _loaded = True
+    with _loading:
+        if _loaded:
+            return _specs
+        _loaded = True  # at once: the models that are imported ask for others
         importlib.import_module("zoo.models")
         for entry_point in importlib.metadata.entry_points(group="zoo.models"):
             try:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import keras
     import numpy as np
 
-LARGEST_SIDE = 4096  # of a network's input, in pixels of a network's input
+LARGEST_SIDE = 4096  # of a network's input, in pixels
 
 
 def check_keras() -> None:
@@ -200,6 +200,7 @@ class ModelSpec:
             raise
         except TypeError as error:
             raise ZooError(f"model {self.name}: {error}") from error
-        except ValueError as error:
+        except (ValueError, ArithmeticError, LookupError) as error:
             reason = str(error).splitlines()[0]
-            raise ZooError(f"model {self.name} cannot be built with input shape {shape}: {reason}") from error
+            chosen = f" and {arguments}" if arguments else ""
+            raise ZooError(f"model {self.name} cannot be built with input shape {shape}{chosen}: {reason}") from error

@@ -48,7 +48,8 @@ def limit(seconds, memory):
 
 
 def difference(served, expected):
-    """The largest absolute difference; infinite for another type, shape or text."""
+    """The largest difference, as a share of the largest expected value where that is above 1: such as the nats of a
+    whole text, of which float32 keeps seven digits. Infinite for another type, shape or text."""
     if served.dtype.kind in "OS":
         served = np.array([text.decode() for text in served.ravel()]).reshape(served.shape)
     elif served.dtype != expected.dtype:
@@ -63,7 +64,7 @@ def difference(served, expected):
     )  # ids have no order
     if near and gaps.size and np.mean(gaps > 0) <= ROUNDED:
         return 0.0
-    gap = float(np.max(gaps, initial=0.0))
+    gap = float(np.max(gaps, initial=0.0)) / max(1.0, float(np.max(np.abs(expected), initial=0.0)))
     return gap if gap == gap else float("inf")  # NaN is as wrong as can be
 
 

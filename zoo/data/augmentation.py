@@ -52,7 +52,7 @@ def augment(
     seed: tf.Tensor,
     augmentation: Augmentation,
     turn: tf.Tensor | None = None,
-    window: tuple[int, int] | None = None,
+    window: tuple[float, float] | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor | None]:
     """Moves each image and its mask by one random map: bilinear for images, nearest neighbor for masks.
 
@@ -63,7 +63,8 @@ def augment(
         masks: any integers [batch, height, width] or [batch, height, width, classes], or None.
         seed: int32 [2]; the same seed draws the same maps, so each batch of each epoch needs its own.
         turn: int32 [batch], of which images are flipped where it is odd; needed for alternating flips alone.
-        window: height and width that the middle of the images is cut to afterwards; None for all of them.
+        window: height and width that the middle of the images is cut to afterwards, in their pixels; None for all of
+            them.
         augmentation: the kinds of maps and their ranges; its `fill` sets the values of pixels from outside the image.
 
     Returns:
@@ -108,7 +109,7 @@ def augment(
 
 
 def resized_crop(
-    crop: ResizedCrop, seed: tf.Tensor, batch: tf.Tensor, size: tuple[int, int], window: tuple[int, int]
+    crop: ResizedCrop, seed: tf.Tensor, batch: tf.Tensor, size: tuple[int, int], window: tuple[float, float]
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """The maps, `linear` float32 [batch, 2, 2] and `shift` float32 [batch, 2] of `warp`, that read a random part of
     images of (height, width) `size` into the window in their middle."""

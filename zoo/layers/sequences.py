@@ -103,7 +103,7 @@ class WordDropout(keras.layers.Layer):
 
     def __init__(self, rate: float, unknown: int = 1, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.rate, self.unknown = rate, unknown
+        self.rate, self.unknown = _share("word_dropout", rate), unknown
         self.seed = keras.random.SeedGenerator()
 
     def call(self, tokens: Any, training: bool = False) -> Any:

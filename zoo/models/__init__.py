@@ -1,6 +1,6 @@
 """The model families: importing this package registers all of them."""
 
-from zoo.models import (
+from zoo.models import (  # noqa: F401
     airbench,
     alexnet,
     catdog,
@@ -19,23 +19,3 @@ from zoo.models import (
     ssgan,
     unet,
 )
-
-__all__ = [
-    "airbench",
-    "alexnet",
-    "catdog",
-    "characters",
-    "ciresan",
-    "dcgan",
-    "ensemble",
-    "gan",
-    "googlenet",
-    "infogan",
-    "lenet5",
-    "lstm",
-    "mlp",
-    "network3",
-    "simard",
-    "ssgan",
-    "unet",
-]

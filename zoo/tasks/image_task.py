@@ -75,6 +75,10 @@ class ImageTask(Task):
         if augmentation.color_pca:
             images = augmentation_ops.color_pca(images, seed, augmentation.color_pca)
         window = self.preprocessing.crop_to
+        # in pixels of the resized image, which this one may not be yet
+        if window and self.preprocessing.size and None not in images.shape[1:3]:
+            sides = zip(window, images.shape[1:3], self.preprocessing.size, strict=True)
+            window = tuple(part * side / whole for part, side, whole in sides)
 
         def move(images: tf.Tensor, masks: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor | None]:
             return augmentation_ops.augment(images, masks, seed, augmentation, turn, window)

@@ -53,8 +53,8 @@ def probabilities(logits: tf.Tensor, overlapping: bool) -> tf.Tensor:
 def mask_loss(names: str, overlapping: bool) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
     """The sum of the losses whose names are joined by a plus sign, as in `cross_entropy+jaccard`.
 
-    Each is the weighted mean over pixels, or the mean over classes, where every class counts the same however few
-    pixels it has.
+    Each is the mean over pixels times their weights, zero for ignored ones, or the mean over classes, where every class
+    counts the same however few pixels it has.
 
     Raises:
         ZooError: for a loss that is not known.

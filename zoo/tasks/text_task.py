@@ -23,9 +23,15 @@ class TextTask(Task):
             raise ZooError(f"data set {data.name} contains images, the network takes texts")
 
     def items(self, given: Any) -> list[Item]:
-        """A text, or several."""
+        """A text, or several; bytes are UTF-8.
+
+        Raises:
+            ZooError: for a path, which is no text.
+        """
         texts = [given] if isinstance(given, str | bytes | os.PathLike) else [*given]
-        plain = [text.decode() if isinstance(text, bytes) else str(text) for text in texts]
+        if paths := [text for text in texts if isinstance(text, os.PathLike)]:
+            raise ZooError(f"{self.spec.name} takes texts, not files such as {paths[0]}: give what it contains")
+        plain = [text.decode(errors="replace") if isinstance(text, bytes) else str(text) for text in texts]
         return [Item(text, functools.partial(_as_array, text)) for text in plain]
 
     def example(self, split: Split, directory: Path) -> str:

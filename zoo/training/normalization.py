@@ -10,6 +10,7 @@ from zoo.training.batches import evaluation_batches
 
 with epy.lazy_imports():
     import keras
+    import tensorflow as tf
 
 EXAMPLES_TO_MEASURE = 10_000  # of the training data; with 1,000 samples generators mix the classes worse
 
@@ -20,12 +21,14 @@ def measure_normalization(task: tasks.Task, model: keras.Model, split: Split) ->
     layers = [layer for layer in flat_layers(model) if isinstance(layer, keras.layers.BatchNormalization)]
     if not layers:
         return
-    momenta = [layer.momentum for layer in layers]
+    momenta, seen = [layer.momentum for layer in layers], 0
     for number, (inputs, _) in enumerate(
         evaluation_batches(task, split.labeled().sample(EXAMPLES_TO_MEASURE)), start=1
     ):
+        rows = len(tf.nest.flatten(inputs)[0])
+        seen += rows
         for layer in layers:
-            layer.momentum = 1 - 1 / number  # the mean over all batches
+            layer.momentum = 1 - rows / seen  # the mean over all images
         task.run_in_training_mode(model, inputs, number)
     for layer, momentum in zip(layers, momenta, strict=True):
         layer.momentum = momentum

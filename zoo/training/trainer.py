@@ -141,7 +141,7 @@ def train(
         opened.enter_context(open_run(folder, record))
         if cluster is not None:
             several.copy_run(cluster, devices_strategy, folder)
-        history = fit(task, model, dataset, recipe, folder, devices_strategy, seed=seed, given=given)
+        history = fit(task, model, dataset, recipe, folder, devices_strategy, seed=seed, given=given, from_scratch=True)
         model = plain_copy(task, model)
         measure_normalization(task, model, dataset.splits["train"])
         run = finish_run(folder, task, model, dataset, recipe, history.rows, history.best_epoch)
@@ -186,10 +186,12 @@ def fit(
     *,
     seed: int,
     given: Given = NOTHING_GIVEN,
+    from_scratch: bool = False,
 ) -> callbacks.History:
     """Train `model` until the recipe's end and leave it with the weights of the best epoch.
 
-    An interrupted run in `directory` is resumed: its state takes precedence over the model's present weights.
+    An interrupted run in `directory` is resumed: its state takes precedence over the model's present weights. Initial
+    weights that depend on the data are set only if the training is `from_scratch`.
     """
     replicas = devices_strategy.num_replicas_in_sync
     history = callbacks.History(directory, model, task.monitor, patience=recipe.patience)
@@ -217,7 +219,7 @@ def fit(
         history.restore_state()
         separate_replicas(devices_strategy, trainer)
         if not history.is_over(recipe.epochs):
-            if not history.rows:
+            if from_scratch and not history.rows:
                 task.begin(trainer, batches)
             steered = [
                 schedule,

@@ -70,8 +70,6 @@ def cluster(workers: Sequence[str] = (), worker: int | None = None) -> Cluster |
     given = Cluster(tuple(workers), worker)
     if VARIABLE in os.environ and (found := _configured()) != given:
         raise ZooError(f"{VARIABLE} in the environment is {found}, not {given}: unset it, or leave the workers out")
-    task = {"type": "worker", "index": worker}
-    os.environ[VARIABLE] = json.dumps({"cluster": {"worker": [*workers]}, "task": task})
     return given
 
 
@@ -95,6 +93,21 @@ def _configured() -> Cluster | None:
         ) from None
 
 
+@contextlib.contextmanager
+def _in_environment(cluster: Cluster) -> Iterator[None]:
+    """Within it `TF_CONFIG`, by which TensorFlow finds the workers, has the cluster."""
+    before = os.environ.get(VARIABLE)
+    if not before:
+        task = {"type": "worker", "index": cluster.worker}
+        os.environ[VARIABLE] = json.dumps({"cluster": {"worker": [*cluster.addresses]}, "task": task})
+    try:
+        yield
+    finally:
+        os.environ.pop(VARIABLE)
+        if before is not None:
+            os.environ[VARIABLE] = before
+
+
 def check_alone(what: str) -> None:
     """Raises ZooError where `TF_CONFIG` has several workers, for what one process does."""
     if _configured() is not None:
@@ -115,7 +128,8 @@ def connect(cluster: Cluster, devices: str = "auto") -> tf.distribute.Strategy:
     options = tf.distribute.experimental.CommunicationOptions(timeout_seconds=COLLECTIVE_SECONDS)
     terminate = signal.getsignal(signal.SIGTERM)
     try:
-        strategy = tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
+        with _in_environment(cluster):
+            strategy = tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
     except RuntimeError as error:
         if "program startup" not in str(error):
             raise
