@@ -225,7 +225,7 @@ def test_logical_cpus_are_asked_for_before_tensorflow_starts(made, monkeypatch):
 @pytest.mark.slow
 def test_a_generator_is_reproduced(tmp_path, monkeypatch, unverified):
     monkeypatch.chdir(tmp_path)
-    small = {"latents": 4, "widths": [8, 4], "dense": 8}
+    small = {"latents": 4, "widths": [32, 16], "dense": 32}
     run = zoo.train("dcgan_small", "digits", out="run", epochs=2, batch_size=32, ema=None, arguments=small, seed=3)
     path = zoo.export(run, "dcgan_small.digits").parent
     done = zoo.reproduce(path, out="again")
