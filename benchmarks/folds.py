@@ -4,38 +4,25 @@
     python benchmarks/folds.py catdog_cnn --data cats_dogs --recipe augmented
 
 NAME.TAG is fine-tuned, a network without a tag is trained: as by `zoo fine-tune` and `zoo train` with `--folds 5`.
-All runs are kept in `runs/folds`; an interrupted benchmark resumes. The table is in docs/photographs.md.
+All runs are kept in `runs/folds`; an interrupted benchmark resumes.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from common import RESULTS, write_between, write_results
+from common import write_results
 
 import zoo
 from zoo.training.folds import spread
 
-PAGE = Path(__file__).parent.parent / "docs" / "photographs.md"
 FOLDER = Path("runs/folds")
 FOLDS = 5
-
-
-def draw() -> None:
-    """Writes the table of all results into the page on photographs."""
-    lines = ["| command | test score, mean and standard deviation of five folds | each |", "|---|---|---|"]
-    for file in sorted(RESULTS.glob("folds_*.json")):
-        found = json.loads(file.read_text(encoding="utf-8"))
-        each = " ".join(f"{score:.3f}" for score in found["test"])
-        mean = f"{found['metric']} {found['mean']:.3f} ± {found['standard_deviation']:.3f}"
-        lines.append(f"| `{found['command'].removeprefix('python benchmarks/')}` | {mean} | {each} |")
-    write_between(PAGE, "folds", "\n".join(lines))
 
 
 def main() -> None:
@@ -55,8 +42,9 @@ def main() -> None:
         zoo.fine_tune if tuned else zoo.train, options.name, options.data, folds=FOLDS, out=FOLDER / title,
         precision=options.precision, **given,
     )  # fmt: skip
-    print(f"written to {write_results(f'folds_{title}', {'data': options.data, **spread(runs)}).name}")
-    draw()
+    found = spread(runs)
+    print(f"test {found['metric']} {found['mean']:.4f} ± {found['standard_deviation']:.4f}")
+    print(f"written to {write_results(f'folds_{title}', {'data': options.data, **found}).name}")
 
 
 if __name__ == "__main__":

@@ -43,12 +43,13 @@ def draw() -> None:
         file = RESULTS / f"{name}.json"
         if file.exists():
             found = json.loads(file.read_text(encoding="utf-8"))
+            script = found["command"].removeprefix("python benchmarks/")
             for trained, ratios in rows(found, title):
                 cells = [
                     "{median:.2f} ({smallest:.2f} to {largest:.2f})".format(**ratios[key]) if key in ratios else ""
                     for key in OTHERS
                 ]
-                lines.append(f"| {trained} | {' | '.join(cells)} | {found['date']}, `{file.stem}.py` |")
+                lines.append(f"| {trained} | {' | '.join(cells)} | {found['date']}, `{script}` |")
     write_between(PAGE, "speeds", "\n".join(lines))
 
 
