@@ -109,7 +109,6 @@ WRONG = {
     "train dcgan_small --arg widths=[]": "model dcgan_small cannot be built",
     f"{TRAIN} --set label_smoothing=10": "label_smoothing must be from 0 to below 1, not 10",
     f"{TRAIN} --set weight_decay=-1": "recipe key weight_decay must be at least 0, not -1",
-    f'{TRAIN} --set schedule={{"kind":"table","table":[[0,1.0],[9,0.1],[5,0.5]]}}': "pairs of ascending epochs",
     f"{TRAIN} --arg hidden": "--arg needs KEY=VALUE, not 'hidden'",
     f"{TRAIN} --config nothing.json": "no nothing.json in .",
     f"{TRAIN} --config image.png": "image.png is damaged",

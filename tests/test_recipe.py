@@ -36,7 +36,7 @@ schedules = st.builds(
     warmup_epochs=st.integers(0, 5),
     decay=small,
     every=st.integers(1, 9),
-    table=st.lists(st.tuples(st.integers(1, 99), small), max_size=3).map(lambda rows: ((0, 1.0), *rows)),
+    table=st.dictionaries(st.integers(1, 99), small, max_size=3).map(lambda rows: ((0, 1.0), *sorted(rows.items()))),
 )
 augmentations = st.builds(
     Augmentation,
@@ -178,6 +178,12 @@ def test_replace_keeps_the_rest_and_changes_no_original():
 )
 def test_factors_by_hand(schedule, factors):
     assert [schedule.factor(epoch, len(factors)) for epoch in range(len(factors))] == pytest.approx(factors)
+
+
+@pytest.mark.parametrize("table", [(), ((1, 1.0),), ((0, 1.0), (9, 0.1), (5, 0.5)), ((0, 1.0), (5, 0.1), (5, 0.5))])
+def test_a_table_has_ascending_epochs_from_0_on(table):
+    with pytest.raises(ZooError, match="pairs of ascending epochs, the first for epoch 0"):
+        Schedule("table", table=table)
 
 
 @given(schedules.filter(lambda schedule: schedule.kind != "table"), st.integers(1, 50))

@@ -68,7 +68,7 @@ FEW_PHOTOGRAPHS = dataclasses.replace(
     ema=0.999,
     precision="mixed_bfloat16",
     augmentation=Augmentation(flip_crop=FlipCrop(pad=0)),
-    arguments={"widths": (128, 64, 32, 16)},
+    arguments={"widths": [128, 64, 32, 16]},
     options=GenerationOptions(real_target=0.9, discriminator_rate=0.5),
     deviations=(
         *PAPER.deviations,
