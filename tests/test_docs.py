@@ -42,7 +42,7 @@ def test_links_lead_somewhere(page):
     assert not broken
 
 
-@pytest.mark.parametrize("script", ["fine_tuning", "generation", "search", "speed_table", "streaming"])
+@pytest.mark.parametrize("script", ["averaging", "fine_tuning", "generation", "search", "speed_table", "streaming"])
 def test_tables_are_those_of_the_results(script, monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     written = []
