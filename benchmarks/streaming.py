@@ -3,10 +3,10 @@ files in memory.
 
     python benchmarks/streaming.py                       # 1,000 and 50,000 images: 40 minutes and 5 GB of disk
     python benchmarks/streaming.py --counts 200 1000     # small
-    python benchmarks/streaming.py --model airbench94 --counts 1000 --steps 4    # a network that takes longer
+    python benchmarks/streaming.py --model alexnet --counts 1000 --steps 3    # a network that takes longer
 
 Each measurement is a process of its own that loads the folder and trains a network; its peak is the largest resident
-memory that the kernel has counted, above that of a process that trains on 64 images.
+memory that the kernel has counted, above that of a process that trains on two batches of images.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ import numpy as np
 from common import RESULTS, in_new_process, peak_bytes, write_between, write_results
 from PIL import Image
 
-LEAST = 64  # images of the process that the others are compared with
+import zoo
+
 SIDE = (375, 500)  # height and width of the files
 PAGE = Path(__file__).parent.parent / "docs" / "photographs.md"
 
@@ -44,7 +45,6 @@ def measure(model_name: str, folder: str, steps: int) -> None:
     """Load the folder, train for some steps, and print what it took."""
     import keras
 
-    import zoo
     from zoo import tasks
     from zoo.training.batches import load_for, training_batches
 
@@ -103,10 +103,11 @@ def main() -> None:
         measure(arguments.model, arguments.measure, arguments.steps)
         return
     model = arguments.model
-    counts, steps = ([LEAST, 2 * LEAST], 1) if arguments.quick else (arguments.counts, arguments.steps)
+    few = 2 * zoo.get_spec(model).recipe().batch_size  # images of the process that the others are compared with
+    counts, steps = ([few, 2 * few], 1) if arguments.quick else (arguments.counts, arguments.steps)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        make(Path(folder, "least"), LEAST)
+        make(Path(folder, "least"), few)
         least = in_process(model, Path(folder, "least"), steps, "1000")["peak_bytes"]
         for count in counts:
             make(Path(folder, str(count)), count)
@@ -117,7 +118,7 @@ def main() -> None:
                 above = (found["peak_bytes"] - least) / 1e6
                 print(
                     f"{count:>7,} images {name:<10} {found['images_per_second']:7.1f} images/s, {above:8.1f} MB above "
-                    f"{LEAST} images, {found['seconds_to_load']:.1f} s to load"
+                    f"two batches, {found['seconds_to_load']:.1f} s to load"
                 )
             print(f"{count:>7,} images: streaming trains at {ratio:.2f} of the rate in memory")
     if not arguments.quick:
