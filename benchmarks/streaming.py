@@ -75,7 +75,7 @@ def in_process(model: str, folder: Path, steps: int, gigabytes: str) -> dict[str
 def draw() -> None:
     """Writes the table of all results into the page on photographs."""
     lines = [
-        "| network | images | memory, streamed | memory, decoded once | images/s streamed, of those decoded once |",
+        "| network | images | memory, streamed | memory, decoded once | images/s, streamed / decoded once |",
         "|---|---|---|---|---|",
     ]
     for file in sorted(RESULTS.glob("streaming_*.json")):

@@ -857,3 +857,21 @@ def test_the_run_of_a_finished_training_comes_back(exported):
     for nowhere in ("file", "nowhere"):
         with pytest.raises(ZooError, match=f"no run.json in {nowhere}"):
             zoo.load_run(nowhere)
+
+
+DIFFERENCES = """
+import json, runpy, sys
+sys.argv = ["", json.dumps({"directories": [], "examples": [], "seconds": 600, "bytes": 2**36})]
+difference = runpy.run_path("FILE")["difference"]
+import numpy as np
+for most in (0.5, 1.0, 40.0):
+    values = np.array([most, -most / 2])
+    print(difference(values + [0, 2e-3], values))
+print(difference(values * np.nan, values))
+"""
+
+
+def test_a_served_output_differs_in_proportion_where_values_are_above_1():
+    code = DIFFERENCES.replace("FILE", str(Path(artifacts.__file__).parent / "serve_golden.py"))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert [float(line) for line in done.stdout.splitlines()[1:]] == pytest.approx([2e-3, 2e-3, 5e-5, np.inf])

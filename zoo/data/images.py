@@ -171,8 +171,9 @@ def _read_classes(groups: Groups, path: Path, image_size: Size, crop: bool, back
                 )
             if not folder:
                 raise ZooError(f"{path}: class folder {place!r} is empty of images: add some, or remove it")
-            inside = f"{place}/" if name != UNLABELED else ""
-            reads |= {f"{inside}{file}": read for file, read in folder.items() if not isinstance(read, dict)}
+            reads |= {
+                f"{place}/{file}".lstrip("/"): read for file, read in folder.items() if not isinstance(read, dict)
+            }
             splits += [split] * len(folder)
             class_ids += [classes.index(name)] * len(folder)
 
