@@ -14,6 +14,7 @@ classifier is trained on them and on the ten labels as if all were labels.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import statistics
 from pathlib import Path
@@ -22,7 +23,7 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
-from common import write_between, write_results
+from common import RESULTS, write_between, write_results
 
 import zoo
 from zoo.data import Dataset, Split
@@ -46,6 +47,23 @@ def pseudo_labeled(teacher: zoo.Run, data: Dataset) -> Dataset:
     guessed = np.where(predicted.max(1) > CONFIDENT, predicted.argmax(1), UNLABELED)
     targets = np.where(train.targets != UNLABELED, train.targets, guessed)
     return Dataset(f"{data.name}-pseudo", {**data.splits, "train": Split(train.inputs, targets)}, data.classes)
+
+
+def draw() -> None:
+    """Writes a table of each result file into docs/generation.md, the longest training first."""
+    lines = []
+    found = [json.loads(file.read_text(encoding="utf-8")) for file in RESULTS.glob("few_labels_*.json")]
+    for results in sorted(found, key=lambda each: -each["epochs"]):
+        mean, rows = results["mean"], results["test_accuracy"]
+        lines += [
+            "",
+            f"| draw of the labels, {results['epochs']} epochs | {' | '.join(mean)} |",
+            f"|---|{'---|' * len(mean)}",
+            *(f"| {row['draw']} | {' | '.join(f'{row[name]:.4f}' for name in mean)} |" for row in rows),
+            f"| mean | {' | '.join(f'{value:.4f}' for value in mean.values())} |",
+            f"| ensemble | {' | ' * (len(mean) - 1)}{results['ensemble']:.4f} |",
+        ]
+    write_between(PAGE, "few labels", "\n".join(lines[1:]))
 
 
 def main() -> None:
@@ -79,14 +97,8 @@ def main() -> None:
     joined = float((np.argmax(ensemble, 1) == test.targets).mean())
     print("mean  ", "  ".join(f"{name} {value:.4f}" for name, value in means.items()), f" ensemble {joined:.4f}")
     results = {"epochs": options.epochs, "test_accuracy": rows, "mean": means, "ensemble": joined}
-    path = write_results("few_labels", results)
-    rows_of_table = [[str(row["draw"]), *(f"{row[name]:.4f}" for name in names)] for row in rows]
-    rows_of_table += [
-        ["mean", *(f"{means[name]:.4f}" for name in names)],
-        ["ensemble", *[""] * (len(names) - 1), f"{joined:.4f}"],
-    ]
-    lines = [f"| draw of the labels | {' | '.join(names)} |", f"|---|{'---|' * len(names)}"]
-    write_between(PAGE, "few labels", "\n".join([*lines, *(f"| {' | '.join(cells)} |" for cells in rows_of_table)]))
+    path = write_results(f"few_labels_{options.epochs}", results)
+    draw()
     print(f"written to {path.parent.name}/{path.name}")
 
 

@@ -2,16 +2,15 @@
 
     python benchmarks/search.py networks --model network3_relu --data mnist --epochs 10
     python benchmarks/search.py networks --model unet_satellite --data scenes
-    python benchmarks/search.py strategies --model network3_relu --data mnist --epochs 9
+    python benchmarks/search.py strategies --model network3_relu --data mnist --labels-per-class 200
 
 `networks` searches with trials of `--trial-epochs`, no network with more parameters than the declared one, and then
 trains both with `--seeds` by the same recipe. The validation score counts, whose noise the several seeds show: the
 search has seen it for one seed. Test scores stand beside it and choose nothing.
 
-`strategies` gives each strategy the same number of epochs to train in all, as near as whole trials allow.
-
-The results of `networks` stand in README. All runs are kept in `runs/search_benchmark`; an interrupted benchmark
-resumes.
+`strategies` gives each strategy the same number of epochs to train in all, as near as whole trials allow. Their results
+stand in docs/search.md, those of `networks` in README. All runs are kept in `runs/search_benchmark`; an interrupted
+benchmark resumes.
 """
 
 from __future__ import annotations
@@ -32,6 +31,7 @@ from zoo.training.search import Search
 
 FOLDER = Path("runs/search_benchmark")
 README = Path(__file__).parent.parent / "README.md"
+PAGE = README.parent / "docs" / "search.md"
 EPOCHS_OF_TRIALS = 87  # in all, of each strategy: as many as hyperband takes for trials of at most 9
 
 
@@ -75,24 +75,27 @@ def networks(options: argparse.Namespace) -> tuple[str, dict[str, Any]]:
 
 
 def strategies(options: argparse.Namespace) -> tuple[str, dict[str, Any]]:
-    name, longest = options.model, options.epochs or 9
+    name, longest, few = options.model, options.epochs or 9, options.labels_per_class
+    changes = {} if few is None else {"labels_per_class": few}
     rows: dict[str, Any] = {}
     for seed in range(options.seeds):
         for strategy in ("random", "bayesian", "hyperband"):
             trials = None if strategy == "hyperband" else max(EPOCHS_OF_TRIALS // longest, 1)
             found = zoo.tune(
                 name, options.data, trials=trials, strategy=strategy, recipe=options.recipe, epochs=longest, seed=seed,
-                max_parameters=zoo.get_spec(name).params, out=FOLDER / f"{name}-{strategy}-{seed}", progress=progress,
+                out=FOLDER / f"{name}-{strategy}-{seed}", progress=progress, **changes,
             )  # fmt: skip
-            trained = sum(len(zoo.load_run(folder).history) for folder in found.directory.glob("trials/trial_*/run"))
-            row = {"seed": seed, "trials": len(found.trials), "epochs": trained, "best": found.done[0].score}
+            histories = found.directory.glob("trials/trial_*/run/history.csv")  # trials that diverged have one too
+            trained = sum(len(history.read_text(encoding="utf-8").splitlines()) - 1 for history in histories)
+            row = {"seed": seed, "trials": len(found.trials), "epochs": trained, "best": float(found.done[0].score)}
             rows.setdefault(strategy, []).append(row)
             print(f"{strategy:9} {row}", flush=True)
-    return f"search_strategies_{name}", {"model": name, "data": options.data, "strategies": rows}
+    measured = {"model": name, "data": options.data, **changes, "metric": found.metric.name, "strategies": rows}
+    return f"search_strategies_{name}", measured
 
 
 def draw() -> None:
-    """Writes a table of all results of `networks` into README."""
+    """Writes a table of all results of `networks` into README, and one of those of `strategies` into docs/search.md."""
     lines = ["| network, data | parameters | validation, mean (each seed) | test, mean |", "|---|---|---|---|"]
     for file in sorted(RESULTS.glob("search_*.json")):
         found = json.loads(file.read_text(encoding="utf-8"))
@@ -106,6 +109,20 @@ def draw() -> None:
             means = [f"{statistics.mean(row[split]):.4f}" for split in ("validation", "test")]
             lines.append(f"| {name} | {row['parameters']:,} | {means[0]} ({each}) | {means[1]} |")
     write_between(README, "search", "\n".join(lines))
+    lines = ["| strategy | trials | epochs in all | best validation score, mean (each seed) |", "|---|---|---|---|"]
+    for file in sorted(RESULTS.glob("search_strategies_*.json")):
+        found = json.loads(file.read_text(encoding="utf-8"))
+        few = f", {found['labels_per_class']} labels a class" if "labels_per_class" in found else ""
+        for strategy, rows in found["strategies"].items():
+            counts = [
+                "-".join(f"{end}" for end in sorted({min(each), max(each)}))
+                for each in ([row[key] for row in rows] for key in ("trials", "epochs"))
+            ]
+            best = [row["best"] for row in rows]
+            scores = f"{statistics.mean(best):.4f} ({' '.join(f'{score:.4f}' for score in best)})"
+            name = f"{strategy}, `{found['model']}`, {found['data']}{few}"
+            lines.append(f"| {name} | {counts[0]} | {counts[1]} | {scores} |")
+    write_between(PAGE, "strategies", "\n".join(lines))
 
 
 def main() -> None:
@@ -118,12 +135,12 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=20, help="of networks")
     parser.add_argument("--trial-epochs", type=int, help="of the trials of networks; as many as --epochs by default")
     parser.add_argument("--epochs", type=int, help="of networks: in place of the recipe's; of strategies: of a trial")
+    parser.add_argument("--labels-per-class", type=int, help="of strategies: train on so many examples of each class")
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
     name, results = {"networks": networks, "strategies": strategies}[options.what](options)
     path = write_results(name, results)
-    if options.what == "networks":
-        draw()
+    draw()
     print(f"written to {path.parent.name}/{path.name}")
 
 

@@ -42,15 +42,18 @@ def test_links_lead_somewhere(page):
     assert not broken
 
 
-@pytest.mark.parametrize("script", ["averaging", "fine_tuning", "generation", "search", "speed_table", "streaming"])
+@pytest.mark.parametrize(
+    "script", ["averaging", "few_labels", "fine_tuning", "generation", "search", "speed_table", "streaming"]
+)
 def test_tables_are_those_of_the_results(script, monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     written = []
     module = importlib.import_module(script)
     monkeypatch.setattr(module, "write_between", lambda page, mark, text: written.append((page, mark, text)))
     module.draw()
-    ((page, mark, text),) = written
-    assert f"<!-- {mark} -->\n\n{text}\n\n<!-- end of {mark} -->" in page.read_text(encoding="utf-8")
+    assert written
+    for page, mark, text in written:
+        assert f"<!-- {mark} -->\n\n{text}\n\n<!-- end of {mark} -->" in page.read_text(encoding="utf-8")
 
 
 def test_pages_of_the_site_link_to_pages_of_the_site():

@@ -10,6 +10,7 @@ from PIL import Image
 
 import zoo
 from zoo import tasks, testing
+from zoo.data import Dataset, Split
 
 PROMPTS = ["the quick", "fox", ""]
 
@@ -169,6 +170,21 @@ def test_an_interpolation_leads_from_each_sample_to_the_next(artifacts):
     assert steps.max() < np.abs(samples[0].astype(float) - samples[1]).mean()  # no leap
 
 
+@pytest.mark.parametrize("name", ["dcgan_small", "dcgan_conditional"])
+def test_the_nearest_training_images_are_below_the_samples(name, artifacts, tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (300, 28, 28, 1), np.uint8)
+    split = Split(images, np.arange(300) % 3)
+    data = Dataset("noise", dict.fromkeys(("train", "validation", "test"), split), ("class0", "class1", "class2"))
+    samples, nearest = zoo.sample(artifacts[name], 6, seed=2, nearest=data, path=tmp_path / "pairs.png")
+    np.testing.assert_array_equal(samples, zoo.sample(artifacts[name], 6, seed=2))
+    distances = ((samples[:, None].astype(float) - images[None]) ** 2).sum((2, 3, 4))
+    np.testing.assert_array_equal(nearest, images[distances.argmin(1)])
+    picture = np.asarray(Image.open(tmp_path / "pairs.png"))
+    assert picture.shape == (2 * 58 + 2, 3 * 30 + 2)
+    np.testing.assert_array_equal(picture[60:88, 62:90], samples[5, ..., 0])
+    np.testing.assert_array_equal(picture[88:116, 62:90], nearest[5, ..., 0])
+
+
 @pytest.mark.parametrize(
     ("words", "frames", "size"),
     [
@@ -194,6 +210,8 @@ def test_animations_and_rows(words, frames, size, artifacts, command):
         ("dcgan_small", "--seed -1 -o a.png", "the seed must be from 0"),
         ("dcgan_small", "--labels 1 -o a.png", "dcgan_small takes no labels"),
         ("dcgan_small", "-o a.bmp", "a.bmp has an unknown format: give a .png"),
+        ("dcgan_small", "--nearest digits --interpolate -o a.png", "leave the interpolation out"),
+        ("dcgan_small", "--nearest digit -o a.png", "did you mean digits"),
         ("dcgan_conditional", "--labels class7 -o a.png", "has the labels class0, class1, class2, not class7"),
     ],
 )

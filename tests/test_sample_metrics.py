@@ -85,6 +85,7 @@ def test_shares_of_classes():
     assert sample_metrics.class_shares(np.arange(50) % 10)["class_divergence"] == pytest.approx(0)
     scores = sample_metrics.class_shares(np.array([0, 0, 0, 1]), 2)
     assert scores["least_class_share"] == 0.25
+    assert [scores[f"share_of_{number}"] for number in range(2)] == [0.75, 0.25]
     assert scores["largest_class_share"] == 0.75
     assert scores["class_divergence"] == pytest.approx(0.75 * np.log(1.5) + 0.25 * np.log(0.5))
     assert sample_metrics.class_shares(np.zeros(5, int))["class_divergence"] == pytest.approx(np.log(10))
@@ -98,8 +99,9 @@ def test_codes_are_matched_with_the_classes_that_they_agree_with_most():
 
 def test_the_nearest_training_image_of_a_copy_is_its_original():
     training = RANDOM.integers(0, 256, (30, 5, 5, 1), dtype=np.uint8)
-    copies = np.clip(training[[7, 2, 29]].astype(int) + 3, 0, 255).astype(np.uint8)
-    assert sample_metrics.nearest(copies, training).tolist() == [7, 2, 29]
+    originals = training[[7, 2, 29]]
+    copies = np.clip(originals.astype(int) + 3, 0, 255).astype(np.uint8)
+    np.testing.assert_array_equal(sample_metrics.nearest(copies, np.split(training, 3)), originals)
 
 
 def test_the_feature_network_reads_digits():
@@ -127,7 +129,9 @@ def test_a_perfect_generator_reaches_the_floor():
     assert perfect["precision"] == perfect["recall"] == 1
     assert constant["coverage"] < 0.1
     assert constant["largest_class_share"] == 1
-    assert set(perfect) <= set(METRICS) | {"least_class_share", "largest_class_share"}
+    shares = {"least_class_share", "largest_class_share", *(f"share_of_{digit}" for digit in range(10))}
+    assert set(perfect) <= set(METRICS) | shares
+    assert sum(perfect[f"share_of_{digit}"] for digit in range(10)) == pytest.approx(1)
 
 
 def measured(task, split, choose):

@@ -145,13 +145,38 @@ def test_hyperband_trains_few_for_long(trained, tmp_path):
     assert epochs[-1] == 9
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("trials", [4, 30])  # one pass has 23
+def test_hyperband_ends_after_as_many_trials_as_were_asked_for(trained, tmp_path, trials):
+    found = zoo.tune(NAME, ranges=SPACE, strategy="hyperband", epochs=9, trials=trials, out=tmp_path)
+    assert len(found.trials) == trials
+    assert len(trained.values) == trials + 1
+    more = zoo.tune(NAME, ranges=SPACE, strategy="hyperband", epochs=9, trials=trials + 2, out=tmp_path)
+    assert len(more.trials) == trials + 2
+
+
 def test_limits_at_which_the_best_trials_lie():
-    space = {"width": zoo.IntRange(8, 64), "rate": zoo.LogRange(1e-4, 1e-2), "kind": zoo.Choice((1, 2))}
-    values = [{"width": 64, "rate": 3e-3, "kind": 2}, {"width": 63, "rate": 1e-4, "kind": 2}]
-    values += [{"width": 8, "rate": 1e-4, "kind": 2}] * 18
+    space = {
+        "width": zoo.IntRange(8, 64),
+        "rate": zoo.LogRange(1e-4, 1e-2),
+        "kind": zoo.Choice(("a", "b")),
+        "filters": zoo.Choice(((8, 16), (20, 40))),
+        "hidden": zoo.Choice(((300,), (100, 100))),
+        "dropout": zoo.Choice((0.0, 0.5)),
+        "bias": zoo.Choice((False, True)),
+    }
+    common = {"kind": "b", "filters": (8, 16), "hidden": (100, 100), "bias": True}
+    values = [
+        {"width": 64, "rate": 3e-3, "dropout": 0.0, **common},
+        {"width": 63, "rate": 1e-4, "dropout": 0.5, **common},
+        *[{"width": 8, "rate": 1e-4, "dropout": 0.0, **common}] * 18,
+    ]
     trials = [tuner.Trial(number, one, 1 - number / 100) for number, one in enumerate(values)]
     found = search.Search(Path(), space, metrics.ACCURACY, trials)
-    assert found.remarks() == ["best trials sit at the upper limit of width: widen it with --set-range"]
+    assert found.remarks() == [
+        "best trials sit at the upper limit of width: widen it with --set-range",
+        "best trials sit at the lower limit of filters: widen it with --set-range",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -183,7 +208,6 @@ def test_ranges_as_words(text, expected):
         ({"ranges": {"hidden": zoo.Choice(((5,), (-3,)))}}, r"the range of hidden contains \(-3,\)"),
         ({"ranges": {"batch_size": zoo.IntRange(0, 8)}}, "the range of batch_size contains 0"),
         ({}, "mlp_784_30_10 declares no space to search"),
-        ({"ranges": SPACE, "strategy": "hyperband", "trials": 3}, "hyperband counts its own trials"),
         (
             {"ranges": {**SPACE, "epochs": zoo.IntRange(1, 3)}, "strategy": "hyperband"},
             "hyperband chooses the epochs of its trials",

@@ -17,7 +17,7 @@ FLOORS = """
     cli
     report testing
     zoo
-    serving tiling exporting training sampling language loading
+    serving tiling exporting sampling training language loading
     listing artifacts
     tasks models registry
     data

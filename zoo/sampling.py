@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from etils import epy
 
+from zoo.data import Split
 from zoo.errors import ZooError
 from zoo.loading import Predictor, Source
 from zoo.tasks.generation import MOST_SAMPLES, Generation
+from zoo.training.batches import evaluation_batches, load_for
 
 with epy.lazy_imports():
     import tensorflow as tf
 
-    from zoo.tasks import pictures
+    from zoo.tasks import pictures, sample_metrics
 
 STEPS = 12  # images on the way from one sample to the next
 
@@ -29,6 +31,7 @@ def sample(
     seed: int = 0,
     labels: Sequence[int | str] | None = None,
     interpolate: bool = False,
+    nearest: Any = None,
     path: str | os.PathLike | None = None,
 ) -> np.ndarray:
     """Images of a trained generator; the same for the same seed, whatever the count.
@@ -41,15 +44,18 @@ def sample(
             by default.
         interpolate: the images on the way from each sample to the next, and from the last one back to the first. The
             latents move on a great circle about 0, so that they keep their length. Each way has one label.
+        nearest: a data set's name or path, or a loaded one: its training image that is nearest to each sample by the
+            pixels, so that a copy shows.
         path: a picture to write: a grid (.png, .webp, .jpg), with `interpolate` a row for each way; or, for a file
-            .gif, an animation, with `interpolate` also for .webp.
+            .gif, an animation, with `interpolate` also for .webp. Each nearest training image is below its sample.
 
     Returns:
-        uint8 [count, H, W, C]; with `interpolate` [count * 12, H, W, C].
+        uint8 [count, H, W, C]; with `interpolate` [count * 12, H, W, C]; with `nearest` [2, count, H, W, C], the
+        samples and the nearest training images.
 
     Raises:
-        ZooError: for a network that generates no images, labels that it does not have, or a count out of range; before
-            anything is written.
+        ZooError: for a network that generates no images, labels that it does not have, a count out of range, or
+            `nearest` with `interpolate`; before anything is written.
     """
     predictor = source if isinstance(source, Predictor) else Predictor(source)
     task = predictor.task
@@ -59,11 +65,14 @@ def sample(
         raise ZooError(f"count must be from 1 to {MOST_SAMPLES}, not {count}")
     if not 0 <= seed < 2**31:
         raise ZooError(f"the seed must be from 0 to 2**31 - 1, not {seed}")
+    if nearest is not None and interpolate:
+        raise ZooError("the nearest training images are those of samples: leave the interpolation out")
     file = Path(path) if path is not None else None
     animated = file is not None and (file.suffix.lower() == ".gif" or (interpolate and file.suffix.lower() == ".webp"))
     if file is not None:
         pictures.check_suffix(file, animated)
     given = _label_ids(task, labels, count)
+    data = None if nearest is None else load_for(task.spec, task.input_shape, predictor.recipe, nearest)
     signatures = task.signatures(predictor.model)
     if interpolate:
         latents = tf.random.stateless_normal([count, task.latents], [seed, 0]).numpy()
@@ -73,11 +82,21 @@ def sample(
     else:
         more = {"labels": tf.constant(given)} if given is not None else {}
         images = signatures["sample"](count=tf.constant(count), seed=tf.constant(seed), **more)["images"].numpy()
+    if data is not None:
+        split = task.select(data).splits["train"]
+        images = np.stack([images, sample_metrics.nearest(images, _pixels(task, split))])
     if file is not None:
-        frames = [image[None] for image in images] if animated else [images]
+        cells = images if data is None else np.concatenate(images, axis=1)
+        frames = [cell[None] for cell in cells] if animated else [cells]
         columns = STEPS if interpolate and not animated else None
         pictures.write(file, [pictures.grid(frame, columns) for frame in frames])
     return images
+
+
+def _pixels(task: Generation, split: Split) -> Iterator[np.ndarray]:
+    """The images of a split as the generator draws them, uint8 [B, H, W, C], batch by batch."""
+    for inputs, _ in evaluation_batches(task, split):
+        yield task.pixels(inputs[0] if task.classes else inputs).numpy().astype(np.uint8)
 
 
 def _label_ids(task: Generation, labels: Sequence[int | str] | None, count: int) -> np.ndarray | None:

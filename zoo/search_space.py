@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import math
 from typing import Any
@@ -24,6 +25,12 @@ class Choice:
         """The values that a network must be able to have: all of them."""
         return self.values
 
+    def is_ordered(self) -> bool:
+        """Whether the values ascend, as numbers or as lists of numbers: only then has a choice limits."""
+        lists = [value if isinstance(value, tuple) else (value,) for value in self.values]
+        numbers = all(type(number) in (int, float) for each in lists for number in each)
+        return len(lists) > 1 and numbers and all(below < above for below, above in itertools.pairwise(lists))
+
     def place(self, value: Any) -> float:
         """The place of a value on an axis from 0 to 1."""
         return self.values.index(value) / max(len(self.values) - 1, 1)
@@ -44,6 +51,10 @@ class IntRange:
         """The smallest and the largest value."""
         return self.low, self.high
 
+    def is_ordered(self) -> bool:
+        """Whether it has a lower and an upper limit."""
+        return self.low < self.high
+
     def place(self, value: Any) -> float:
         """The place of a value on an axis from 0 to 1."""
         return (value - self.low) / max(self.high - self.low, 1)
@@ -63,6 +74,10 @@ class LogRange:
     def ends(self) -> tuple[Any, ...]:
         """The smallest and the largest value."""
         return self.low, self.high
+
+    def is_ordered(self) -> bool:
+        """Whether it has a lower and an upper limit."""
+        return self.low < self.high
 
     def place(self, value: Any) -> float:
         """The place of a value on an axis from 0 to 1."""

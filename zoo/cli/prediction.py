@@ -131,8 +131,14 @@ def sample(
             "--interpolate", help="The images between each sample and the next: rows, or a .gif or .webp animation."
         ),
     ] = False,
+    nearest: Annotated[
+        str | None,
+        typer.Option(help="The data set it was trained on: the nearest training image is shown below each sample."),
+    ] = None,
 ) -> None:
     """Draw images from a trained generator as a grid or an animation."""
     names = None if labels is None else labels.split(",")
-    images = zoo.sample(source, count, seed=seed, labels=names, interpolate=interpolate, path=output)
-    say(f"{len(images)} images of {images.shape[1]} x {images.shape[2]}: {output}")
+    images = zoo.sample(source, count, seed=seed, labels=names, interpolate=interpolate, nearest=nearest, path=output)
+    *_, drawn, height, width, _ = images.shape
+    beside = "" if nearest is None else f", each above the nearest of {nearest}"
+    say(f"{drawn} images of {height} x {width}{beside}: {output}")

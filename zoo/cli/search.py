@@ -44,7 +44,10 @@ def tune(
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
     trials: Annotated[
-        int | None, typer.Option(min=1, help="How many, failed ones included; 20 by default. Hyperband counts its own.")
+        int | None,
+        typer.Option(
+            min=1, help="How many, failed ones included; 20 by default, for hyperband one pass over its brackets."
+        ),
     ] = None,
     strategy: Annotated[str, typer.Option(help="random, bayesian or hyperband.")] = "random",
     ranges: Annotated[

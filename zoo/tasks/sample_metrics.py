@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import keras
@@ -166,11 +166,12 @@ def density_and_coverage(real: np.ndarray, generated: np.ndarray, k: int = 5) ->
 
 
 def class_shares(classes: np.ndarray, count: int = CLASSES) -> dict[str, float]:
-    """The least and the largest share of a class among class ids [N], and the divergence of all shares from uniform, in
-    nats: 0 where all classes are equally frequent, log(count) where there is one."""
+    """The share of each class among class ids [N], the least and the largest one, and the divergence of all from uniform,
+    in nats: 0 where all classes are equally frequent, log(count) where there is one."""
     shares = np.bincount(classes, minlength=count) / len(classes)
     present = shares[shares > 0]
     return {
+        **{f"share_of_{number}": float(share) for number, share in enumerate(shares)},
         "least_class_share": float(shares.min()),
         "largest_class_share": float(shares.max()),
         "class_divergence": float((present * np.log(present * count)).sum()),
@@ -185,8 +186,14 @@ def matched_accuracy(codes: np.ndarray, classes: np.ndarray, count: int) -> floa
     return float(table[optimize.linear_sum_assignment(-table)].sum() / len(codes))
 
 
-def nearest(images: np.ndarray, training: np.ndarray) -> np.ndarray:
-    """For each image [N, H, W, C] the index [N] of the training image [M, H, W, C] that is nearest by its pixels:
-    beside it a copy shows."""
-    rows, others = (array.reshape(len(array), -1).astype(np.float32) for array in (images, training))
-    return metrics.pairwise_distances_argmin(rows, others)
+def nearest(images: np.ndarray, training: Iterable[np.ndarray]) -> np.ndarray:
+    """For each image [N, H, W, C] the training image, of batches [B, H, W, C], that is nearest by its pixels,
+    [N, H, W, C]: beside it a copy shows."""
+    found, least = images.copy(), np.full(len(images), np.inf)
+    rows = images.reshape(len(images), -1).astype(np.float32)
+    for batch in training:
+        others = batch.reshape(len(batch), -1).astype(np.float32)
+        places, distances = metrics.pairwise_distances_argmin_min(rows, others)
+        closer = distances < least
+        found[closer], least[closer] = batch[places[closer]], distances[closer]
+    return found

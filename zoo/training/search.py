@@ -18,7 +18,7 @@ from zoo.errors import ZooError, note, unknown
 from zoo.files import read_json, write_json
 from zoo.metrics import Metric
 from zoo.recipe import Recipe, plain
-from zoo.search_space import Choice, Range
+from zoo.search_space import Range
 from zoo.spec import ModelSpec, check_keras
 from zoo.training.batches import load_for
 from zoo.training.devices import strategy as device_strategy
@@ -68,7 +68,7 @@ class Search:
         best = self.done[: max(round(len(self.trials) * BEST_SHARE), 1)]
         lines = []
         for key, values in self.space.items():
-            if isinstance(values, Choice) or values.low == values.high:
+            if not values.is_ordered():
                 continue
             places = [values.place(trial.values[key]) for trial in best]
             for limit, at in (("lower", max(places) <= AT_LIMIT), ("upper", min(places) >= 1 - AT_LIMIT)):
@@ -101,7 +101,7 @@ def tune(
     `KERASTUNER_ORACLE_PORT`), with `out` on a file system that they share: the chief hands out the trials.
 
     Args:
-        trials: how many, failed ones included; 20 by default. Hyperband counts its own.
+        trials: how many, failed ones included; 20 by default, for hyperband those of one pass over its brackets.
         strategy: `random`, `bayesian` (Gaussian process), or `hyperband` (Li et al. 2018, JMLR 18(185): many trials of
             few epochs, of which the best are trained longer, each time from the beginning).
         ranges: by argument or recipe key, beside the spec's own and in place of them.
@@ -134,8 +134,6 @@ def tune(
         raise ZooError(f"a search needs a validation score, which {spec.task} has not")
     if strategy not in get_args(Strategy):
         raise unknown("strategy", strategy, get_args(Strategy))
-    if strategy == "hyperband" and trials is not None:
-        raise ZooError("hyperband counts its own trials: leave trials out, and set epochs for the longest of them")
     if strategy == "hyperband" and "epochs" in space:
         raise ZooError("hyperband chooses the epochs of its trials: leave the range of epochs out")
     worker = is_worker()  # the chief alone knows all trials
@@ -185,7 +183,8 @@ def tune(
         return Search(directory, space, monitor, ended_trials(oracle, space, monitor))
 
     tuner = make_tuner(
-        strategy, space, monitor, TRIALS if trials is None else trials, basis.epochs, directory, seed,
+        strategy, space, monitor, TRIALS if trials is None and strategy != "hyperband" else trials, basis.epochs,
+        directory, seed,
         run_trial, lambda oracle: progress(so_far(oracle)) if progress and not worker else None,
     )  # fmt: skip
     if worker:

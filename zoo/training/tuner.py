@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import io
 import json
+import math
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -89,7 +90,7 @@ def make_tuner(
     strategy: Strategy,
     space: Mapping[str, Range],
     metric: Metric,
-    trials: int,
+    trials: int | None,
     epochs: int,
     directory: Path,
     seed: int,
@@ -133,6 +134,9 @@ def make_tuner(
     keras_tuner.src.utils.save_json = _save_json
     with contextlib.redirect_stdout(io.StringIO()):  # that it resumes
         tuner = Tuner(oracle=oracles[strategy](), directory=str(directory.absolute()), project_name="trials")
+    tuner.oracle.max_trials = trials  # which keras-tuner's hyperband cannot be given, and more when it is continued
+    if strategy == "hyperband":
+        tuner.oracle.hyperband_iterations = 1 if trials is None else math.inf
     tuner.oracle.verbose = 0
     keras_tuner.src.config.DEBUG = False  # or it prints the traceback of each failed trial, whose message is recorded
     return tuner
