@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import os
 import platform
+import socket
 import statistics
 import subprocess
 import sys
@@ -58,6 +60,13 @@ def in_new_process(*arguments: str, **environment: str) -> dict[str, Any]:
     if done.returncode:
         raise SystemExit(done.stderr)
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def free_addresses(count: int) -> tuple[str, ...]:
+    """Addresses of this machine, `127.0.0.1:PORT`, that nobody listens at."""
+    with contextlib.ExitStack() as opened:
+        free = [opened.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return tuple(f"127.0.0.1:{one.getsockname()[1]}" for one in free)
 
 
 def peak_bytes() -> int:

@@ -17,7 +17,6 @@ import io
 import json
 import multiprocessing
 import os
-import socket
 import statistics
 import sys
 import tempfile
@@ -32,7 +31,7 @@ import keras
 import matplotlib as mpl
 import numpy as np
 import tensorflow as tf
-from common import RESULTS, write_between, write_results
+from common import RESULTS, free_addresses, write_between, write_results
 
 import zoo
 from zoo.data import Dataset
@@ -168,9 +167,7 @@ def in_processes(function: Callable, *arguments: Any, count: int = 1, joined: bo
     """What a function returns in the first of several processes, which may join in a cluster."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["keras", "zoo.training.trainer", "zoo.training.callbacks", "zoo.training.loop"])
-    with contextlib.ExitStack() as opened:
-        free = [opened.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        addresses = tuple(f"127.0.0.1:{one.getsockname()[1]}" for one in free)
+    addresses = free_addresses(count)
     queue = context.Queue()
     started = []
     for number in range(count):

@@ -432,6 +432,16 @@ MUTANTS = (
         "test_workers.py::test_where_one_is_killed_the_others_stop_and_the_run_resumes",
     ),
     mutant(
+        "a reader prepares another's batches", "training/batches.py",
+        ".shard(count, number)", ".shard(count, 0 * number)",
+        "test_readers.py::test_a_training_with_readers_is_the_one_without",
+    ),
+    mutant(
+        "a lost reader is not noticed", "training/readers.py",
+        "        self.gone.set()", "        pass",
+        "test_readers.py::test_where_a_reader_is_killed_the_training_stops_and_resumes",
+    ),
+    mutant(
         "the caller's random state lost", "training/randomness.py",
         "np.random.set_state(state[1])", "pass",
         "test_python_api.py::test_the_callers_random_numbers_continue_as_if_nothing_had_been_trained",

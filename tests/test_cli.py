@@ -28,7 +28,8 @@ ARGUMENTS = {
     "list": "pattern task dataset pretrained max-params min-metric sort origin json",
     "info": "name recipe json",
     "train": "name data text-column label-column recipe config epochs lr batch-size optimizer loss set arg devices "
-    "workers worker seed deterministic input-shape out export folds strict",
+    "workers worker readers seed deterministic input-shape out export folds strict",
+    "read": "address",
     "fine-tune": "source data text-column label-column only-class epochs lr batch-size optimizer loss set devices "
     "seed deterministic input-shape stages freeze out export folds strict",
     "tune": "name data text-column label-column trials strategy set-range max-parameters folds recipe epochs set "
@@ -38,7 +39,7 @@ ARGUMENTS = {
     "embed": "source inputs output layer strict",
     "attack": "source data epsilon steps split count picture json",
     "segment": "image output model tile overlap tta overlay",
-    "sample": "source output count seed labels interpolate",
+    "sample": "source output count seed labels interpolate nearest",
     "generate": "source prompt length temperature top-k top-p seed",
     "score": "source texts picture json",
     "export": "sources path format storage tta features",

@@ -43,7 +43,18 @@ def test_links_lead_somewhere(page):
 
 
 @pytest.mark.parametrize(
-    "script", ["averaging", "few_labels", "fine_tuning", "generation", "search", "speed_table", "streaming"]
+    "script",
+    [
+        "averaging",
+        "few_labels",
+        "fine_tuning",
+        "generation",
+        "jax_scaling",
+        "readers",
+        "search",
+        "speed_table",
+        "streaming",
+    ],
 )
 def test_tables_are_those_of_the_results(script, monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "benchmarks")

@@ -50,7 +50,7 @@ def _run(line, folder, meeting_seconds, code):
     if code:
         from zoo.training import trainer
 
-        trainer.provenance = lambda: {"commit": code}
+        trainer.code_version = lambda: {"commit": code}
     sys.argv = ["zoo", "train", *line.split()]
     cli.main()
 

@@ -26,6 +26,7 @@ app = typer.Typer(
 app.command("list")(models.list_models)
 app.command()(models.info)
 app.command()(training.train)
+app.command()(training.read)
 app.command()(training.fine_tune)
 app.command()(search.tune)
 app.command()(evaluation.evaluate)

@@ -78,6 +78,10 @@ Workers = Annotated[
     ),
 ]
 Worker = Annotated[int | None, typer.Option(help="The number of this machine among --workers, from 0.")]
+Readers = Annotated[
+    str | None,
+    typer.Option(help="HOST:PORT of machines that run `zoo read`, with commas: they prepare the training batches."),
+]
 Out = Annotated[Path | None, typer.Option(help="The run's directory; an interrupted run in it is resumed.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything that is random.")]
 Deterministic = Annotated[

@@ -32,6 +32,7 @@ from zoo.cli.options import (
     Name,
     Optimizer,
     Out,
+    Readers,
     Seed,
     Several,
     Storage,
@@ -48,6 +49,7 @@ with epy.lazy_imports():
     from zoo import tasks
     from zoo.exporting import ensembles
     from zoo.training import folds as cross_validation
+    from zoo.training import readers as reading
 
 
 def train(
@@ -76,6 +78,7 @@ def train(
     devices: Devices = "auto",
     workers: Workers = None,
     worker: Worker = None,
+    readers: Readers = None,
     seed: Seed = 0,
     deterministic: Deterministic = False,
     input_shape: InputShape = None,
@@ -103,9 +106,18 @@ def train(
     _trained(
         zoo.train, name, options.data_of(data, text_column, label_column), folds, export_to,
         recipe=configured or recipe, out=out, devices=devices, workers=options.words(workers or ""), worker=worker,
-        seed=seed, deterministic=deterministic, input_shape=options.shape_of(input_shape), arguments=given,
-        strict=strict, **changed,
+        readers=options.words(readers or ""), seed=seed, deterministic=deterministic,
+        input_shape=options.shape_of(input_shape), arguments=given, strict=strict, **changed,
     )  # fmt: skip
+
+
+def read(
+    address: Annotated[
+        str, typer.Argument(help="HOST:PORT at which trainings reach this machine; the next two ports are used too.")
+    ],
+) -> None:
+    """Prepare training batches for `zoo train --readers`, until it is stopped."""
+    reading.read(address)
 
 
 def fine_tune(

@@ -166,7 +166,7 @@ def density_and_coverage(real: np.ndarray, generated: np.ndarray, k: int = 5) ->
 
 
 def class_shares(classes: np.ndarray, count: int = CLASSES) -> dict[str, float]:
-    """The share of each class among class ids [N], the least and the largest one, and the divergence of all from uniform,
+    """The share of each class among class ids [N], the least and the largest one, and their divergence from uniform,
     in nats: 0 where all classes are equally frequent, log(count) where there is one."""
     shares = np.bincount(classes, minlength=count) / len(classes)
     present = shares[shares > 0]

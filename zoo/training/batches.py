@@ -115,6 +115,7 @@ def training_batches(
     first_epoch: int = 0,
     replicas: int = 1,
     share: Share | None = None,
+    part: tuple[int, int] = (0, 1),
 ) -> tuple[tf.data.Dataset, int]:
     """Batches of all epochs from `first_epoch` on, one after the other, and the number of batches in an epoch.
 
@@ -124,6 +125,7 @@ def training_batches(
     Args:
         share: yields one replica's rows after another's, of the same batches. Where nothing is drawn for a batch, the
             other machines' examples are not read; otherwise the whole batch is drawn, so that it is the same one.
+        part: number and count, to yield only each count-th batch, beginning with that number, from 0.
 
     Raises:
         ZooError: where a batch cannot be shared evenly among the replicas.
@@ -174,7 +176,8 @@ def training_batches(
         return _rows(batch, share.rows(batch_size)) if share is not None and drawn else batch
 
     epochs = tf.data.Dataset.range(first_epoch, recipe.epochs, output_type=tf.int32)
-    batches = epochs.flat_map(epoch_batches).map(load_batch, tf.data.AUTOTUNE, deterministic=True)
+    number, count = part
+    batches = epochs.flat_map(epoch_batches).shard(count, number).map(load_batch, tf.data.AUTOTUNE, deterministic=True)
     batches = batches if share is None else share.each(batches)
     return batches.prefetch(tf.data.AUTOTUNE), steps
 

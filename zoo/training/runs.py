@@ -214,14 +214,15 @@ def data_of(
 
 
 def provenance() -> dict[str, Any]:
-    """Commit of this package's checkout, versions and time: recorded when a run starts, and with an export."""
+    """Version of the code, and time: recorded when a run starts, and with an export."""
+    return {**code_version(), "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")}
+
+
+def code_version() -> dict[str, Any]:
+    """Commit of this package's checkout, and versions."""
     packages = ("zoo", "tensorflow", "keras", "numpy")
-    return {
-        "commit": _commit(),
-        "versions": {name: importlib.metadata.version(name) for name in packages}
-        | {"python": platform.python_version()},
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    }
+    versions = {name: importlib.metadata.version(name) for name in packages}
+    return {"commit": _commit(), "versions": versions | {"python": platform.python_version()}}
 
 
 def _commit() -> str | None:

@@ -9,7 +9,7 @@ import datetime
 import functools
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,8 @@ from zoo.training.evaluation import evaluate_splits
 from zoo.training.normalization import measure_normalization
 from zoo.training.optimizers import NOTHING_GIVEN, Given, keeps_average, optimizer_maker, optimizers_of, split_given
 from zoo.training.randomness import dtype_policy, seeded, separate_replicas
-from zoo.training.runs import RUN_FILE, WEIGHTS_FILE, Run, describe_run, directory_of, open_run, provenance
+from zoo.training.readers import asked as readers_asked
+from zoo.training.runs import RUN_FILE, WEIGHTS_FILE, Run, code_version, describe_run, directory_of, open_run
 from zoo.weights import assign, named_weights, save_arrays
 
 with epy.lazy_imports():
@@ -52,6 +53,7 @@ def train(
     devices: str = "auto",
     workers: Sequence[str] = (),
     worker: int | None = None,
+    readers: Sequence[str] = (),
     seed: int = 0,
     deterministic: bool = False,
     input_shape: tuple | None = None,
@@ -77,6 +79,9 @@ def train(
         workers: addresses `host:port` of all processes that train together, the chief first: it alone writes the run.
             Each has the same call but for `worker`. The environment variable `TF_CONFIG` does the same.
         worker: the number of this process among them, from 0.
+        readers: addresses `host:port` of processes that read, decode and augment the training batches, see
+            `zoo.training.readers.read`; the batches are the same as without them. `data` is then a name, or a path
+            that they have too.
         deterministic: the same seed gives the same bytes of weights; slower.
         arguments: builder arguments in place of the spec's, such as `{"width": 16}`.
         strict: raise for files in a folder or archive that are not read, see `zoo.data.load`.
@@ -90,10 +95,11 @@ def train(
 
     Raises:
         ZooError: for unknown names, data that the task cannot use, a directory that contains another run, or a loss
-            that is not a finite number; for workers that cannot be reached, have other data, or stop.
+            that is not a finite number; for workers and readers that cannot be reached, have other data, or stop.
     """
     check_keras()
     cluster = several.cluster(workers, worker)
+    place = _place(data, cluster) if readers else ""
     spec = registry.get_spec(name)
     kind = tasks.get_task(spec.task)
     seed, input_shape, arguments = plain(seed), plain(input_shape), plain(arguments or {})
@@ -131,9 +137,10 @@ def train(
                 {
                     "data set": record["data"],
                     "recipe or arguments": {**record, "data": None},
-                    "code": {**provenance(), "created": None},
+                    "code": code_version(),
                 },
             )
+        remote = opened.enter_context(readers_asked(readers, place, record, strict)) if readers else None
         model = rehearsed(task, dataset, recipe, devices_strategy, given)
         if spec.prepare is not None:
             few = evaluation_batches(task, dataset.splits["train"].labeled().sample(EXAMPLES_TO_PREPARE))
@@ -141,11 +148,23 @@ def train(
         opened.enter_context(open_run(folder, record))
         if cluster is not None:
             several.copy_run(cluster, devices_strategy, folder)
-        history = fit(task, model, dataset, recipe, folder, devices_strategy, seed=seed, given=given, from_scratch=True)
+        history = fit(
+            task, model, dataset, recipe, folder, devices_strategy, seed=seed, given=given, from_scratch=True,
+            remote=remote,
+        )  # fmt: skip
         model = plain_copy(task, model)
         measure_normalization(task, model, dataset.splits["train"])
         run = finish_run(folder, task, model, dataset, recipe, history.rows, history.best_epoch)
         return run if cluster is None else dataclasses.replace(run, directory=directory, worker=cluster.worker)
+
+
+def _place(data: Any, cluster: several.Cluster | None) -> str:
+    """The data as readers find it: a name, or a whole path."""
+    if cluster is not None:
+        raise ZooError("several workers prepare their own batches: leave the readers out")
+    if not isinstance(data, str | os.PathLike):
+        raise ZooError("readers load the data themselves: give its name or path")
+    return str(Path(data).resolve()) if Path(data).exists() else str(data)
 
 
 def rehearsed(
@@ -187,11 +206,13 @@ def fit(
     seed: int,
     given: Given = NOTHING_GIVEN,
     from_scratch: bool = False,
+    remote: Callable[..., tf.data.Dataset] | None = None,
 ) -> callbacks.History:
     """Train `model` until the recipe's end and leave it with the weights of the best epoch.
 
     An interrupted run in `directory` is resumed: its state takes precedence over the model's present weights. Initial
-    weights that depend on the data are set only if the training is `from_scratch`.
+    weights that depend on the data are set only if the training is `from_scratch`. `remote` gives the same batches from
+    elsewhere, see `zoo.training.readers.asked`.
     """
     replicas = devices_strategy.num_replicas_in_sync
     history = callbacks.History(directory, model, task.monitor, patience=recipe.patience)
@@ -246,6 +267,7 @@ def fit(
                     **options,
                 )
             else:  # the batches are shuffled
+                batches = remote(batches, **shared) if remote else batches
                 trainer.fit(batches, steps_per_epoch=steps, shuffle=False, validation_data=validating(), **options)
     history.load_best()
     return history

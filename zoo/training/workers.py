@@ -24,6 +24,8 @@ import numpy as np
 from etils import epy
 
 from zoo.errors import ZooError
+from zoo.training.addresses import connect as connect_to
+from zoo.training.addresses import host_and_port, listen
 
 with epy.lazy_imports():
     import tensorflow as tf
@@ -61,8 +63,7 @@ def cluster(workers: Sequence[str] = (), worker: int | None = None) -> Cluster |
     if len(workers) < 2 or worker is None:
         raise ZooError("several workers need the addresses of all, and the number of this one: give both")
     for address in workers:
-        if not re.fullmatch(r"[^\s:/]+:[1-9]\d{0,4}|\[[0-9a-fA-F:]+\]:[1-9]\d{0,4}", address):
-            raise ZooError(f"a worker's address must be HOST:PORT, not {address!r}")
+        host_and_port(address)
     if len(set(workers)) < len(workers):
         raise ZooError("two workers have the same address: each needs one of its own")
     if not 0 <= worker < len(workers):
@@ -143,15 +144,13 @@ def _meet(cluster: Cluster) -> None:
     """Wait until all workers have started: TensorFlow alone would wait forever. They meet at the chief's address,
     which TensorFlow uses afterwards."""
     deadline = time.monotonic() + MEETING_SECONDS
-    host, _, port = cluster.addresses[0].rpartition(":")
     if cluster.is_chief:
-        family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
-        _gather(int(port), family, len(cluster.addresses) - 1, deadline)
+        _gather(cluster.addresses[0], len(cluster.addresses) - 1, deadline)
         return
     hello = _hello(cluster.worker)
     while True:
         try:
-            with socket.create_connection((host.strip("[]"), int(port)), timeout=1) as found:
+            with connect_to(cluster.addresses[0]) as found:
                 found.sendall(hello)
                 found.settimeout(max(deadline - time.monotonic(), 1))
                 if found.recv(1) == b"1":
@@ -170,12 +169,12 @@ def _hello(worker: int) -> bytes:
     return f"zoo{worker:08d}".encode()
 
 
-def _gather(port: int, family: socket.AddressFamily, others: int, deadline: float) -> None:
+def _gather(address: str, others: int, deadline: float) -> None:
     """As the chief: wait for the other workers, then tell them to go on."""
     expected = {_hello(worker): worker for worker in range(1, others + 1)}
     met: dict[bytes, socket.socket] = {}
     try:
-        with contextlib.ExitStack() as opened, socket.create_server(("", port), family=family) as server:
+        with contextlib.ExitStack() as opened, listen(address) as server:
             while len(met) < others:
                 server.settimeout(max(deadline - time.monotonic(), 0.001))
                 found = opened.enter_context(server.accept()[0])
@@ -193,7 +192,7 @@ def _gather(port: int, family: socket.AddressFamily, others: int, deadline: floa
             f"worker {missing} did not start within {MEETING_SECONDS:.0f} seconds: start all workers"
         ) from None
     except OSError as error:
-        raise ZooError(f"the chief cannot use port {port}: {error.strerror or error}") from None
+        raise ZooError(f"the chief cannot listen at {address}: {error.strerror or error}") from None
 
 
 def check_same(cluster: Cluster, strategy: tf.distribute.Strategy, parts: Mapping[str, Any]) -> None:
