@@ -180,9 +180,9 @@ def test_the_nearest_training_images_are_below_the_samples(name, artifacts, tmp_
     distances = ((samples[:, None].astype(float) - images[None]) ** 2).sum((2, 3, 4))
     np.testing.assert_array_equal(nearest, images[distances.argmin(1)])
     picture = np.asarray(Image.open(tmp_path / "pairs.png"))
-    assert picture.shape == (2 * 58 + 2, 3 * 30 + 2)
-    np.testing.assert_array_equal(picture[60:88, 62:90], samples[5, ..., 0])
-    np.testing.assert_array_equal(picture[88:116, 62:90], nearest[5, ..., 0])
+    assert picture.shape == (2 * 59 + 2, 3 * 30 + 2)
+    np.testing.assert_array_equal(picture[61:89, 62:90], samples[5, ..., 0])
+    np.testing.assert_array_equal(picture[90:118, 62:90], nearest[5, ..., 0])
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,7 @@ def sample(
         split = task.select(data).splits["train"]
         images = np.stack([images, sample_metrics.nearest(images, _pixels(task, split))])
     if file is not None:
-        cells = images if data is None else np.concatenate(images, axis=1)
+        cells = images if data is None else pictures.above(*images)
         frames = [cell[None] for cell in cells] if animated else [cells]
         columns = STEPS if interpolate and not animated else None
         pictures.write(file, [pictures.grid(frame, columns) for frame in frames])

@@ -31,6 +31,12 @@ def grid(images: np.ndarray, columns: int | None = None) -> np.ndarray:
     return canvas
 
 
+def above(images: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Pairs of images uint8 [N, H, W, C], one above the other and a white line between, uint8 [N, 2 H + 1, W, C]."""
+    line = np.full_like(images[:, :1], 255)
+    return np.concatenate([images, line, others], axis=1)
+
+
 def as_image(pixels: np.ndarray) -> Image.Image:
     """A picture uint8 [H, W, C], gray or color."""
     return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
