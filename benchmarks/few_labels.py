@@ -77,19 +77,19 @@ def main() -> None:
     test, rows, ensemble = mnist.splits["test"], [], 0.0
     fewer: dict[str, Any] = {"epochs": options.baseline_epochs} if options.baseline_epochs else {}
     finished = {run.record["recipe"]["options"]["labels_seed"]: run for run in options.runs or ()}
-    for draw in finished or options.draws:
-        few = {"labels_per_class": 10, "labels_seed": draw}
+    for seed in finished or options.draws:
+        few = {"labels_per_class": 10, "labels_seed": seed}
         alone, augmented = (
-            zoo.train("ssgan_classifier", "mnist", recipe=recipe, out=folder / f"{recipe}-{draw}", **few, **fewer)
+            zoo.train("ssgan_classifier", "mnist", recipe=recipe, out=folder / f"{recipe}-{seed}", **few, **fewer)
             for recipe in ("labels", "augmented")
         )
-        guesses = pseudo_labeled(augmented, mnist.with_labels(10, draw))
-        pseudo = zoo.train("ssgan_classifier", guesses, out=folder / f"pseudo-{draw}", epochs=10, batch_size=100)
-        run = finished.get(draw) or zoo.train(
-            "ssgan", "mnist", out=folder / f"ssgan-{draw}-{options.epochs}", epochs=options.epochs, **few
+        guesses = pseudo_labeled(augmented, mnist.with_labels(10, seed))
+        pseudo = zoo.train("ssgan_classifier", guesses, out=folder / f"pseudo-{seed}", epochs=10, batch_size=100)
+        run = finished.get(seed) or zoo.train(
+            "ssgan", "mnist", out=folder / f"ssgan-{seed}-{options.epochs}", epochs=options.epochs, **few
         )
         runs = {"labels alone": alone, "augmented": augmented, "pseudo-labels": pseudo, "ssgan": run}
-        rows.append({"draw": draw, **{name: one.metrics["test"]["accuracy"] for name, one in runs.items()}})
+        rows.append({"draw": seed, **{name: one.metrics["test"]["accuracy"] for name, one in runs.items()}})
         ensemble = ensemble + probabilities(run, test.inputs)
         print("  ".join(f"{name} {value}" for name, value in rows[-1].items()), flush=True)
     names = [name for name in rows[0] if name != "draw"]
