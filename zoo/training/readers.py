@@ -77,7 +77,8 @@ def _answer(connection: socket.socket, port: int) -> None:
             shared, name = json.loads(lines.readline() or "null"), uuid.uuid4().hex
             if shared is None:  # it could not begin
                 return
-            tf.data.experimental.service.register_dataset(f"grpc://localhost:{port + 1}", batches(**shared), None, name)
+            service = f"grpc://localhost:{port + 1}"
+            tf.data.experimental.service.register_dataset(service, batches(**shared), dataset_id=name)
             _send(lines, {"name": name})
         except (ZooError, ValueError, LookupError, tf.errors.OpError) as error:
             _send(lines, {"error": str(error).partition("\n")[0]})

@@ -163,7 +163,7 @@ def _place(data: Any, cluster: several.Cluster | None) -> str:
     if cluster is not None:
         raise ZooError("several workers prepare their own batches: leave the readers out")
     if not isinstance(data, str | os.PathLike):
-        raise ZooError("readers load the data themselves: give its name or path")
+        raise ZooError("readers load the data themselves: give its name or path, without folds")
     return str(Path(data).resolve()) if Path(data).exists() else str(data)
 
 
