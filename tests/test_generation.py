@@ -146,7 +146,7 @@ def test_a_picture_of_samples(artifacts, command):
     code, out, err = command(f"sample {artifacts['dcgan_small']} --count 6 --seed 2 -o grid.png")
     assert code == 0, err
     assert "6 images of 28 x 28: grid.png" in out
-    images = zoo.sample(artifacts["dcgan_small"], 6, seed=2)
+    images = zoo.sample(artifacts["dcgan_small"], np.int64(6), seed=np.int64(2))
     assert images.shape == (6, 28, 28, 1)
     picture = np.asarray(Image.open("grid.png"))
     assert picture.shape == (2 * 30 + 2, 3 * 30 + 2)  # two rows of three, two pixels between
@@ -212,7 +212,7 @@ def test_animations_and_rows(words, frames, size, artifacts, command):
         ("dcgan_small", "-o a.bmp", "a.bmp has an unknown format: give a .png"),
         ("dcgan_small", "--nearest digits --interpolate -o a.png", "leave the interpolation out"),
         ("dcgan_small", "--nearest digit -o a.png", "did you mean digits"),
-        ("dcgan_conditional", "--labels class7 -o a.png", "has the labels class0, class1, class2, not class7"),
+        ("dcgan_conditional", "--labels class7 -o a.png", "has the labels class0, class1, class2, not 'class7'"),
     ],
 )
 def test_samples_that_cannot_be_drawn(name, words, message, artifacts, refused):

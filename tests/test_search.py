@@ -145,6 +145,21 @@ def test_hyperband_trains_few_for_long(trained, tmp_path):
     assert epochs[-1] == 9
 
 
+def test_a_key_that_is_set_is_not_searched_for(trained, tmp_path):
+    zoo.tune("network3_relu", trials=1, out=tmp_path, learning_rate=0.05)
+    assert "learning_rate" not in json.loads((tmp_path / "search.json").read_text())["space"]
+    assert [values["learning_rate"] for values in trained.values] == [0.05, 0.05]
+
+
+def test_the_directory_of_a_run_is_not_that_of_a_search(trained, tmp_path):
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(zoo.ZooError, match="contains a run"):
+        zoo.tune(NAME, ranges=SPACE, trials=1, out=tmp_path)
+    (tmp_path / "run.json").rename(tmp_path / "search.json")
+    with pytest.raises(zoo.ZooError, match="contains a search"):
+        zoo.train(NAME, out=tmp_path, epochs=1)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("trials", [4, 30])  # one pass has 23
 def test_hyperband_ends_after_as_many_trials_as_were_asked_for(trained, tmp_path, trials):
@@ -213,6 +228,13 @@ def test_ranges_as_words(text, expected):
             "hyperband chooses the epochs of its trials",
         ),
         ({"ranges": SPACE, "strategy": "grid"}, "unknown strategy 'grid'"),
+        ({"ranges": SPACE, "trials": 0}, "at least 1 trial, not 0"),
+        (
+            {"ranges": {"learning_rate": "1e-3..1e-2"}},
+            "range of learning_rate must be a zoo.IntRange, LogRange or Choice",
+        ),
+        ({"ranges": {"optimizer": zoo.Choice(("adam", "sdg"))}}, "the range of optimizer contains 'sdg'"),
+        ({"ranges": {"epochs": zoo.IntRange(1, 3)}, "epochs": 2}, "epochs has both a value and a range"),
         ({"ranges": SPACE, "devices": "gpu:7"}, "no GPU:7 on this machine"),
         ({"ranges": SPACE, "seed": -1}, "the seed must be from 0"),
         ({"ranges": SPACE, "folds": 5_000}, "1527 examples to fold"),

@@ -180,7 +180,7 @@ def test_a_worker_without_the_others_ends_in_time(only, processes, tmp_path):
     ("different", "part"),
     [
         ({"own": {1: "--data ./own.npz"}}, "data set"),
-        ({"own": {1: "--lr 0.5"}}, "recipe or arguments"),
+        ({"own": {1: "--lr 0.5"}}, "recipe, seed or arguments"),
         ({"codes": {0: "first", 1: "second"}}, "code"),
     ],
 )
@@ -213,11 +213,13 @@ TWO = ("a:1", "b:2")
 @pytest.mark.parametrize(
     ("addresses", "worker", "message"),
     [
-        (("a:1",), 0, "several workers need the addresses of all"),
-        (TWO, None, "several workers need the addresses of all"),
-        ((), 1, "several workers need the addresses of all"),
+        (("a:1",), 0, "several workers need a list of at least two addresses"),
+        (TWO, None, "several workers need a list of at least two addresses"),
+        ((), 1, "several workers need a list of at least two addresses"),
         (("a:1", "b"), 0, "must be HOST:PORT, not 'b'"),
         (("a:1", "b:0"), 0, "must be HOST:PORT, not 'b:0'"),
+        (("a:1", "b:65536"), 0, "b:65536 has no port from 1 to 65535"),
+        ("a:1,b:2", 0, "several workers need a list of at least two addresses"),
         (("a:1", "a:1"), 0, "two workers have the same address"),
         (TWO, 2, "worker 2 of 2: their numbers are 0 to 1"),
         (TWO, -1, "worker -1 of 2"),

@@ -13,6 +13,7 @@ from etils import epy
 from zoo.data import Split
 from zoo.errors import ZooError
 from zoo.loading import Predictor, Source
+from zoo.recipe import plain
 from zoo.tasks.generation import MOST_SAMPLES, Generation
 from zoo.training.batches import evaluation_batches, load_for
 
@@ -61,9 +62,10 @@ def sample(
     task = predictor.task
     if not isinstance(task, Generation):
         raise ZooError(f"{task.spec.name} generates no images: choose a network of the task generation")
-    if not 1 <= count <= MOST_SAMPLES:
+    count, seed = plain(count), plain(seed)  # of NumPy
+    if not isinstance(count, int) or not 1 <= count <= MOST_SAMPLES:
         raise ZooError(f"count must be from 1 to {MOST_SAMPLES}, not {count}")
-    if not 0 <= seed < 2**31:
+    if not isinstance(seed, int) or not 0 <= seed < 2**31:
         raise ZooError(f"the seed must be from 0 to 2**31 - 1, not {seed}")
     if nearest is not None and interpolate:
         raise ZooError("the nearest training images are those of samples: leave the interpolation out")
@@ -107,7 +109,7 @@ def _label_ids(task: Generation, labels: Sequence[int | str] | None, count: int)
         return None
     known = task.classes or tuple(map(str, range(task.categories)))
     names = [str(label) for label in labels] if labels is not None else known
-    unknown = [name for name in names if name not in known]
+    unknown = [repr(name) for name in names if name not in known]
     if unknown or not names:
         raise ZooError(f"{task.spec.name} has the labels {', '.join(known)}, not {', '.join(unknown) or 'none'}")
     return np.resize(np.array([known.index(name) for name in names], np.int32), count)

@@ -178,7 +178,10 @@ def ranges(words: list[str] | None) -> dict[str, Range]:
         key, equals, text = word.partition("=")
         if not equals:
             raise ZooError(f"--set-range needs KEY=RANGE, not {word!r}")
-        found[key] = read_range(text)
+        try:
+            found[key] = read_range(text)
+        except ZooError as error:
+            raise ZooError(f"--set-range {key}: {error}") from None
     return found
 
 

@@ -137,7 +137,7 @@ def sample(
     ] = None,
 ) -> None:
     """Draw images from a trained generator as a grid or an animation."""
-    names = None if labels is None else labels.split(",")
+    names = None if labels is None else words(labels)
     images = zoo.sample(source, count, seed=seed, labels=names, interpolate=interpolate, nearest=nearest, path=output)
     *_, drawn, height, width, _ = images.shape
     beside = "" if nearest is None else f", each above the nearest of {nearest}"

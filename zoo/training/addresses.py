@@ -7,6 +7,8 @@ import socket
 
 from zoo.errors import ZooError
 
+LAST_PORT = 65_535
+
 
 def host_and_port(address: str) -> tuple[str, int]:
     """The parts of an address; an IPv6 host keeps its brackets.
@@ -17,6 +19,8 @@ def host_and_port(address: str) -> tuple[str, int]:
     if not re.fullmatch(r"[^\s:/]+:[1-9]\d{0,4}|\[[0-9a-fA-F:]+\]:[1-9]\d{0,4}", address):
         raise ZooError(f"an address must be HOST:PORT, not {address!r}")
     host, _, port = address.rpartition(":")
+    if int(port) > LAST_PORT:
+        raise ZooError(f"{address} has no port from 1 to {LAST_PORT}")
     return host, int(port)
 
 

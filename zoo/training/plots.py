@@ -30,8 +30,9 @@ def training_curves(rows: list[dict[str, float]], task: Task, best_epoch: int, p
     epochs = [row["epoch"] for row in rows]
     for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
         train, validation = [row[name] for row in rows], [row[f"val_{name}"] for row in rows]
-        axes.plot(epochs, train, label="training")
-        axes.plot(epochs, validation, label="validation")
+        marker = "o" if len(epochs) == 1 else ""  # a line through one point is invisible
+        axes.plot(epochs, train, marker=marker, label="training")
+        axes.plot(epochs, validation, marker=marker, label="validation")
         axes.fill_between(
             epochs, train, validation, alpha=0.15, label=f"gap at the end {train[-1] - validation[-1]:+.4f}"
         )

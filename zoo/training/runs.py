@@ -34,6 +34,7 @@ with epy.lazy_imports():
     import keras
 
 RUN_FILE = "run.json"
+SEARCH_FILE = "search.json"  # in the directory of a search, whose trials are runs below it
 WEIGHTS_FILE = "weights.npz"
 LOCK_FILE = ".lock"  # held while a process trains
 
@@ -138,6 +139,8 @@ def open_run(directory: Path, record: Mapping[str, Any]) -> Iterator[None]:
 def _content(directory: Path, record: Mapping[str, Any]) -> dict[str, Any] | None:
     """What to write to a run's file; None where the same run is there already."""
     path = directory / RUN_FILE
+    if (directory / SEARCH_FILE).exists():
+        raise ZooError(f"{directory} contains a search: choose another --out")
     if not path.exists():
         return {**record, "provenance": provenance()}
     found = _completed(read_json(path))

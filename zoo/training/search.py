@@ -23,8 +23,9 @@ from zoo.spec import ModelSpec, check_keras
 from zoo.training.batches import load_for
 from zoo.training.devices import strategy as device_strategy
 from zoo.training.folds import cross_validate, spread
+from zoo.training.optimizers import make_optimizer
 from zoo.training.randomness import check_seed
-from zoo.training.runs import RUN_FILE, Run
+from zoo.training.runs import RUN_FILE, SEARCH_FILE, Run
 from zoo.training.trainer import train
 from zoo.training.tuner import Strategy, Trial, ended_trials, follow_chief, hand_out, is_worker, make_tuner
 from zoo.training.workers import check_alone
@@ -36,7 +37,6 @@ with epy.lazy_imports():
 
     from zoo.training import plots
 
-SEARCH_FILE = "search.json"
 TRIALS = 20
 BEST_SHARE = 0.1  # of the trials, whose values at a limit of a range are remarked on
 AT_LIMIT = 0.02  # distance from the end of a range, as a share of it
@@ -64,14 +64,17 @@ class Search:
         return [trial for trial in self.trials if trial.score is not None]
 
     def remarks(self) -> list[str]:
-        """One line for each range at a limit of which the best tenth of the trials lie."""
-        best = self.done[: max(round(len(self.trials) * BEST_SHARE), 1)]
+        """One line for each range at a limit of which the best tenth of the trials lie; none for a lower limit of 0."""
+        best = self.done[: int(len(self.trials) * BEST_SHARE)]
+        if not best:
+            return []
         lines = []
         for key, values in self.space.items():
             if not values.is_ordered():
                 continue
             places = [values.place(trial.values[key]) for trial in best]
-            for limit, at in (("lower", max(places) <= AT_LIMIT), ("upper", min(places) >= 1 - AT_LIMIT)):
+            low = values.ends()[0] != 0 and max(places) <= AT_LIMIT
+            for limit, at in (("lower", low), ("upper", min(places) >= 1 - AT_LIMIT)):
                 if at:
                     lines.append(f"best trials sit at the {limit} limit of {key}: widen it with --set-range")
         return lines
@@ -111,7 +114,7 @@ def tune(
         recipe: a recipe of the spec by name.
         out: `runs/NAME.DATA.search-SEED` by default.
         progress: is called with the search so far before the first trial and after each one.
-        changes: recipe keys to change for all trials.
+        changes: recipe keys to change for all trials, which are then not searched for.
 
     Raises:
         ZooError: for a space that is empty or that the builder or the recipe cannot have, a directory that contains
@@ -125,7 +128,9 @@ def tune(
     spec = registry.get_spec(name)
     kind = tasks.get_task(spec.task)
     basis = tasks.with_options(spec.recipe(recipe), kind, spec.task).replace(**changes)
-    space = {**spec.search, **(ranges or {})}
+    space = {**{key: values for key, values in spec.search.items() if key not in changes}, **(ranges or {})}
+    if both := sorted(changes.keys() & space.keys()):
+        raise ZooError(f"{', '.join(both)} has both a value and a range: give one")
     _check_space(spec, basis, space, input_shape)
     dataset = load_for(spec, input_shape, basis, data)
     task = kind.from_data(spec, dataset, input_shape, **basis.arguments)
@@ -133,7 +138,9 @@ def tune(
     if monitor is None:
         raise ZooError(f"a search needs a validation score, which {spec.task} has not")
     if strategy not in get_args(Strategy):
-        raise unknown("strategy", strategy, get_args(Strategy))
+        raise unknown("strategy", str(strategy), get_args(Strategy))
+    if trials is not None and trials < 1:
+        raise ZooError(f"a search needs at least 1 trial, not {trials}")
     if strategy == "hyperband" and "epochs" in space:
         raise ZooError("hyperband chooses the epochs of its trials: leave the range of epochs out")
     worker = is_worker()  # the chief alone knows all trials
@@ -226,10 +233,12 @@ def _check_space(spec: ModelSpec, recipe: Recipe, space: Mapping[str, Range], in
             known = [*spec.builder_arguments, *dataclasses.asdict(recipe)]
             raise unknown(f"argument of {spec.name} or recipe key", key, known)
     for key, values in space.items():
+        if not isinstance(values, Range):
+            raise ZooError(f"the range of {key} must be a zoo.IntRange, LogRange or Choice, not {values!r}")
         for value in values.ends():
             try:
                 if key in keys:
-                    recipe.replace(**{key: value})
+                    make_optimizer(recipe.replace(**{key: value}))
                 else:
                     spec.build(input_shape, **{**recipe.arguments, key: value})
             except ZooError as error:
@@ -239,6 +248,8 @@ def _check_space(spec: ModelSpec, recipe: Recipe, space: Mapping[str, Range], in
 def _open_search(directory: Path, described: Mapping[str, Any]) -> None:
     """Make the directory of a search, or find the same search in it."""
     path, described = directory / SEARCH_FILE, json.loads(json.dumps(plain(described)))
+    if (directory / RUN_FILE).exists():
+        raise ZooError(f"{directory} contains a run: choose another --out")
     if path.exists():
         found = read_json(path)
         if changed := [key for key in described if found.get(key) != described[key]]:

@@ -136,7 +136,7 @@ def train(
                 devices_strategy,
                 {
                     "data set": record["data"],
-                    "recipe or arguments": {**record, "data": None},
+                    "recipe, seed or arguments": {**record, "data": None},
                     "code": code_version(),
                 },
             )

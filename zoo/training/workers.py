@@ -60,8 +60,8 @@ def cluster(workers: Sequence[str] = (), worker: int | None = None) -> Cluster |
     """
     if not workers and worker is None:
         return _configured()
-    if len(workers) < 2 or worker is None:
-        raise ZooError("several workers need the addresses of all, and the number of this one: give both")
+    if isinstance(workers, str) or len(workers) < 2 or worker is None:
+        raise ZooError("several workers need a list of at least two addresses, and the number of this one: give both")
     for address in workers:
         host_and_port(address)
     if len(set(workers)) < len(workers):
