@@ -459,6 +459,12 @@ def test_curves_leave_the_figures_of_single_classes_out(run, tmp_path):
     assert (width, height) == (1000, 360), "two panels: the loss, the mean"
 
 
+def test_curves_show_what_is_measured_in_validation_alone(run, tmp_path):
+    rows = [{"epoch": number, "loss": 0.5, "val_loss": 0.5, "val_frechet_distance": 2.0} for number in (1, 2)]
+    plots.training_curves(rows, run.task, 1, tmp_path / "curves.png")
+    assert Image.open(tmp_path / "curves.png").size == (1000, 360)
+
+
 def test_a_run_is_loaded_as_it_was(run):
     loaded = runs.load_run(run.directory)
     assert loaded.recipe == run.recipe

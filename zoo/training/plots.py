@@ -22,20 +22,22 @@ if TYPE_CHECKING:
 
 def training_curves(rows: list[dict[str, float]], task: Task, best_epoch: int, path: Path) -> None:
     """Plot training and validation scores by epoch, with the gap between them shaded and the best epoch marked. Scores
-    of single classes are left out."""
+    of single classes are left out, and those of the training alone."""
     kinds = [name.removeprefix("mean_") for name in rows[0] if name.startswith("mean_")]
     of_a_class = {f"{kind}_{label}" for kind in kinds for label in task.classes}
-    names = [name for name in rows[0] if f"val_{name}" in rows[0] and name not in of_a_class]
+    validated = (name.removeprefix("val_") for name in rows[0] if name.startswith("val_"))
+    names = [name for name in validated if name not in of_a_class]
     figure = Figure(figsize=(5 * len(names), 3.6), layout="constrained")
     epochs = [row["epoch"] for row in rows]
     for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
-        train, validation = [row[name] for row in rows], [row[f"val_{name}"] for row in rows]
         marker = "o" if len(epochs) == 1 else ""  # a line through one point is invisible
-        axes.plot(epochs, train, marker=marker, label="training")
-        axes.plot(epochs, validation, marker=marker, label="validation")
-        axes.fill_between(
-            epochs, train, validation, alpha=0.15, label=f"gap at the end {train[-1] - validation[-1]:+.4f}"
-        )
+        validation = [row[f"val_{name}"] for row in rows]
+        if name in rows[0]:
+            train = [row[name] for row in rows]
+            gap = f"gap at the end {train[-1] - validation[-1]:+.4f}"
+            axes.plot(epochs, train, marker=marker, label="training")
+            axes.fill_between(epochs, train, validation, alpha=0.15, label=gap)
+        axes.plot(epochs, validation, marker=marker, color="tab:orange", label="validation")
         axes.axvline(best_epoch, color="gray", linestyle=":", label=f"best epoch {best_epoch}")
         axes.set(xlabel="epoch", ylabel=name.replace("_", " "))
         axes.legend(fontsize="small")
