@@ -138,6 +138,7 @@ def test_what_readers_refuse(refused, monkeypatch):
     refused(f"{line} --readers here", "an address must be HOST:PORT, not 'here'")
     refused(f"{line} --readers a:1 --workers a:1,b:2 --worker 0", "several workers prepare their own batches")
     refused("read :5000", "an address must be HOST:PORT, not ':5000'")
+    refused("read a:65535", "a:65537 has no port from 1 to 65535")
     with socket.create_server(("", int(address.rpartition(":")[2]))):
         refused(f"read {address}", f"cannot listen at {address} and the next two ports: Address already in use")
     with socket.create_server(("", int(address.rpartition(":")[2]) + 1)):

@@ -50,6 +50,7 @@ def read(address: str) -> None:
         ZooError: for another address, and one that is in use.
     """
     host, port = host_and_port(address)
+    host_and_port(f"{host}:{port + 2}")  # raises where there is no such port
     os.environ["ZOO_CACHE_GB"] = "0"  # the service copies what is in memory
     service = tf.data.experimental.service
     try:
