@@ -62,7 +62,8 @@ def search(trials: Sequence[Trial], space: Mapping[str, Range], metric: Metric, 
     scores = np.array([trial.score for trial in trials])
     figure = Figure(figsize=(3 + 1.5 * len(space), 6), layout="constrained")
     above, below = figure.subplots(2, 1)
-    ranks = np.argsort(np.argsort([metric.rank(score) for score in scores])) / max(len(trials) - 1, 1)
+    worst_first = [metric.rank(score) for score in scores[::-1]]  # of equal ones the first is the best
+    ranks = np.argsort(np.argsort(worst_first, kind="stable"))[::-1] / max(len(trials) - 1, 1)
     for line, rank in sorted(zip(places.tolist(), ranks, strict=True), key=lambda pair: pair[1]):
         above.plot([*line, rank], color=colormaps["viridis"](rank), alpha=0.4 + 0.6 * rank)
     above.set_xticks(range(len(space) + 1), [*space, f"{metric.name} (rank)"])

@@ -135,7 +135,12 @@ def asked(
             """Of all readers, which work at the same time."""
             for file, one in zip(files, requests, strict=True):
                 _send(file, one)
-            found = [json.loads(file.readline() or '{"error": "it has stopped"}') for file in files]
+            try:
+                found = [json.loads(file.readline() or '{"error": "it has stopped"}') for file in files]
+            except ValueError:
+                raise ZooError(
+                    f"not all of {', '.join(readers)} are readers: give the addresses of `zoo read`"
+                ) from None
             for address, answer in zip(readers, found, strict=True):
                 if "error" in answer:
                     raise ZooError(f"the reader {address} cannot prepare the batches: {answer['error']}")
@@ -200,6 +205,9 @@ class _Part:
         while True:
             with contextlib.suppress(queue.Empty):
                 item = self.taken.get(timeout=1)
+                if isinstance(item, tf.errors.OpError) and ZooError.__name__ not in item.message:
+                    reason = item.message.partition("\n")[0]
+                    raise ZooError(f"the reader {self.address} does not send its batches, check its address: {reason}")
                 if isinstance(item, Exception):
                     raise item
                 return item

@@ -24,6 +24,7 @@ from zoo.progress import is_interactive
 from zoo.recipe import Recipe, plain
 from zoo.spec import check_keras
 from zoo.training import workers as several
+from zoo.training.addresses import host_and_port
 from zoo.training.batches import Share, evaluation_batches, load_for, training_batches
 from zoo.training.devices import strategy
 from zoo.training.evaluation import evaluate_splits
@@ -99,7 +100,7 @@ def train(
     """
     check_keras()
     cluster = several.cluster(workers, worker)
-    place = _place(data, cluster) if readers else ""
+    place = _place(data, cluster, readers) if readers else ""
     spec = registry.get_spec(name)
     kind = tasks.get_task(spec.task)
     seed, input_shape, arguments = plain(seed), plain(input_shape), plain(arguments or {})
@@ -158,12 +159,14 @@ def train(
         return run if cluster is None else dataclasses.replace(run, directory=directory, worker=cluster.worker)
 
 
-def _place(data: Any, cluster: several.Cluster | None) -> str:
+def _place(data: Any, cluster: several.Cluster | None, readers: Sequence[str]) -> str:
     """The data as readers find it: a name, or a whole path."""
+    for address in readers:
+        host_and_port(address)
     if cluster is not None:
         raise ZooError("several workers prepare their own batches: leave the readers out")
     if not isinstance(data, str | os.PathLike):
-        raise ZooError("readers load the data themselves: give its name or path, without folds")
+        raise ZooError("readers load the data themselves: give its name or path")
     return str(Path(data).resolve()) if Path(data).exists() else str(data)
 
 
