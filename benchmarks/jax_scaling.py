@@ -73,7 +73,7 @@ def on_jax(count: int) -> dict[str, Any]:
 
 
 def ours(count: int) -> dict[str, Any]:
-    import scaling
+    import scaling  # not in the processes of JAX
 
     if count == 1:
         return scaling.in_processes(scaling.train, KEY, EXAMPLES, "auto", (), None)

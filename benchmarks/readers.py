@@ -69,10 +69,11 @@ def measured(folder: str, count: int, wait: int) -> dict[str, float]:
     started = [
         subprocess.Popen(
             [sys.executable, __file__, "--wait", str(wait), "--read", address],
-            env={**os.environ, "ZOO_CACHE_GB": "0"}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
         for address in addresses
-    ]  # fmt: skip
+    ]
     try:
         return in_new_process("--wait", str(wait), "--train", folder, *addresses, ZOO_CACHE_GB="0")
     finally:

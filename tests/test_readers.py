@@ -143,8 +143,29 @@ def test_what_readers_refuse(refused, monkeypatch):
         refused(f"read {address}", f"cannot listen at {address} and the next two ports: Address already in use")
     with socket.create_server(("", int(address.rpartition(":")[2]) + 1)):
         refused(f"read {address}", f"cannot listen at {address} and the next two ports: Could not start gRPC server")
+    with socket.create_server(("127.0.0.1", int(address.rpartition(":")[2]))):  # it says nothing
+        refused(f"{line} --readers {address}", f"there is no reader at {address}: give the address of `zoo read`")
     with pytest.raises(ZooError, match="give its name or path"):
         zoo.train("network3_relu", zoo.data.load("digits"), readers=[address])
+
+
+def test_the_service_of_a_reader_is_no_reader(two, monkeypatch):
+    monkeypatch.setattr(readers, "STARTING_SECONDS", 1)
+    host, _, port = two[0].partition(":")
+    with pytest.raises(ZooError, match="there is no reader at"):
+        zoo.train("network3_relu", "digits", out="run", readers=[f"{host}:{int(port) + 1}"], **SMALL)
+    assert not Path("run").exists()
+
+
+def test_a_reader_that_gives_another_address_than_its_own_is_named(photos):
+    (address,) = addresses(1)
+    port = address.partition(":")[2]
+    threading.Thread(target=readers.read, args=(f"nowhere.invalid:{port}",), daemon=True).start()
+    with pytest.raises(
+        ZooError, match=f"the reader {address} sends its batches from nowhere.invalid:.* is not reached"
+    ):
+        zoo.train("network3_relu", "photos", out="run", epochs=1, readers=[address], **SMALL)
+    assert not Path("run").exists()
 
 
 @pytest.fixture

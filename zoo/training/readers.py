@@ -1,9 +1,10 @@
 """Readers: processes, on other machines too, that decode and augment the images of a training, by `tf.data` service.
 
-A trainer and each of its readers exchange lines of JSON: what is trained, and whether the reader can; then from which
-epoch on, and by which name the service has the batches. The connection stays open as long as the training lasts: where
-it ends, the other side is gone. Of R readers number r prepares the batches r, r + R, ..., in order, and the trainer
-takes them in turn: they are those of a training without readers.
+A reader greets whoever connects with the address of its service. Then a trainer and each of its readers exchange lines
+of JSON: what is trained, and whether the reader can; from which epoch on, and by which name the service has the
+batches. The connection stays open as long as the training lasts: where it ends, the other side is gone. Of R readers
+number r prepares the batches r, r + R, ..., in order, and the trainer takes them in turn: they are those of a training
+without readers.
 
 Each reader is a `tf.data` service of its own. A common one would give the batches in any order, and could not run
 Python, which decodes the images: that works in the process alone that has registered the batches.
@@ -21,6 +22,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from etils import epy
@@ -35,6 +37,7 @@ from zoo.training.runs import code_version
 with epy.lazy_imports():
     import tensorflow as tf
 
+GREETING = "zoo reader "
 STARTING_SECONDS = 120.0  # until all readers must have been started
 AHEAD = 2  # batches of each reader that wait to be taken
 SILENCE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}  # a machine that is silent for 40 seconds is gone
@@ -50,28 +53,30 @@ def read(address: str) -> None:
         ZooError: for another address, and one that is in use.
     """
     host, port = host_and_port(address)
-    host_and_port(f"{host}:{port + 2}")  # raises where there is no such port
+    sending = f"{host}:{port + 2}"
+    host_and_port(sending)  # raises where there is no such port
     os.environ["ZOO_CACHE_GB"] = "0"  # the service copies what is in memory
     service = tf.data.experimental.service
     try:
         with listen(address) as server, contextlib.ExitStack() as opened:
             dispatcher = service.DispatchServer(service.DispatcherConfig(port=port + 1))
             opened.callback(dispatcher.stop)
-            config = service.WorkerConfig(f"localhost:{port + 1}", f"{host}:{port + 2}", port + 2)
+            config = service.WorkerConfig(f"localhost:{port + 1}", sending, port + 2)
             opened.callback(service.WorkerServer(config).stop)
             say(f"reader at {address}: waiting for trainings", flush=True)
             while True:
                 connection, _ = server.accept()
-                threading.Thread(target=_answer, args=(connection, port), daemon=True).start()
+                threading.Thread(target=_answer, args=(connection, port, sending), daemon=True).start()
     except (OSError, RuntimeError) as error:  # of sockets, and of gRPC
         reason = getattr(error, "strerror", None) or error
         raise ZooError(f"the reader cannot listen at {address} and the next two ports: {reason}") from None
 
 
-def _answer(connection: socket.socket, port: int) -> None:
-    """Prepare the batches of the trainer that asks, until it is gone."""
+def _answer(connection: socket.socket, port: int, sending: str) -> None:
+    """Prepare the batches of the trainer that asks, until it is gone; `sending` is the address that sends them."""
     with contextlib.suppress(OSError), connection, connection.makefile("rw", encoding="utf-8") as lines:
         _notice_loss(connection)
+        print(GREETING + sending, file=lines, flush=True)
         try:
             batches = _prepared(json.loads(lines.readline()))
             _send(lines, {})
@@ -108,6 +113,16 @@ def _prepared(request: Mapping[str, Any]) -> Callable[..., tf.data.Dataset]:
     return lambda **shared: training_batches(task, split, recipe, part=part, **shared)[0]
 
 
+def place(data: Any, readers: Sequence[str]) -> str:
+    """The data as readers find it, a name or a whole path; raises ZooError for data in memory, and for addresses that
+    are none."""
+    for address in readers:
+        host_and_port(address)
+    if not isinstance(data, str | os.PathLike):
+        raise ZooError("readers load the data themselves: give its name or path")
+    return str(Path(data).resolve()) if Path(data).exists() else str(data)
+
+
 @contextlib.contextmanager
 def asked(
     readers: Sequence[str], data: str, record: Mapping[str, Any], strict: bool
@@ -118,7 +133,7 @@ def asked(
 
     Args:
         readers: their addresses.
-        data: the name of the data set, or its path.
+        data: see `place`.
         record: describes the run.
         strict: as in training.
 
@@ -130,17 +145,14 @@ def asked(
     with contextlib.ExitStack() as opened:
         connections = [opened.enter_context(_connection(address)) for address in readers]
         files = [opened.enter_context(one.makefile("rw", encoding="utf-8")) for one in connections]
+        for address, connection, file in zip(readers, connections, files, strict=True):
+            _await_greeting(address, connection, file)
 
         def answers(requests: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             """Of all readers, which work at the same time."""
             for file, one in zip(files, requests, strict=True):
                 _send(file, one)
-            try:
-                found = [json.loads(file.readline() or '{"error": "it has stopped"}') for file in files]
-            except ValueError:
-                raise ZooError(
-                    f"not all of {', '.join(readers)} are readers: give the addresses of `zoo read`"
-                ) from None
+            found = [json.loads(file.readline() or '{"error": "it has stopped"}') for file in files]
             for address, answer in zip(readers, found, strict=True):
                 if "error" in answer:
                     raise ZooError(f"the reader {address} cannot prepare the batches: {answer['error']}")
@@ -205,9 +217,6 @@ class _Part:
         while True:
             with contextlib.suppress(queue.Empty):
                 item = self.taken.get(timeout=1)
-                if isinstance(item, tf.errors.OpError) and ZooError.__name__ not in item.message:
-                    reason = item.message.partition("\n")[0]
-                    raise ZooError(f"the reader {self.address} does not send its batches, check its address: {reason}")
                 if isinstance(item, Exception):
                     raise item
                 return item
@@ -235,9 +244,28 @@ def _connection(address: str) -> socket.socket:
                 ) from None
             time.sleep(0.2)
         else:
-            connection.settimeout(None)
             _notice_loss(connection)
             return connection
+
+
+def _await_greeting(address: str, connection: socket.socket, lines: Any) -> None:
+    """Raises ZooError where something else than a reader is at the address, which may never say anything, and where the
+    reader's batches cannot be had from here: TensorFlow would try without end."""
+    connection.settimeout(STARTING_SECONDS)
+    greeting = ""
+    with contextlib.suppress(OSError, ValueError):  # of time, and of bytes that are no text
+        greeting = lines.readline().strip()
+    if not greeting.startswith(GREETING):
+        raise ZooError(f"there is no reader at {address}: give the address of `zoo read`")
+    connection.settimeout(None)
+    sending = greeting.removeprefix(GREETING)
+    try:
+        connect(sending).close()
+    except OSError:
+        raise ZooError(
+            f"the reader {address} sends its batches from {sending}, which is not reached: start it with the address "
+            "that trainings use"
+        ) from None
 
 
 def _notice_loss(connection: socket.socket) -> None:

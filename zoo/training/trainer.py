@@ -23,15 +23,14 @@ from zoo.files import read_json, write_json
 from zoo.progress import is_interactive
 from zoo.recipe import Recipe, plain
 from zoo.spec import check_keras
+from zoo.training import readers as helpers
 from zoo.training import workers as several
-from zoo.training.addresses import host_and_port
 from zoo.training.batches import Share, evaluation_batches, load_for, training_batches
 from zoo.training.devices import strategy
 from zoo.training.evaluation import evaluate_splits
 from zoo.training.normalization import measure_normalization
 from zoo.training.optimizers import NOTHING_GIVEN, Given, keeps_average, optimizer_maker, optimizers_of, split_given
 from zoo.training.randomness import dtype_policy, seeded, separate_replicas
-from zoo.training.readers import asked as readers_asked
 from zoo.training.runs import RUN_FILE, WEIGHTS_FILE, Run, code_version, describe_run, directory_of, open_run
 from zoo.weights import assign, named_weights, save_arrays
 
@@ -100,7 +99,9 @@ def train(
     """
     check_keras()
     cluster = several.cluster(workers, worker)
-    place = _place(data, cluster, readers) if readers else ""
+    if readers and cluster is not None:
+        raise ZooError("several workers prepare their own batches: leave the readers out")
+    place = helpers.place(data, readers) if readers else ""
     spec = registry.get_spec(name)
     kind = tasks.get_task(spec.task)
     seed, input_shape, arguments = plain(seed), plain(input_shape), plain(arguments or {})
@@ -141,7 +142,7 @@ def train(
                     "code": code_version(),
                 },
             )
-        remote = opened.enter_context(readers_asked(readers, place, record, strict)) if readers else None
+        remote = opened.enter_context(helpers.asked(readers, place, record, strict)) if readers else None
         model = rehearsed(task, dataset, recipe, devices_strategy, given)
         if spec.prepare is not None:
             few = evaluation_batches(task, dataset.splits["train"].labeled().sample(EXAMPLES_TO_PREPARE))
@@ -157,17 +158,6 @@ def train(
         measure_normalization(task, model, dataset.splits["train"])
         run = finish_run(folder, task, model, dataset, recipe, history.rows, history.best_epoch)
         return run if cluster is None else dataclasses.replace(run, directory=directory, worker=cluster.worker)
-
-
-def _place(data: Any, cluster: several.Cluster | None, readers: Sequence[str]) -> str:
-    """The data as readers find it: a name, or a whole path."""
-    for address in readers:
-        host_and_port(address)
-    if cluster is not None:
-        raise ZooError("several workers prepare their own batches: leave the readers out")
-    if not isinstance(data, str | os.PathLike):
-        raise ZooError("readers load the data themselves: give its name or path")
-    return str(Path(data).resolve()) if Path(data).exists() else str(data)
 
 
 def rehearsed(
